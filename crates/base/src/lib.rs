@@ -1,1 +1,10 @@
-//! To be written.
+//! What every process needs, nothing of Kubernetes: clock, supervised tasks, PKI, TLS, logging.
+
+pub mod clock;
+pub mod files;
+pub mod logging;
+pub mod pki;
+pub mod tasks;
+pub mod tls;
+
+pub use clock::{Clock, FakeClock, SystemClock};
