@@ -1,0 +1,5 @@
+//! The watch cache.
+
+mod stream;
+
+pub use stream::{EventType, WatchEvent, WatchStream};

@@ -1,0 +1,84 @@
+//! What a registry is told when it starts.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tiphys_base::tasks::Tasks;
+use tiphys_base::{Clock, SystemClock};
+
+use crate::request::UserInfo;
+
+#[derive(Clone)]
+pub struct RegistryConfig {
+    /// Ranges of ClusterIPs, at most one per family; the first is the default family. Its first address is that of the `kubernetes` Service.
+    pub service_cidrs: Vec<Cidr>,
+    /// First and last port for NodePorts.
+    pub node_ports: (u16, u16),
+    /// How long events live.
+    pub event_ttl: Duration,
+    /// The least time that a watch without `timeoutSeconds` lasts; the most is twice that.
+    pub min_watch_timeout: Duration,
+    /// How often history is compacted; each time what is older than one such interval goes.
+    pub compaction_interval: Duration,
+    pub clock: Arc<dyn Clock>,
+    pub tasks: Tasks,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        RegistryConfig {
+            service_cidrs: vec![Cidr { base: IpAddr::from([10, 96, 0, 0]), bits: 16 }],
+            node_ports: (30000, 32767),
+            event_ttl: Duration::from_secs(3600),
+            min_watch_timeout: Duration::from_secs(1800),
+            compaction_interval: Duration::from_secs(300),
+            clock: SystemClock::shared(),
+            tasks: Tasks::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    pub base: IpAddr,
+    pub bits: u8,
+}
+
+impl Cidr {
+    /// `10.96.0.0/16`; bits behind the prefix are cleared.
+    pub fn parse(text: &str) -> Option<Cidr> {
+        let (base, bits) = text.split_once('/')?;
+        let base: IpAddr = base.parse().ok()?;
+        let bits: u8 = bits.parse().ok()?;
+        let base = match base {
+            IpAddr::V4(v4) if bits <= 32 => {
+                IpAddr::from((u32::from(v4) & u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)).to_be_bytes())
+            }
+            IpAddr::V6(v6) if bits <= 128 => {
+                IpAddr::from((u128::from(v6) & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)).to_be_bytes())
+            }
+            _ => return None,
+        };
+        Some(Cidr { base, bits })
+    }
+}
+
+/// What admission asks of authorization (`Authorizer` upstream). Given with [`crate::Registry::set_authorizer`].
+#[async_trait]
+pub trait Authorizer: Send + Sync + 'static {
+    async fn allowed(&self, user: &UserInfo, question: &Question<'_>) -> bool;
+}
+
+/// One access to a resource, as in a SubjectAccessReview.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Question<'a> {
+    pub verb: &'a str,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
