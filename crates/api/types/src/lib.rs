@@ -9,3 +9,5 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as metav1;
 pub use k8s_openapi::jiff;
 pub use k8s_openapi::kube_aggregator;
 pub use k8s_openapi::{ByteString, ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
+
+pub mod selector;

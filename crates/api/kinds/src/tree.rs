@@ -1,0 +1,62 @@
+//! Small readers and writers of the tree. Paths are dotted names; lists have their own functions.
+
+use serde_json::{Map, Value};
+
+/// The value at a dotted path.
+pub(crate) fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(value, |v, step| v.get(step)).filter(|v| !v.is_null())
+}
+
+pub(crate) fn at_mut<'a>(value: &'a mut Value, path: &str) -> Option<&'a mut Value> {
+    path.split('.').try_fold(value, |v, step| v.get_mut(step)).filter(|v| !v.is_null())
+}
+
+pub(crate) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
+    at(value, path).and_then(Value::as_str).unwrap_or("")
+}
+
+pub(crate) fn int(value: &Value, path: &str) -> i64 {
+    at(value, path).and_then(Value::as_i64).unwrap_or(0)
+}
+
+pub(crate) fn is_true(value: &Value, path: &str) -> bool {
+    at(value, path).and_then(Value::as_bool).unwrap_or(false)
+}
+
+pub(crate) fn array<'a>(value: &'a Value, path: &str) -> &'a [Value] {
+    at(value, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+pub(crate) fn array_mut<'a>(value: &'a mut Value, path: &str) -> &'a mut [Value] {
+    at_mut(value, path).and_then(Value::as_array_mut).map(Vec::as_mut_slice).unwrap_or_default()
+}
+
+pub(crate) fn map_at<'a>(value: &'a Value, path: &str) -> Option<&'a Map<String, Value>> {
+    at(value, path).and_then(Value::as_object)
+}
+
+/// Sets a field that is absent, null, or the empty text (Go's zero value).
+pub(crate) fn set_default(value: &mut Value, field: &str, default: impl Into<Value>) {
+    let map = tiphys_meta::object::as_map(value);
+    match map.get(field) {
+        Some(Value::Null) | None => {}
+        Some(Value::String(s)) if s.is_empty() => {}
+        Some(_) => return,
+    }
+    map.insert(field.into(), default.into());
+}
+
+/// The child as a map, made where it is missing.
+pub(crate) fn child<'a>(value: &'a mut Value, field: &str) -> &'a mut Value {
+    let child = tiphys_meta::object::as_map(value).entry(field).or_insert(Value::Null);
+    if child.is_null() {
+        *child = Value::Object(Map::new());
+    }
+    child
+}
+
+pub(crate) fn remove(value: &mut Value, field: &str) {
+    if let Some(map) = value.as_object_mut() {
+        map.remove(field);
+    }
+}
