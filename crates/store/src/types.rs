@@ -18,10 +18,39 @@ pub struct KeyValue {
 }
 
 /// The keys from `start` up to, not including, `end`. An empty `end` means the single key `start`; `end == [0]` means everything from `start`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyRange {
     pub start: Bytes,
     pub end: Bytes,
+}
+
+impl KeyRange {
+    /// The one key.
+    pub fn key(key: impl Into<Bytes>) -> Self {
+        KeyRange { start: key.into(), end: Bytes::new() }
+    }
+
+    /// All keys that begin with `prefix`; an empty prefix means every key.
+    pub fn prefix(prefix: impl Into<Bytes>) -> Self {
+        let start: Bytes = prefix.into();
+        let mut end = start.to_vec();
+        while end.last() == Some(&0xff) {
+            end.pop();
+        }
+        match end.last_mut() {
+            Some(last) => *last += 1,
+            None => end.push(0),
+        }
+        KeyRange { start, end: end.into() }
+    }
+
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match &self.end[..] {
+            [] => key == &self.start[..],
+            [0] => key >= &self.start[..],
+            end => key >= &self.start[..] && key < end,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -33,6 +62,21 @@ pub struct RangeRequest {
     pub revision: Revision,
     pub keys_only: bool,
     pub count_only: bool,
+}
+
+impl RangeRequest {
+    /// Everything in `range`, newest state.
+    pub fn new(range: KeyRange) -> Self {
+        RangeRequest { range, limit: 0, revision: 0, keys_only: false, count_only: false }
+    }
+
+    pub fn limit(self, limit: usize) -> Self {
+        RangeRequest { limit, ..self }
+    }
+
+    pub fn at(self, revision: Revision) -> Self {
+        RangeRequest { revision, ..self }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -99,7 +143,7 @@ pub enum EventKind {
     Delete,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub kind: EventKind,
     /// Of a delete: the key and the deletion's revision as `mod_revision`, with an empty value.
@@ -132,6 +176,10 @@ pub trait Engine: Send + Sync + 'static {
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError>;
     /// Events of `range` from revision `from` on (0: from now).
     async fn watch(&self, range: KeyRange, from: Revision) -> Result<Box<dyn Watch>, StoreError>;
+    /// Asks for a progress note (a batch without events) to every watcher of exactly this range: once it has arrived, all events up to
+    /// its revision have. This is how a cache learns that it has seen everything a reader may expect; nothing is sent unasked.
+    fn request_progress(&self, range: &KeyRange);
+    /// Forgets history before `revision`; reading at `revision` itself stays possible, watching goes on from the one after it.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
     /// A lease of `ttl` seconds; its keys are deleted when it ends. `id` 0 lets the engine choose.
     async fn grant_lease(&self, id: LeaseId, ttl: i64) -> Result<LeaseId, StoreError>;
@@ -153,6 +201,11 @@ pub enum StoreError {
     LeaseExists,
     #[error("the watcher fell too far behind and was ended")]
     SlowWatcher,
+    /// After a failed write or sync the engine takes no more writes: what the disk holds is unknown until the log is read again.
+    #[error("store is read-only: {0}")]
+    ReadOnly(String),
+    #[error("{0}")]
+    Invalid(String),
     #[error("store is closed")]
     Closed,
     #[error("{context}")]
