@@ -1,0 +1,452 @@
+//! JSON to the canonical tree, in one pass over the bytes, as `sigs.k8s.io/json` reads it into Go's types: names are case-sensitive, unknown
+//! fields are dropped and reported, and a value of the wrong type is an error in Go's words.
+//!
+//! Differs from Go in one corner: where a field is given twice, the later value replaces the earlier one instead of being merged into it.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::{DecodeError, Decoded, Strictness, canon, go};
+use crate::facts::{Flat, Kind, Shape, Type, TypeId};
+
+/// Reads an object of the kind.
+pub fn decode(kind: &Kind, bytes: &[u8], strictness: Strictness) -> Result<Decoded, DecodeError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let mut ctx = Ctx::new(strictness);
+    let result = Seed::root(&mut ctx, kind.ty).deserialize(&mut deserializer).and_then(|v| deserializer.end().map(|()| v));
+    ctx.finish(kind, result, |e| DecodeError::Syntax(go::syntax_error(&e, bytes)))
+}
+
+/// Brings a tree into the canonical form of the kind; fields that the kind does not know are dropped and reported.
+pub fn canonicalize(kind: &Kind, tree: Value, strictness: Strictness) -> Result<Decoded, DecodeError> {
+    let mut ctx = Ctx::new(strictness);
+    let result = Seed::root(&mut ctx, kind.ty).deserialize(tree);
+    ctx.finish(kind, result, |e| DecodeError::Syntax(e.to_string()))
+}
+
+/// The object as bytes, with a newline at the end as upstream's encoder has it.
+pub fn encode(object: &Value) -> Vec<u8> {
+    let mut bytes = encode_bare(object);
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The object as bytes without the newline.
+pub fn encode_bare(object: &Value) -> Vec<u8> {
+    // A tree holds string keys and finite numbers only, so that writing it to memory cannot fail.
+    serde_json::to_vec(object).unwrap_or_default()
+}
+
+/// `apiVersion` and `kind` of a JSON object, without reading the rest of it into anything.
+pub fn type_meta(bytes: &[u8]) -> Result<(String, String), DecodeError> {
+    #[derive(serde::Deserialize)]
+    struct TypeMeta {
+        #[serde(default, rename = "apiVersion")]
+        api_version: Option<String>,
+        #[serde(default)]
+        kind: Option<String>,
+    }
+    match serde_json::from_slice::<TypeMeta>(bytes) {
+        Ok(meta) => Ok((meta.api_version.unwrap_or_default(), meta.kind.unwrap_or_default())),
+        Err(e) if e.is_data() => {
+            let message = e.to_string();
+            let message = message.split(" at line ").next().unwrap_or_default();
+            Err(DecodeError::Type(format!("couldn't get version/kind; json parse error: json: {message}")))
+        }
+        Err(e) => Err(DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {}", go::syntax_error(&e, bytes)))),
+    }
+}
+
+/// What the whole reading shares.
+struct Ctx {
+    report: bool,
+    problems: Vec<String>,
+    /// The first value that does not fit; reading stops there.
+    error: Option<String>,
+}
+
+/// As upstream: further problems are not collected.
+const MAX_PROBLEMS: usize = 100;
+
+impl Ctx {
+    fn new(strictness: Strictness) -> Self {
+        Ctx { report: strictness != Strictness::Ignore, problems: Vec::new(), error: None }
+    }
+
+    fn problem(&mut self, what: &str, path: &Path<'_>, name: &str) {
+        if !self.report || self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
+        let mut text = path.strict();
+        if !text.is_empty() {
+            text.push('.');
+        }
+        let problem = format!("{what} \"{text}{name}\"");
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn finish<E>(
+        self,
+        kind: &Kind,
+        result: Result<Option<Value>, E>,
+        syntax: impl FnOnce(E) -> DecodeError,
+    ) -> Result<Decoded, DecodeError> {
+        match (result, self.error) {
+            (_, Some(message)) => Err(DecodeError::Type(message)),
+            (Err(e), None) => Err(syntax(e)),
+            (Ok(object), None) => {
+                let object = object.unwrap_or_else(|| Value::Object(canon::zero_struct(kind.ty())));
+                Ok(Decoded { object, problems: self.problems })
+            }
+        }
+    }
+}
+
+/// Where we are, as a list on the stack: nothing is allocated until there is something to report.
+struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Field(Flat, &'static Type),
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> Path<'a> {
+    const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
+
+    fn then(&'a self, step: Step<'a>) -> Path<'a> {
+        Path { parent: Some(self), step }
+    }
+
+    /// `spec.containers[0].image`, for problems.
+    fn strict(&self) -> String {
+        let mut text = self.parent.map(Path::strict).unwrap_or_default();
+        let name = match self.step {
+            Step::Root => return text,
+            Step::Index(i) => return format!("{text}[{i}]"),
+            Step::Field(flat, _) => flat.field.name,
+            Step::Key(key) => key,
+        };
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text + name
+    }
+
+    /// `spec.containers.image`, for Go's type errors, which know struct fields only.
+    fn go_stack(&self) -> String {
+        let mut text = self.parent.map(Path::go_stack).unwrap_or_default();
+        if let Step::Field(flat, _) = self.step {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text += flat.via;
+            text += flat.field.name;
+        }
+        text
+    }
+
+    /// The struct whose field we are in.
+    fn owner(&self) -> Option<&'static Type> {
+        match self.step {
+            Step::Field(_, ty) => Some(ty),
+            _ => self.parent.and_then(Path::owner),
+        }
+    }
+
+    fn cannot_unmarshal(&self, found: &str, go_type: &str) -> String {
+        match self.owner() {
+            Some(owner) => {
+                format!("json: cannot unmarshal {found} into Go struct field {}.{} of type {go_type}", owner.short_name(), self.go_stack())
+            }
+            None => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
+        }
+    }
+}
+
+/// Reads one value of a shape; `None` is `null`.
+struct Seed<'a> {
+    ctx: &'a mut Ctx,
+    shape: &'static Shape,
+    /// The Go type where it is not what the shape says.
+    go: Option<&'static str>,
+    path: &'a Path<'a>,
+}
+
+impl<'a> Seed<'a> {
+    fn root(ctx: &'a mut Ctx, ty: TypeId) -> Seed<'a> {
+        Seed { ctx, shape: message(ty), go: None, path: &Path::ROOT }
+    }
+
+    /// Stops with what does not fit.
+    fn fail<E: Error>(self, message: String) -> E {
+        self.ctx.error = Some(message);
+        E::custom("value does not fit")
+    }
+
+    fn mismatch<E: Error>(self, found: &str) -> E {
+        let plain = |wanted: &str| format!("json: cannot unmarshal {found} into Go value of type {wanted}");
+        let message = match self.shape {
+            Shape::Time | Shape::MicroTime | Shape::Duration => plain("string"),
+            Shape::IntOrString => plain("int32"),
+            Shape::OrBool(_) => "boolean or JSON schema expected".into(),
+            shape => match self.go {
+                Some(go) => self.path.cannot_unmarshal(found, go),
+                None => self.path.cannot_unmarshal(found, &shape.go_name()),
+            },
+        };
+        self.fail(message)
+    }
+
+    fn text<E: Error>(self, text: &str) -> Result<Option<Value>, E> {
+        let converted = match self.shape {
+            Shape::Quantity => canon::quantity(text),
+            Shape::Duration => canon::go_duration(text),
+            Shape::Bytes => canon::bytes(text).map(|b| canon::base64(&b)),
+            Shape::Time => match go::parse_time(text) {
+                Ok(time) if time.is_zero() => return Ok(None),
+                other => other.map(go::Instant::text),
+            },
+            Shape::MicroTime => match go::parse_micro_time(text) {
+                Ok(time) if time.is_zero() => return Ok(None),
+                other => other.map(go::Instant::text_micro),
+            },
+            Shape::Str | Shape::IntOrString | Shape::Any => Ok(text.to_owned()),
+            _ => return Err(self.mismatch("string")),
+        };
+        match converted {
+            Ok(text) => Ok(Some(Value::String(text))),
+            Err(message) => Err(self.fail(message)),
+        }
+    }
+
+    fn integer<E: Error>(self, number: i128) -> Result<Option<Value>, E> {
+        let fits = match self.shape {
+            Shape::I32 | Shape::IntOrString => i32::try_from(number).is_ok(),
+            Shape::I64 => i64::try_from(number).is_ok(),
+            Shape::U32 => u32::try_from(number).is_ok(),
+            Shape::U64 => u64::try_from(number).is_ok(),
+            Shape::F64 | Shape::Any => true,
+            Shape::Quantity => return self.text(&number.to_string()),
+            Shape::Str | Shape::Bool | Shape::Bytes | Shape::Message(_) | Shape::List(_) | Shape::Map(_) | Shape::Items(_) => {
+                return Err(self.mismatch("number"));
+            }
+            _ => false,
+        };
+        match (fits, i64::try_from(number), u64::try_from(number)) {
+            (true, Ok(n), _) => Ok(Some(Value::from(n))),
+            (true, _, Ok(n)) => Ok(Some(Value::from(n))),
+            _ => Err(self.mismatch(&format!("number {number}"))),
+        }
+    }
+}
+
+/// The shape of a message of the type; shapes live in the table, so this one is found there once and kept.
+fn message(ty: TypeId) -> &'static Shape {
+    ty.get().as_shape()
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Value>, D::Error> {
+        match self.shape {
+            // Any JSON is kept as it is.
+            Shape::Raw | Shape::Json | Shape::FieldsV1 | Shape::Any => {
+                let value = <Value as serde::Deserialize>::deserialize(deserializer)?;
+                Ok(Some(value).filter(|v| !v.is_null()))
+            }
+            _ => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Option<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shape.go_name())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Option<Value>, E> {
+        match self.shape {
+            Shape::Bool | Shape::OrBool(_) => Ok(Some(Value::Bool(value))),
+            Shape::OrArray(_) | Shape::OrStrings(_) => Ok(None),
+            Shape::Quantity => self.text(if value { "true" } else { "false" }),
+            _ => Err(self.mismatch("bool")),
+        }
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Option<Value>, E> {
+        self.integer(number.into())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Option<Value>, E> {
+        self.integer(number.into())
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Option<Value>, E> {
+        match self.shape {
+            Shape::F64 => Ok(Some(canon::float(number))),
+            Shape::Quantity => self.text(&number.to_string()),
+            Shape::I32 | Shape::I64 | Shape::U32 | Shape::U64 | Shape::IntOrString => {
+                Err(self.mismatch(&format!("number {}", Value::from(number))))
+            }
+            Shape::OrArray(_) | Shape::OrStrings(_) => Ok(None),
+            _ => Err(self.mismatch("number")),
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Option<Value>, E> {
+        match self.shape {
+            Shape::OrArray(_) | Shape::OrStrings(_) => Ok(None),
+            _ => self.text(text),
+        }
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Option<Value>, E> {
+        match self.shape {
+            Shape::Str | Shape::IntOrString => Ok(Some(Value::String(text))),
+            _ => self.visit_str(&text),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Option<Value>, A::Error> {
+        let of = match self.shape {
+            Shape::List(of) | Shape::Items(of) => *of,
+            Shape::OrArray(ty) => message(*ty),
+            Shape::OrStrings(_) => &Shape::Str,
+            _ => return Err(self.mismatch("array")),
+        };
+        // Unions read their content apart: problems within are not reported, and paths start anew.
+        let apart = matches!(self.shape, Shape::OrArray(_) | Shape::OrStrings(_));
+        let report = self.ctx.report;
+        self.ctx.report &= !apart;
+        let base = if apart { &Path::ROOT } else { self.path };
+        let go = self.go.and_then(|g| g.strip_prefix("[]"));
+        let mut items = Vec::with_capacity(seq.size_hint().unwrap_or(0));
+        loop {
+            let path = base.then(Step::Index(items.len()));
+            let Some(item) = seq.next_element_seed(Seed { ctx: self.ctx, shape: of, go, path: &path })? else { break };
+            items.push(item.unwrap_or_else(|| canon::zero(of)));
+        }
+        self.ctx.report = report;
+        if apart && items.is_empty() { Ok(None) } else { Ok(Some(Value::Array(items))) }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Option<Value>, A::Error> {
+        match self.shape {
+            Shape::Message(ty) => visit_struct(self.ctx, ty.get(), self.path, access),
+            Shape::Map(of) => visit_string_map(self, of, access),
+            Shape::OrBool(ty) | Shape::OrArray(ty) | Shape::OrStrings(ty) => {
+                let report = std::mem::take(&mut self.ctx.report);
+                let value = visit_struct(self.ctx, ty.get(), &Path::ROOT, access)?;
+                self.ctx.report = report;
+                Ok(value)
+            }
+            _ => {
+                let message = match self.shape {
+                    Shape::Quantity => canon::quantity("{}").err(),
+                    _ => None,
+                };
+                Err(match message {
+                    Some(message) => self.fail(message),
+                    None => self.mismatch("object"),
+                })
+            }
+        }
+    }
+}
+
+fn visit_struct<'de, A: MapAccess<'de>>(
+    ctx: &mut Ctx,
+    ty: &'static Type,
+    path: &Path<'_>,
+    mut access: A,
+) -> Result<Option<Value>, A::Error> {
+    let index = ty.index();
+    let mut map = Map::new();
+    let mut seen = 0_u128;
+    while let Some(key) = access.next_key_seed(FieldName(ty))? {
+        let position = match key {
+            Ok(position) => position,
+            Err(unknown) => {
+                ctx.problem("unknown field", path, &unknown);
+                access.next_value::<IgnoredAny>()?;
+                continue;
+            }
+        };
+        let flat = index.flat()[position];
+        if seen & (1 << position) != 0 {
+            ctx.problem("duplicate field", path, flat.field.name);
+        }
+        seen |= 1 << position;
+        let here = path.then(Step::Field(flat, ty));
+        let seed = Seed { ctx, shape: flat.field.shape, go: flat.field.go_name(), path: &here };
+        match access.next_value_seed(seed)? {
+            Some(value) => canon::put(&mut map, flat.field, value),
+            // As in Go: null empties what can be nil, and leaves scalars as they are.
+            None if flat.field.pointer() || matches!(flat.field.shape, Shape::List(_) | Shape::Map(_) | Shape::Bytes | Shape::Time) => {
+                map.remove(flat.field.name);
+            }
+            None => {}
+        }
+    }
+    canon::finish(ty, &mut map);
+    Ok(Some(Value::Object(map)))
+}
+
+fn visit_string_map<'de, A: MapAccess<'de>>(seed: Seed<'_>, of: &'static Shape, mut access: A) -> Result<Option<Value>, A::Error> {
+    let go = seed.go.and_then(|g| g.strip_prefix("map[string]"));
+    let mut map = Map::new();
+    while let Some(key) = access.next_key::<String>()? {
+        if map.contains_key(&key) {
+            seed.ctx.problem("duplicate field", seed.path, &key);
+        }
+        let path = seed.path.then(Step::Key(&key));
+        let value = access.next_value_seed(Seed { ctx: seed.ctx, shape: of, go, path: &path })?;
+        map.insert(key, value.unwrap_or_else(|| element_zero(of)));
+    }
+    Ok(Some(Value::Object(map)))
+}
+
+/// A null value in a map of bytes comes back from storage as no bytes at all.
+fn element_zero(of: &Shape) -> Value {
+    if *of == Shape::Bytes { Value::from("") } else { canon::zero(of) }
+}
+
+/// The position of a key among the fields of a type, or the key where there is none.
+struct FieldName(&'static Type);
+
+impl<'de> DeserializeSeed<'de> for FieldName {
+    type Value = Result<usize, String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for FieldName {
+    type Value = Result<usize, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.index().position(name).ok_or_else(|| name.to_owned()))
+    }
+}

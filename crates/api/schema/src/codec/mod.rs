@@ -1,0 +1,56 @@
+//! Between bytes and the canonical tree.
+//!
+//! [`json`], [`proto`] and [`yaml`] share [`canon`], which knows what Go prints, and [`go`], which knows Go's words.
+
+pub(crate) mod canon;
+pub(crate) mod go;
+pub mod json;
+pub mod proto;
+pub mod yaml;
+
+use serde_json::Value;
+
+/// What to do about fields that the type does not know, and fields given twice (`fieldValidation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strictness {
+    /// Drop them in silence.
+    Ignore,
+    /// Report them; the caller sends them as warnings.
+    #[default]
+    Warn,
+    /// Report them; the caller refuses the request.
+    Strict,
+}
+
+/// A tree in canonical form, and what was wrong with the input though it could be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    pub object: Value,
+    /// In upstream's words: `unknown field "spec.foo"`, `duplicate field "spec.a"`.
+    pub problems: Vec<String>,
+}
+
+/// Input that cannot be read, in upstream's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// No JSON, YAML or protobuf.
+    #[error("{0}")]
+    Syntax(String),
+    /// A value does not fit its field.
+    #[error("{0}")]
+    Type(String),
+    /// The table has no such kind.
+    #[error(
+        "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\""
+    )]
+    UnknownKind { api_version: String, kind: String },
+}
+
+/// A tree that does not fit its kind; a canonical tree always does.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    #[error("no kind \"{kind}\" in version \"{api_version}\" is known to protobuf")]
+    UnknownKind { api_version: String, kind: String },
+    #[error("field {field}: {found} cannot be written as {wanted}")]
+    Shape { field: String, wanted: String, found: String },
+}

@@ -1,0 +1,302 @@
+//! Protobuf to the canonical tree.
+
+use serde_json::{Map, Value};
+
+use super::Envelope;
+use super::wire::{Raw, Reader};
+use crate::codec::{DecodeError, canon, go};
+use crate::facts::{Field, Shape, Type};
+
+/// Deeper than any object; a hostile one must not run out of stack.
+const MAX_DEPTH: u32 = 200;
+
+pub(super) fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
+    let mut envelope = Envelope::default();
+    let mut reader = Reader::new(bytes);
+    while let Some((number, raw)) = reader.next()? {
+        let Raw::Bytes(content) = raw else { continue };
+        match number {
+            1 => {
+                let mut meta = Reader::new(content);
+                while let Some((number, raw)) = meta.next()? {
+                    match (number, raw) {
+                        (1, Raw::Bytes(text)) => envelope.api_version = utf8(text)?.to_owned(),
+                        (2, Raw::Bytes(text)) => envelope.kind = utf8(text)?.to_owned(),
+                        _ => {}
+                    }
+                }
+            }
+            2 => envelope.raw = content,
+            3 => envelope.content_encoding = utf8(content)?.to_owned(),
+            4 => envelope.content_type = utf8(content)?.to_owned(),
+            _ => {}
+        }
+    }
+    Ok(envelope)
+}
+
+pub(super) fn watch_event(frame: &[u8]) -> Result<(String, &[u8]), DecodeError> {
+    let (mut event, mut object) = (String::new(), &[][..]);
+    let mut reader = Reader::new(frame);
+    while let Some((number, raw)) = reader.next()? {
+        match (number, raw) {
+            (1, Raw::Bytes(text)) => event = utf8(text)?.to_owned(),
+            (2, Raw::Bytes(extension)) => object = raw_content(extension)?.unwrap_or(&[]),
+            _ => {}
+        }
+    }
+    Ok((event, object))
+}
+
+pub(super) fn message(ty: &'static Type, bytes: &[u8]) -> Result<Map<String, Value>, DecodeError> {
+    nested(ty, bytes, MAX_DEPTH)
+}
+
+fn nested(ty: &'static Type, bytes: &[u8], depth: u32) -> Result<Map<String, Value>, DecodeError> {
+    let mut map = Map::new();
+    fields(ty, bytes, &mut map, depth)?;
+    canon::finish(ty, &mut map);
+    Ok(map)
+}
+
+/// Reads the fields of a message into the map; an inlined message shares the map of its owner.
+fn fields(ty: &'static Type, bytes: &[u8], map: &mut Map<String, Value>, depth: u32) -> Result<(), DecodeError> {
+    let depth = depth.checked_sub(1).ok_or_else(|| DecodeError::Syntax("proto: nested too deeply".into()))?;
+    let wire = &ty.index().wire;
+    let own = ty.fields();
+    let mut reader = Reader::new(bytes);
+    // Fields come in the order of their numbers, mostly: look from where the last one was found.
+    let mut hint = 0;
+    while let Some((number, raw)) = reader.next()? {
+        let found = (hint..wire.len()).chain(0..hint).find(|i| u64::from(own[usize::from(wire[*i])].number) == number);
+        let Some(position) = found else { continue };
+        hint = position;
+        field(&own[usize::from(wire[position])], raw, map, depth)?;
+    }
+    Ok(())
+}
+
+fn field(field: &'static Field, raw: Raw<'_>, map: &mut Map<String, Value>, depth: u32) -> Result<(), DecodeError> {
+    match field.shape {
+        Shape::Message(ty) if field.inline() => fields(ty.get(), bytes_of(raw)?, map, depth),
+        Shape::List(of) => {
+            let list = collection(map, field, || Value::Array(Vec::new()));
+            let Value::Array(list) = list else { return Ok(()) };
+            match (of.is_packable(), raw) {
+                (true, Raw::Bytes(packed)) => {
+                    let mut reader = Reader::new(packed);
+                    while !reader.is_empty() {
+                        list.push(value(of, Raw::Varint(reader.varint()?), depth)?);
+                    }
+                }
+                _ => list.push(value(of, raw, depth)?),
+            }
+            Ok(())
+        }
+        Shape::Map(of) => {
+            let (key, value) = entry(of, bytes_of(raw)?, depth)?;
+            if let Value::Object(entries) = collection(map, field, || Value::Object(Map::new())) {
+                entries.insert(key, value);
+            }
+            Ok(())
+        }
+        shape => {
+            let value = value(shape, raw, depth)?;
+            canon::put(map, field, value);
+            Ok(())
+        }
+    }
+}
+
+fn collection<'a>(map: &'a mut Map<String, Value>, field: &Field, new: fn() -> Value) -> &'a mut Value {
+    if !map.contains_key(field.name) {
+        map.insert(field.name.to_owned(), Value::Null);
+    }
+    let slot = &mut map[field.name];
+    if slot.is_null() {
+        *slot = new();
+    }
+    slot
+}
+
+fn entry(of: &'static Shape, bytes: &[u8], depth: u32) -> Result<(String, Value), DecodeError> {
+    let (mut key, mut content) = (String::new(), None);
+    let mut reader = Reader::new(bytes);
+    while let Some((number, raw)) = reader.next()? {
+        match number {
+            1 => key = utf8(bytes_of(raw)?)?.to_owned(),
+            2 => content = Some(value(of, raw, depth)?),
+            _ => {}
+        }
+    }
+    let zero = || if *of == Shape::Bytes { Value::from("") } else { canon::zero(of) };
+    Ok((key, content.unwrap_or_else(zero)))
+}
+
+fn value(shape: &'static Shape, raw: Raw<'_>, depth: u32) -> Result<Value, DecodeError> {
+    Ok(match shape {
+        Shape::Str => Value::from(utf8(bytes_of(raw)?)?),
+        Shape::Bool => Value::Bool(varint_of(raw)? != 0),
+        // As in Go: what does not fit is cut.
+        Shape::I32 => Value::from(varint_of(raw)? as i32),
+        Shape::I64 => Value::from(varint_of(raw)? as i64),
+        Shape::U32 => Value::from(varint_of(raw)? as u32),
+        Shape::U64 => Value::from(varint_of(raw)?),
+        Shape::F64 => match raw {
+            Raw::Fixed64(bits) => canon::float(f64::from_bits(bits)),
+            Raw::Fixed32(bits) => canon::float(f32::from_bits(bits).into()),
+            _ => return Err(wrong_wire()),
+        },
+        Shape::Bytes => Value::String(canon::base64(bytes_of(raw)?)),
+        Shape::Message(ty) => Value::Object(nested(ty.get(), bytes_of(raw)?, depth)?),
+        Shape::Items(of) => items(of, bytes_of(raw)?, depth)?,
+        Shape::List(_) | Shape::Map(_) | Shape::Any => return Err(wrong_wire()),
+        special => special_value(special, bytes_of(raw)?, depth)?,
+    })
+}
+
+fn items(of: &'static Shape, bytes: &[u8], depth: u32) -> Result<Value, DecodeError> {
+    let mut list = Vec::new();
+    let mut reader = Reader::new(bytes);
+    while let Some((number, raw)) = reader.next()? {
+        if number == 1 {
+            list.push(value(of, raw, depth)?);
+        }
+    }
+    // Go has nil here, which prints as null.
+    Ok(if list.is_empty() { Value::Null } else { Value::Array(list) })
+}
+
+/// Messages that JSON knows in another form.
+fn special_value(shape: &'static Shape, bytes: &[u8], depth: u32) -> Result<Value, DecodeError> {
+    match shape {
+        Shape::Time | Shape::MicroTime => time(*shape == Shape::MicroTime, bytes),
+        Shape::Duration => Ok(Value::from(tiphys_meta::duration::go_string(single_varint(bytes)? as i64))),
+        Shape::Quantity => match raw_content(bytes)? {
+            Some(text) if !text.is_empty() => canon::quantity(utf8(text)?).map(Value::from).map_err(DecodeError::Type),
+            _ => Ok(Value::from("0")),
+        },
+        Shape::IntOrString => int_or_string(bytes),
+        Shape::Raw | Shape::FieldsV1 | Shape::Json => embedded(bytes),
+        Shape::OrBool(ty) | Shape::OrArray(ty) | Shape::OrStrings(ty) => union(shape, ty.get(), bytes, depth),
+        _ => Err(wrong_wire()),
+    }
+}
+
+fn time(micro: bool, bytes: &[u8]) -> Result<Value, DecodeError> {
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    let (mut seconds, mut nanos) = (0, 0);
+    let mut reader = Reader::new(bytes);
+    while let Some((number, raw)) = reader.next()? {
+        match number {
+            1 => seconds = varint_of(raw)? as i64,
+            2 => nanos = u32::try_from(varint_of(raw)? as i32).unwrap_or(0),
+            _ => {}
+        }
+    }
+    let time = go::Instant { seconds, nanos: if micro { nanos / 1000 * 1000 } else { 0 } };
+    // Years beyond 9999 or before 0 print no RFC 3339 in Go either.
+    if !(-62_167_219_200..253_402_300_800).contains(&seconds) {
+        return Err(DecodeError::Type("Time.MarshalJSON: year outside of range [0,9999]".into()));
+    }
+    Ok(match (time.is_zero(), micro) {
+        (true, _) => Value::Null,
+        (_, true) => Value::String(time.text_micro()),
+        (_, false) => Value::String(time.text()),
+    })
+}
+
+fn int_or_string(bytes: &[u8]) -> Result<Value, DecodeError> {
+    let (mut is_string, mut int, mut text) = (false, 0, "");
+    let mut reader = Reader::new(bytes);
+    while let Some((number, raw)) = reader.next()? {
+        match number {
+            1 => is_string = varint_of(raw)? != 0,
+            2 => int = varint_of(raw)? as i32,
+            3 => text = utf8(bytes_of(raw)?)?,
+            _ => {}
+        }
+    }
+    Ok(if is_string { Value::from(text) } else { Value::from(int) })
+}
+
+/// JSON within protobuf; or an object in protobuf within protobuf, as in watch events and lists of anything.
+fn embedded(bytes: &[u8]) -> Result<Value, DecodeError> {
+    let content = match raw_content(bytes)? {
+        None | Some([]) => return Ok(Value::Null),
+        Some(content) => content,
+    };
+    if super::is_proto(content) {
+        return super::decode(content).map(|(_, value)| value);
+    }
+    serde_json::from_slice(content).map_err(|e| DecodeError::Syntax(go::syntax_error(&e, content)))
+}
+
+fn union(shape: &Shape, ty: &'static Type, bytes: &[u8], depth: u32) -> Result<Value, DecodeError> {
+    let (mut allows, mut schema, mut list) = (false, None, Vec::new());
+    let mut reader = Reader::new(bytes);
+    while let Some((number, raw)) = reader.next()? {
+        match (shape, number) {
+            (Shape::OrBool(_), 1) => allows = varint_of(raw)? != 0,
+            (Shape::OrBool(_), 2) | (Shape::OrArray(_) | Shape::OrStrings(_), 1) => {
+                schema = Some(Value::Object(nested(ty, bytes_of(raw)?, depth)?));
+            }
+            (Shape::OrArray(_), 2) => list.push(Value::Object(nested(ty, bytes_of(raw)?, depth)?)),
+            (Shape::OrStrings(_), 2) => list.push(Value::from(utf8(bytes_of(raw)?)?)),
+            _ => {}
+        }
+    }
+    Ok(match (shape, schema) {
+        (Shape::OrArray(_) | Shape::OrStrings(_), _) if !list.is_empty() => Value::Array(list),
+        (_, Some(schema)) => schema,
+        (Shape::OrBool(_), None) => Value::Bool(allows),
+        _ => Value::Null,
+    })
+}
+
+/// Field 1 of a message that is nothing but bytes or text.
+fn raw_content(bytes: &[u8]) -> Result<Option<&[u8]>, DecodeError> {
+    let mut content = None;
+    let mut reader = Reader::new(bytes);
+    while let Some((number, raw)) = reader.next()? {
+        if let (1, Raw::Bytes(bytes)) = (number, raw) {
+            content = Some(bytes);
+        }
+    }
+    Ok(content)
+}
+
+fn single_varint(bytes: &[u8]) -> Result<u64, DecodeError> {
+    let mut value = 0;
+    let mut reader = Reader::new(bytes);
+    while let Some((number, raw)) = reader.next()? {
+        if number == 1 {
+            value = varint_of(raw)?;
+        }
+    }
+    Ok(value)
+}
+
+fn wrong_wire() -> DecodeError {
+    DecodeError::Syntax("proto: wrong wireType".into())
+}
+
+fn varint_of(raw: Raw<'_>) -> Result<u64, DecodeError> {
+    match raw {
+        Raw::Varint(value) => Ok(value),
+        _ => Err(wrong_wire()),
+    }
+}
+
+fn bytes_of(raw: Raw<'_>) -> Result<&[u8], DecodeError> {
+    match raw {
+        Raw::Bytes(bytes) => Ok(bytes),
+        _ => Err(wrong_wire()),
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(bytes).map_err(|_| DecodeError::Syntax("proto: string field contains invalid UTF-8".into()))
+}

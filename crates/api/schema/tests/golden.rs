@@ -1,0 +1,125 @@
+//! Every direction between JSON, YAML and protobuf, on upstream's own golden files: `k8s.io/api/testdata/HEAD` in the Go module cache.
+//! They are not ours to copy, so the test asks Go for them (`go mod download`); without Go it fails and says so.
+
+mod upstream;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tiphys_meta::Gvk;
+use tiphys_schema::Facts;
+use tiphys_schema::codec::{Strictness, json, proto, yaml};
+
+struct Golden {
+    name: String,
+    gvk: Gvk,
+    json: Vec<u8>,
+    yaml: Vec<u8>,
+    pb: Vec<u8>,
+}
+
+fn golden() -> Vec<Golden> {
+    let dir = upstream::module("k8s.io/api@v0.36.3").join("testdata/HEAD");
+    let mut stems: Vec<PathBuf> = std::fs::read_dir(&dir).expect("testdata").map(|e| e.expect("entry").path()).collect();
+    stems.retain(|p| p.extension().is_some_and(|e| e == "json"));
+    stems.sort();
+    let read = |path: &PathBuf, ext: &str| std::fs::read(path.with_extension(ext)).expect("golden file");
+    let all: Vec<Golden> = stems
+        .iter()
+        .map(|path| {
+            let json = read(path, "json");
+            let (api_version, kind) = json::type_meta(&json).expect("type meta");
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            Golden { name, gvk: Gvk::from_api_version(&api_version, &kind), json, yaml: read(path, "yaml"), pb: read(path, "pb") }
+        })
+        .collect();
+    assert_eq!(all.len(), 185, "kinds in {}", dir.display());
+    all
+}
+
+fn first_difference(path: &str, ours: &Value, theirs: &Value) -> String {
+    match (ours, theirs) {
+        (Value::Object(a), Value::Object(b)) => {
+            for key in a.keys().chain(b.keys()) {
+                if a.get(key) != b.get(key) {
+                    let null = Value::Null;
+                    return first_difference(&format!("{path}.{key}"), a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null));
+                }
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (i, (x, y)) in a.iter().zip(b).enumerate() {
+                if x != y {
+                    return first_difference(&format!("{path}[{i}]"), x, y);
+                }
+            }
+        }
+        _ => {}
+    }
+    format!("{path}: ours {ours}, upstream's {theirs}")
+}
+
+fn run(check: impl Fn(&Golden) -> Result<(), String>) {
+    let failures: Vec<String> = golden().iter().filter_map(|g| check(g).err().map(|e| format!("{}: {e}", g.name))).collect();
+    assert!(failures.is_empty(), "{} of 185 differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+fn same(ours: &Value, theirs: &Value) -> Result<(), String> {
+    if ours == theirs { Ok(()) } else { Err(first_difference("", ours, theirs)) }
+}
+
+fn tree(golden: &Golden) -> Value {
+    serde_json::from_slice(&golden.json).expect("golden JSON")
+}
+
+#[test]
+fn json_is_canonical_already() {
+    run(|golden| {
+        let kind = Facts::builtin().kind(&golden.gvk).ok_or("no such kind")?;
+        let decoded = json::decode(kind, &golden.json, Strictness::Strict).map_err(|e| e.to_string())?;
+        if !decoded.problems.is_empty() {
+            return Err(decoded.problems.join(", "));
+        }
+        same(&decoded.object, &tree(golden))
+    });
+}
+
+#[test]
+fn yaml_is_the_same_object() {
+    run(|golden| {
+        let kind = Facts::builtin().kind(&golden.gvk).ok_or("no such kind")?;
+        let decoded =
+            yaml::to_tree(&golden.yaml).and_then(|t| json::canonicalize(kind, t, Strictness::Strict)).map_err(|e| e.to_string())?;
+        if !decoded.problems.is_empty() {
+            return Err(decoded.problems.join(", "));
+        }
+        same(&decoded.object, &tree(golden))
+    });
+}
+
+#[test]
+fn protobuf_reads_as_the_same_object() {
+    run(|golden| {
+        let (gvk, object) = proto::decode(&golden.pb).map_err(|e| e.to_string())?;
+        if gvk != golden.gvk {
+            return Err(format!("kind {gvk}"));
+        }
+        same(&object, &tree(golden))
+    });
+}
+
+#[test]
+fn protobuf_is_written_byte_for_byte() {
+    run(|golden| {
+        let bytes = proto::encode(&golden.gvk, &tree(golden)).map_err(|e| e.to_string())?;
+        if bytes == golden.pb {
+            return Ok(());
+        }
+        let at = bytes.iter().zip(&golden.pb).position(|(a, b)| a != b).unwrap_or(bytes.len().min(golden.pb.len()));
+        Err(format!("byte {at} of {}: ours {:?}, upstream's {:?}", golden.pb.len(), tail(&bytes, at), tail(&golden.pb, at)))
+    });
+}
+
+fn tail(bytes: &[u8], at: usize) -> String {
+    String::from_utf8_lossy(&bytes[at.saturating_sub(12).min(bytes.len())..(at + 24).min(bytes.len())]).into_owned()
+}
