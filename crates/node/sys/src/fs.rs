@@ -1,0 +1,148 @@
+//! Files: device nodes, and paths that must not leave a root.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+
+/// Makes a device node; `kind` is b, c, u or p.
+pub fn mknod(path: &Path, kind: char, major: u32, minor: u32, mode: u32) -> io::Result<()> {
+    let kind = match kind {
+        'b' => FileType::BlockDevice,
+        'p' => FileType::Fifo,
+        _ => FileType::CharacterDevice,
+    };
+    Ok(rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::from_raw_mode(mode), rustix::fs::makedev(major, minor))?)
+}
+
+pub fn mkfifo(path: &Path, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::from_raw_mode(mode), 0)?)
+}
+
+/// What a device file is: (kind, major, minor).
+pub fn device_of(path: &Path) -> io::Result<Option<(char, u32, u32)>> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let metadata = std::fs::metadata(path)?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_char_device() => 'c',
+        kind if kind.is_block_device() => 'b',
+        _ => return Ok(None),
+    };
+    Ok(Some((kind, rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()))))
+}
+
+pub fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Opens `path` as if `root` were `/`: links and `..` cannot lead outside (openat2, RESOLVE_IN_ROOT).
+pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    loop {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT) {
+            Ok(fd) => return Ok(fd),
+            // The kernel saw a rename elsewhere on the machine while it walked `..`, and asks to try again.
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// O_PATH descriptor of something below a root.
+pub fn resolve_in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    open_in_root(root, path, OFlags::PATH)
+}
+
+/// Reads a whole file below a root.
+pub fn read_in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut file = std::fs::File::from(open_in_root(root, path, OFlags::RDONLY)?);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Makes the folders of `path` that are missing below a root and returns the last one. Existing links are followed inside the root.
+pub fn make_dirs_in_root(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let mut walked = PathBuf::new();
+    let mut current = resolve_in_root(root, Path::new("."))?;
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => {
+                walked.push(name);
+                current = match resolve_in_root(root, &walked) {
+                    Ok(fd) => fd,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        match rustix::fs::mkdirat(&current, name, Mode::from_raw_mode(mode)) {
+                            Ok(()) | Err(rustix::io::Errno::EXIST) => resolve_in_root(root, &walked)?,
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
+                    Err(error) => return Err(error),
+                };
+            }
+            Component::ParentDir => {
+                walked.pop();
+                current = resolve_in_root(root, if walked.as_os_str().is_empty() { Path::new(".") } else { &walked })?;
+            }
+            _ => {}
+        }
+    }
+    Ok(current)
+}
+
+/// Makes an empty file below a root unless something is there, and returns an O_PATH descriptor of it.
+pub fn make_file_in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    if let Ok(fd) = resolve_in_root(root, path) {
+        return Ok(fd);
+    }
+    let parent = make_dirs_in_root(root, path.parent().unwrap_or(Path::new("/")), 0o755)?;
+    let name = path.file_name().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    drop(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
+    resolve_in_root(root, path)
+}
+
+pub fn is_directory(fd: impl AsFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
+}
+
+/// Device and inode: whether two descriptors are the same file.
+pub fn identity(fd: impl AsFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+pub fn chown_fd(fd: impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    Ok(rustix::fs::chownat(fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
+}
+
+/// (total bytes, free bytes, available bytes, total inodes, free inodes) of the file system that holds `path`.
+pub fn filesystem_space(path: &Path) -> io::Result<(u64, u64, u64, u64, u64)> {
+    let stat = rustix::fs::statvfs(path)?;
+    let block = stat.f_frsize;
+    Ok((stat.f_blocks * block, stat.f_bfree * block, stat.f_bavail * block, stat.f_files, stat.f_ffree))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_stay_inside_the_root() {
+        let folder = std::env::temp_dir().join(format!("tiphys-sys-root-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("a")).unwrap();
+        std::os::unix::fs::symlink("/../../a", folder.join("link")).unwrap();
+        let root = open_directory(&folder).unwrap();
+        let made = make_dirs_in_root(root.as_fd(), Path::new("/link/b/../c"), 0o755).unwrap();
+        assert_eq!(identity(&made).unwrap(), identity(open_path(&folder.join("a/c")).unwrap()).unwrap());
+        make_file_in_root(root.as_fd(), Path::new("/link/f")).unwrap();
+        assert!(folder.join("a/f").is_file());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
