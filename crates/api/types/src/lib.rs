@@ -10,4 +10,12 @@ pub use k8s_openapi::jiff;
 pub use k8s_openapi::kube_aggregator;
 pub use k8s_openapi::{ByteString, ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
 
+pub mod node_affinity;
+pub mod owners;
+pub mod pods;
+pub mod qos;
+pub mod resources;
+pub mod rollout;
 pub mod selector;
+pub mod services;
+pub mod taints;
