@@ -120,6 +120,8 @@ pub struct ApiError {
     pub uid: String,
     pub causes: Vec<Cause>,
     pub retry_after_seconds: i32,
+    /// `metadata.continue`: how a list whose first page's revision is compacted may go on.
+    pub continue_token: String,
 }
 
 impl ApiError {
@@ -134,6 +136,7 @@ impl ApiError {
             uid: String::new(),
             causes: Vec::new(),
             retry_after_seconds: 0,
+            continue_token: String::new(),
         }
     }
 
@@ -207,6 +210,9 @@ impl ApiError {
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message, "code": self.code});
         if self.reason != Reason::Unknown {
             status["reason"] = json!(self.reason.as_str());
+        }
+        if !self.continue_token.is_empty() {
+            status["metadata"]["continue"] = json!(self.continue_token);
         }
         if !details.is_empty() {
             status["details"] = Value::Object(details);
