@@ -432,3 +432,71 @@ impl Engine for Memory {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::LogFile;
+    use std::io;
+
+    /// A disk that is full after two writes, or whose third sync fails.
+    struct Failing {
+        file: File,
+        writes_left: usize,
+        full: bool,
+    }
+
+    impl LogFile for Failing {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            self.writes_left = self.writes_left.saturating_sub(1);
+            if self.full && self.writes_left == 0 {
+                self.file.write_all(&bytes[..bytes.len() / 2])?;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.file.write_all(bytes)
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            if !self.full && self.writes_left == 0 { Err(io::Error::other("the disk is on fire")) } else { self.file.sync_data() }
+        }
+    }
+
+    fn put(key: &'static str) -> Txn {
+        Txn { success: vec![Op::Put { key: key.into(), value: "v".into(), lease: 0 }], ..Txn::default() }
+    }
+
+    async fn fails_at_the_third_write(wrap: Wrap, reason: &str) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let engine = Embedded::open_with(Options::new(dir.path()), wrap).expect("opens");
+        let mut watch = engine.watch(KeyRange::prefix(""), 0).await.expect("watches");
+        for key in ["a", "b"] {
+            engine.txn(put(key)).await.expect("writes");
+        }
+        let first = engine.txn(put("c")).await.expect_err("the disk fails").to_string();
+        assert!(first.contains(reason) && first.contains(".log"), "{first}");
+        let later = engine.txn(put("d")).await.expect_err("stays read-only");
+        assert!(matches!(&later, StoreError::ReadOnly(why) if why.contains(reason)), "{later}");
+        assert!(matches!(engine.grant_lease(0, 9).await, Err(StoreError::ReadOnly(_))));
+        assert_eq!(engine.revision(), 3);
+        let seen = engine.range(RangeRequest::new(KeyRange::prefix(""))).await.expect("reads go on");
+        assert_eq!((seen.count, seen.revision), (2, 3), "what was not acknowledged is never seen");
+        drop(engine);
+        for _ in 0..2 {
+            assert_eq!(watch.next().await.expect("what was written").events.len(), 1);
+        }
+        assert!(matches!(watch.next().await, Err(StoreError::Closed)));
+        let engine = Embedded::open(Options::new(dir.path())).expect("opens when the disk is well");
+        assert!(engine.revision() >= 3);
+        engine.txn(put("d")).await.expect("writes again");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_makes_the_store_read_only() {
+        fails_at_the_third_write(|file| Box::new(Failing { file, writes_left: 3, full: true }), "no storage space").await;
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_makes_the_store_read_only() {
+        fails_at_the_third_write(|file| Box::new(Failing { file, writes_left: 3, full: false }), "the disk is on fire").await;
+    }
+}
