@@ -66,6 +66,7 @@ impl EventRecorder {
             known: HashMap::new(),
             similar: HashMap::new(),
             buckets: HashMap::new(),
+            named: 0,
         };
         tasks.spawn("events", writer.run(receiver));
         EventRecorder { sender, dropped: Arc::default() }
@@ -129,6 +130,8 @@ struct Writer {
     known: HashMap<(Group, String), Known>,
     similar: HashMap<Group, Similar>,
     buckets: HashMap<String, Bucket>,
+    /// The last name's number: names stay different within one tick of the clock.
+    named: i128,
 }
 
 impl Writer {
@@ -166,8 +169,9 @@ impl Writer {
         }
     }
 
-    fn event(&self, told: Told, namespace: &str, now: Timestamp) -> Event {
-        let name = format!("{}.{:x}", told.about.name.as_deref().unwrap_or(""), now.as_nanosecond());
+    fn event(&mut self, told: Told, namespace: &str, now: Timestamp) -> Event {
+        self.named = now.as_nanosecond().max(self.named + 1);
+        let name = format!("{}.{:x}", told.about.name.as_deref().unwrap_or(""), self.named);
         Event {
             metadata: ObjectMeta { name: Some(name), namespace: Some(namespace.to_owned()), ..Default::default() },
             involved_object: told.about,
