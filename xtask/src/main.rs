@@ -1,5 +1,11 @@
 //! Development tasks: `cargo xtask TASK`.
 
+mod facts;
+
 fn main() -> anyhow::Result<()> {
-    anyhow::bail!("cargo xtask TASK, where TASK is one of: facts, map, layers, bench, conformance, ci")
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.split_first() {
+        Some((task, rest)) if task == "facts" => facts::run(rest),
+        _ => anyhow::bail!("cargo xtask TASK, where TASK is one of: facts, map, layers, bench, conformance, ci"),
+    }
 }

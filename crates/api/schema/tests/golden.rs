@@ -30,7 +30,9 @@ fn golden() -> Vec<Golden> {
             let json = read(path, "json");
             let (api_version, kind) = json::type_meta(&json).expect("type meta");
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            Golden { name, gvk: Gvk::from_api_version(&api_version, &kind), json, yaml: read(path, "yaml"), pb: read(path, "pb") }
+            // The one kind whose objects do not say what they are.
+            let gvk = if kind.is_empty() { Gvk::new("", "v1", "WatchEvent") } else { Gvk::from_api_version(&api_version, &kind) };
+            Golden { name, gvk, json, yaml: read(path, "yaml"), pb: read(path, "pb") }
         })
         .collect();
     assert_eq!(all.len(), 185, "kinds in {}", dir.display());
@@ -100,9 +102,11 @@ fn yaml_is_the_same_object() {
 #[test]
 fn protobuf_reads_as_the_same_object() {
     run(|golden| {
-        let (gvk, object) = proto::decode(&golden.pb).map_err(|e| e.to_string())?;
-        if gvk != golden.gvk {
-            return Err(format!("kind {gvk}"));
+        let kind = Facts::builtin().kind(&golden.gvk).ok_or("no such kind")?;
+        let envelope = proto::open(&golden.pb).map_err(|e| e.to_string())?;
+        let object = proto::decode_raw(kind, &envelope).map_err(|e| e.to_string())?;
+        if !envelope.kind.is_empty() && proto::decode(&golden.pb) != Ok((golden.gvk.clone(), object.clone())) {
+            return Err("the envelope does not say the kind".into());
         }
         same(&object, &tree(golden))
     });
@@ -111,8 +115,11 @@ fn protobuf_reads_as_the_same_object() {
 #[test]
 fn protobuf_is_written_byte_for_byte() {
     run(|golden| {
+        let kind = Facts::builtin().kind(&golden.gvk).ok_or("no such kind")?;
+        let message = proto::encode_message(kind, &tree(golden)).map_err(|e| e.to_string())?;
+        let envelope = proto::open(&golden.pb).map_err(|e| e.to_string())?;
         let bytes = proto::encode(&golden.gvk, &tree(golden)).map_err(|e| e.to_string())?;
-        if bytes == golden.pb {
+        if bytes == golden.pb || (envelope.kind.is_empty() && message == envelope.raw) {
             return Ok(());
         }
         let at = bytes.iter().zip(&golden.pb).position(|(a, b)| a != b).unwrap_or(bytes.len().min(golden.pb.len()));

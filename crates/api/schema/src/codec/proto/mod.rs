@@ -70,6 +70,13 @@ pub fn encode(gvk: &Gvk, object: &Value) -> Result<Vec<u8>, EncodeError> {
     Ok(out)
 }
 
+/// Writes the message alone, without an envelope.
+pub fn encode_message(kind: &Kind, object: &Value) -> Result<Vec<u8>, EncodeError> {
+    let mut out = Vec::with_capacity(256);
+    encode::message(kind.ty(), object.as_object(), &mut out)?;
+    Ok(out)
+}
+
 /// Writes a list in its envelope, from the objects one by one.
 pub fn encode_list<'a>(list: &Gvk, list_meta: &Value, items: impl Iterator<Item = &'a Value>) -> Result<Vec<u8>, EncodeError> {
     let kind = known(list)?;
