@@ -15,5 +15,6 @@
 
 pub mod codec;
 mod facts;
+pub mod patch;
 
 pub use facts::{Facts, GroupFacts, Kind, ResourceFacts, Subresource, Type};
