@@ -14,6 +14,7 @@
 //! Pure: no IO, no clock. Deliberately absent: defaults, validation and columns per kind (`tiphys-kinds`).
 
 pub mod codec;
+pub mod discovery;
 mod facts;
 pub mod patch;
 
