@@ -129,6 +129,11 @@ pub fn filesystem_space(path: &Path) -> io::Result<(u64, u64, u64, u64, u64)> {
     Ok((stat.f_blocks * block, stat.f_bfree * block, stat.f_bavail * block, stat.f_files, stat.f_ffree))
 }
 
+/// Whether the mount that holds `path` refuses writing.
+pub fn is_readonly(path: &Path) -> io::Result<bool> {
+    Ok(rustix::fs::statvfs(path)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -286,14 +286,20 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
 }
 
-/// Closes every descriptor from `first` upward except those in `keep` (sorted).
-pub fn close_from(first: u32, keep: &[RawFd]) -> io::Result<()> {
+/// Marks every descriptor from `first` upward to be closed by execve: nothing of ours reaches another program.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: close_range takes integers, and with this flag closes nothing yet.
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Closes every descriptor from `first` upward but those in `keep`, in a forked child that uses none of the others again
+/// and ends by execve or [`exit_now`]: whoever still owns one of them in the child's memory must never drop it.
+pub fn abandon_descriptors(first: u32, keep: &[RawFd]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| *fd as u32).filter(|fd| *fd >= first).collect();
+    keep.sort_unstable();
     let mut start = first;
-    for &fd in keep {
-        let fd = fd as u32;
-        if fd < start {
-            continue;
-        }
+    for fd in keep {
         if fd > start {
             close_range(start, fd - 1)?;
         }
@@ -303,7 +309,7 @@ pub fn close_from(first: u32, keep: &[RawFd]) -> io::Result<()> {
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: only called in a child that is about to execute another program and uses none of these descriptors again.
+    // SAFETY: close_range takes integers; by the contract above nothing uses these descriptors again.
     check_long(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
