@@ -38,7 +38,7 @@ func main() {
 		os.Exit(2)
 	}
 	out := bufio.NewWriter(os.Stdout)
-	g := &generator{out: out, open: readOpenAPI(os.Args[1]), seen: map[reflect.Type]bool{}}
+	g := &generator{out: out, open: readOpenAPI(os.Args[1]), deletes: deleteAnswers(os.Args[1]), seen: map[reflect.Type]bool{}, owners: map[reflect.Type]string{}}
 	g.kinds(buildScheme())
 	g.types()
 	g.discovery(os.Args[1])
@@ -66,10 +66,14 @@ func buildScheme() *runtime.Scheme {
 }
 
 type generator struct {
-	out   *bufio.Writer
-	open  openAPI
-	seen  map[reflect.Type]bool
-	queue []reflect.Type
+	out  *bufio.Writer
+	open openAPI
+	// deletes is what DELETE answers with, by path.
+	deletes map[string]string
+	seen    map[reflect.Type]bool
+	// owners are the types that inline a type.
+	owners map[reflect.Type]string
+	queue  []reflect.Type
 }
 
 // universal are the kinds that every group version registers; they are written once.
@@ -136,6 +140,14 @@ func (g *generator) types() {
 	}
 }
 
+// published is the name of the type under which OpenAPI shows the fields of t.
+func (g *generator) published(t reflect.Type) string {
+	if _, ok := g.open[typeName(t)]; !ok && g.owners[t] != "" {
+		return g.owners[t]
+	}
+	return typeName(t)
+}
+
 func (g *generator) fields(t reflect.Type) [][]string {
 	var lines [][]string
 	for i := range t.NumField() {
@@ -184,8 +196,13 @@ func (g *generator) fields(t reflect.Type) [][]string {
 		if v := f.Tag.Get("patchMergeKey"); v != "" {
 			line = append(line, "pk="+v)
 		}
-		if !inline {
-			line = append(line, g.open.fieldAttrs(typeName(t), name)...)
+		if inline {
+			// OpenAPI documents show the fields of an inlined struct on its owner alone, unless it is published itself.
+			if _, known := g.owners[ft]; !known {
+				g.owners[ft] = g.published(t)
+			}
+		} else {
+			line = append(line, g.open.fieldAttrs(g.published(t), name)...)
 		}
 		lines = append(lines, line)
 	}

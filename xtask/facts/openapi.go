@@ -10,15 +10,15 @@ import (
 )
 
 type property struct {
-	Default              any             `json:"default"`
-	Items                *property       `json:"items"`
-	AdditionalProperties *property       `json:"additionalProperties"`
-	Enum                 []any           `json:"enum"`
-	Format               string          `json:"format"`
-	ListType             string          `json:"x-kubernetes-list-type"`
-	ListMapKeys          []string        `json:"x-kubernetes-list-map-keys"`
-	MapType              string          `json:"x-kubernetes-map-type"`
-	Raw                  json.RawMessage `json:"-"`
+	Default              any       `json:"default"`
+	Items                *property `json:"items"`
+	AdditionalProperties *property `json:"additionalProperties"`
+	Enum                 []any     `json:"enum"`
+	Format               string    `json:"format"`
+	ListType             string    `json:"x-kubernetes-list-type"`
+	ListMapKeys          []string  `json:"x-kubernetes-list-map-keys"`
+	MapType              string    `json:"x-kubernetes-map-type"`
+	Ref                  string    `json:"$ref"`
 }
 
 type definition struct {
@@ -92,6 +92,10 @@ func (o openAPI) fieldAttrs(typeName, field string) []string {
 	}
 	if p.MapType != "" {
 		attrs = append(attrs, "mt="+p.MapType)
+	}
+	if p.Ref != "" {
+		// A reference without siblings; most stand in an allOf, beside a description.
+		attrs = append(attrs, "br")
 	}
 	if p.Default != nil {
 		attrs = append(attrs, "d="+compact(p.Default))
@@ -198,7 +202,44 @@ func legacy(dir, group, version string) []legacyResource {
 	return list.Resources
 }
 
+// deleteAnswers says what a DELETE of one object answers with: the object, or a Status.
+func deleteAnswers(module string) map[string]string {
+	type operation struct {
+		Responses map[string]struct {
+			Content map[string]struct {
+				Schema struct {
+					Ref string `json:"$ref"`
+				}
+			}
+		}
+	}
+	answers := map[string]string{}
+	files, err := filepath.Glob(filepath.Join(module, "api/openapi-spec/v3/*.json"))
+	check(err)
+	for _, file := range files {
+		var document struct {
+			Paths map[string]struct{ Delete operation }
+		}
+		readJSON(file, &document)
+		for path, item := range document.Paths {
+			ref := item.Delete.Responses["200"].Content["application/json"].Schema.Ref
+			if strings.HasSuffix(path, "/{name}") && ref != "" {
+				key := strings.Replace(strings.TrimSuffix(path, "/{name}"), "/namespaces/{namespace}", "", 1)
+				answers[key] = "object"
+				if strings.HasSuffix(ref, ".Status") {
+					answers[key] = "status"
+				}
+			}
+		}
+	}
+	return answers
+}
+
 func (g *generator) version(dir, group, version string, resources []resource) {
+	prefix := "/apis/" + group + "/" + version + "/"
+	if group == "" {
+		prefix = "/api/" + version + "/"
+	}
 	served := "off"
 	if !strings.Contains(version, "alpha") && !strings.Contains(version, "beta") {
 		served = "on"
@@ -211,7 +252,7 @@ func (g *generator) version(dir, group, version string, resources []resource) {
 	sort.SliceStable(resources, func(i, j int) bool { return resources[i].Resource < resources[j].Resource })
 	for _, r := range resources {
 		g.line("r", r.Resource, r.SingularResource, kindOf(r.ResponseKind), strings.ToLower(r.Scope), strings.Join(r.ShortNames, ","),
-			strings.Join(r.Categories, ","), strings.Join(r.Verbs, ","), hashes[r.Resource])
+			strings.Join(r.Categories, ","), strings.Join(r.Verbs, ","), hashes[r.Resource], g.deletes[prefix+r.Resource])
 		for _, s := range r.Subresources {
 			accepted := make([]string, 0, len(s.AcceptedTypes))
 			for _, a := range s.AcceptedTypes {

@@ -16,6 +16,7 @@
 pub mod codec;
 pub mod discovery;
 mod facts;
+pub mod openapi;
 pub mod patch;
 
 pub use facts::{Facts, GroupFacts, Kind, ResourceFacts, Subresource, Type};

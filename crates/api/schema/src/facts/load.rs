@@ -113,17 +113,17 @@ impl Loader {
         if let Some(name) = text.strip_prefix('@') {
             return Shape::Message(id(name));
         }
+        for (mark, make) in [("[]", Shape::List as fn(&'static Shape) -> Shape), ("{}", Shape::Map), ("<>", Shape::Items)] {
+            if let Some(of) = text.strip_prefix(mark) {
+                return make(self.shape(of));
+            }
+        }
         if let Some((union, name)) = text.split_once(' ') {
             return match union {
                 "orbool" => Shape::OrBool(id(name)),
                 "orarray" => Shape::OrArray(id(name)),
                 _ => Shape::OrStrings(id(name)),
             };
-        }
-        for (mark, make) in [("[]", Shape::List as fn(&'static Shape) -> Shape), ("{}", Shape::Map), ("<>", Shape::Items)] {
-            if let Some(of) = text.strip_prefix(mark) {
-                return make(self.shape(of));
-            }
         }
         match text {
             "str" => Shape::Str,
@@ -186,6 +186,7 @@ impl Loader {
             verbs: list(part(6)),
             subresources: Vec::new(),
             storage_version_hash: part(7),
+            delete_returns_object: part(8) == "object",
         });
     }
 

@@ -50,6 +50,8 @@ pub struct ResourceFacts {
     pub verbs: Vec<&'static str>,
     pub subresources: Vec<Subresource>,
     pub storage_version_hash: &'static str,
+    /// Whether DELETE of one object answers with the object instead of a `Status`.
+    pub delete_returns_object: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -205,10 +207,6 @@ impl Facts {
         !self.off.iter().any(|(group, version)| gvr.group == *group && gvr.version == *version)
     }
 
-    pub(crate) fn types(&self) -> &[Type] {
-        &self.types
-    }
-
     pub(crate) fn type_named(&self, name: &str) -> Option<&Type> {
         self.types.binary_search_by(|t| t.name.cmp(name)).ok().map(|i| &self.types[i])
     }
@@ -260,11 +258,6 @@ impl Type {
         let mut dots = self.name.rmatch_indices('.').map(|(i, _)| i + 1);
         let _ = dots.next();
         dots.next().map_or(self.name, |i| &self.name[i..])
-    }
-
-    /// Whether upstream's OpenAPI documents have it.
-    pub(crate) fn published(&self) -> bool {
-        attr_flag(self.attrs, "P")
     }
 
     pub(crate) fn map_type(&self) -> Option<&'static str> {
@@ -365,6 +358,11 @@ impl Field {
 
     pub(crate) fn map_type(&self) -> Option<&'static str> {
         attr(self.attrs, "mt=")
+    }
+
+    /// Whether OpenAPI's schema of the field is a reference and nothing else.
+    pub(crate) fn bare_reference(&self) -> bool {
+        attr_flag(self.attrs, "br")
     }
 
     /// The default that OpenAPI publishes, as JSON.

@@ -1,0 +1,289 @@
+//! Schemas of types, as version 3 has them; version 2 is made from these.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::Custom;
+use crate::facts::{Facts, Field, Shape, Type};
+
+pub(super) const REF: &str = "#/components/schemas/";
+
+/// All definitions that the roots reach. `home` is the group version of the document: options and watch events are registered for it, too.
+pub(super) fn closure(roots: BTreeSet<String>, home: &[(&str, &str)], custom: &[Custom]) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    let mut open: Vec<String> = roots.into_iter().collect();
+    while let Some(name) = open.pop() {
+        if all.contains_key(&name) {
+            continue;
+        }
+        let Some(schema) = definition(&name, home, custom) else { continue };
+        collect_refs(&schema, &mut open);
+        all.insert(name, schema);
+    }
+    all
+}
+
+/// The names of all schemas that a tree refers to.
+pub(super) fn collect_refs(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(target) if key == "$ref" => into.extend(target.strip_prefix(REF).map(str::to_owned)),
+                    other => collect_refs(other, into),
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|v| collect_refs(v, into)),
+        _ => {}
+    }
+}
+
+fn definition(name: &str, home: &[(&str, &str)], custom: &[Custom]) -> Option<Value> {
+    if let Some(special) = special(name) {
+        return Some(special);
+    }
+    if let Some(ty) = Facts::builtin().type_named(name) {
+        return Some(of_type(ty, home));
+    }
+    custom.iter().find_map(|c| match () {
+        () if c.definition_name() == name => Some(of_custom(c)),
+        () if c.list_definition_name() == name => Some(of_custom_list(c)),
+        () => None,
+    })
+}
+
+/// Types whose JSON is not what their fields say.
+fn special(name: &str) -> Option<Value> {
+    Some(match name {
+        "io.k8s.apimachinery.pkg.api.resource.Quantity" => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+        "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => {
+            json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+        }
+        "io.k8s.apimachinery.pkg.apis.meta.v1.Time" | "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime" => {
+            json!({"format": "date-time", "type": "string"})
+        }
+        "io.k8s.apimachinery.pkg.apis.meta.v1.Duration" => json!({"type": "string"}),
+        "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1"
+        | "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
+        | "io.k8s.apimachinery.pkg.runtime.RawExtension" => json!({"type": "object"}),
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"
+        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
+        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool"
+        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => json!({}),
+        "io.k8s.apimachinery.pkg.version.Info" => version_info(),
+        _ => return None,
+    })
+}
+
+fn version_info() -> Value {
+    let required = ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"];
+    let optional = ["emulationMajor", "emulationMinor", "minCompatibilityMajor", "minCompatibilityMinor"];
+    let mut properties: Map<String, Value> = required.iter().map(|n| ((*n).to_owned(), json!({"default": "", "type": "string"}))).collect();
+    properties.extend(optional.iter().map(|n| ((*n).to_owned(), json!({"type": "string"}))));
+    json!({"properties": properties, "required": required, "type": "object"})
+}
+
+fn of_type(ty: &'static Type, home: &[(&str, &str)]) -> Value {
+    let mut schema = Map::new();
+    let index = ty.index();
+    if !index.flat().is_empty() {
+        let properties: Map<String, Value> = index.flat().iter().map(|f| (f.field.name.to_owned(), property(f.field))).collect();
+        schema.insert("properties".into(), Value::Object(properties));
+    }
+    let required = required(ty);
+    if !required.is_empty() {
+        schema.insert("required".into(), json!(required));
+    }
+    schema.insert("type".into(), json!("object"));
+    let kinds = kinds(ty, home);
+    if !kinds.is_empty() {
+        schema.insert("x-kubernetes-group-version-kind".into(), Value::Array(kinds));
+    }
+    if let Some(map_type) = ty.map_type() {
+        schema.insert("x-kubernetes-map-type".into(), json!(map_type));
+    }
+    if let Some(unions) = ty.unions().and_then(|u| serde_json::from_str(u).ok()) {
+        schema.insert("x-kubernetes-unions".into(), unions);
+    }
+    Value::Object(schema)
+}
+
+/// Required fields in the order of the Go struct.
+fn required(ty: &'static Type) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for field in ty.fields() {
+        match field.shape {
+            Shape::Message(inner) if field.inline() => {
+                // OpenAPI marks fields of inlined structs on the struct that is published; look there first.
+                names.extend(required(inner.get()));
+            }
+            _ if field.required() => names.push(field.name),
+            _ => {}
+        }
+    }
+    names
+}
+
+/// The kinds whose objects are of the type.
+fn kinds(ty: &'static Type, home: &[(&str, &str)]) -> Vec<Value> {
+    let facts = Facts::builtin();
+    let mut gvks: Vec<(&str, &str, &str)> = facts
+        .kinds()
+        .filter(|k| k.type_name() == ty.name && k.gvk.group != "meta.k8s.io")
+        .map(|k| (&*k.gvk.group, &*k.gvk.version, &*k.gvk.kind))
+        .collect();
+    if matches!(ty.short_name(), "DeleteOptions" | "WatchEvent") {
+        gvks.extend(home.iter().map(|(group, version)| (*group, *version, ty.short_name())));
+    }
+    gvks.sort_unstable();
+    gvks.dedup();
+    gvks.into_iter().map(|(group, version, kind)| json!({"group": group, "kind": kind, "version": version})).collect()
+}
+
+fn property(field: &'static Field) -> Value {
+    let mut schema = Map::new();
+    let default = field.default().and_then(|d| serde_json::from_str::<Value>(d).ok());
+    match reference(field.shape) {
+        Some(target) if field.bare_reference() => {
+            schema.insert("$ref".into(), json!(target));
+        }
+        Some(target) => {
+            schema.insert("allOf".into(), json!([{"$ref": target}]));
+        }
+        None => inline_shape(field, field.shape, &mut schema),
+    }
+    if let Some(default) = default {
+        schema.insert("default".into(), default);
+    }
+    extensions(field, &mut schema);
+    Value::Object(schema)
+}
+
+fn extensions(field: &Field, schema: &mut Map<String, Value>) {
+    let keys: Vec<&str> = field.list_map_keys().collect();
+    if !keys.is_empty() {
+        schema.insert("x-kubernetes-list-map-keys".into(), json!(keys));
+    }
+    let texts = [
+        ("x-kubernetes-list-type", field.list_type()),
+        ("x-kubernetes-map-type", field.map_type()),
+        ("x-kubernetes-patch-merge-key", field.merge_key()),
+        ("x-kubernetes-patch-strategy", field.patch_strategy()),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            schema.insert(name.into(), json!(text));
+        }
+    }
+}
+
+/// The schema that a shape refers to, if it is not written in place.
+fn reference(shape: &Shape) -> Option<String> {
+    const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+    const CRD: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
+    let name = match shape {
+        Shape::Message(ty) => ty.get().name.to_owned(),
+        Shape::Time => format!("{META}.Time"),
+        Shape::MicroTime => format!("{META}.MicroTime"),
+        Shape::Duration => format!("{META}.Duration"),
+        Shape::FieldsV1 => format!("{META}.FieldsV1"),
+        Shape::Quantity => "io.k8s.apimachinery.pkg.api.resource.Quantity".into(),
+        Shape::IntOrString => "io.k8s.apimachinery.pkg.util.intstr.IntOrString".into(),
+        Shape::Raw => "io.k8s.apimachinery.pkg.runtime.RawExtension".into(),
+        Shape::Json => format!("{CRD}.JSON"),
+        Shape::OrBool(_) => format!("{CRD}.JSONSchemaPropsOrBool"),
+        Shape::OrArray(_) => format!("{CRD}.JSONSchemaPropsOrArray"),
+        Shape::OrStrings(_) => format!("{CRD}.JSONSchemaPropsOrStringArray"),
+        _ => return None,
+    };
+    Some(format!("{REF}{name}"))
+}
+
+fn inline_shape(field: &Field, shape: &Shape, schema: &mut Map<String, Value>) {
+    let (kind, format) = match shape {
+        Shape::Bool => ("boolean", ""),
+        Shape::I32 => ("integer", "int32"),
+        Shape::I64 => ("integer", "int64"),
+        Shape::U32 => ("integer", "int64"),
+        Shape::U64 => ("integer", "int64"),
+        Shape::F64 => ("number", "double"),
+        Shape::Bytes => ("string", "byte"),
+        Shape::Any | Shape::Map(_) => ("object", ""),
+        Shape::List(_) | Shape::Items(_) => ("array", ""),
+        _ => ("string", ""),
+    };
+    schema.insert("type".into(), json!(kind));
+    // Only a field that is no list says another format than its type's (`StatusCause` and the like do not).
+    let format = field.format().filter(|_| std::ptr::eq(shape, field.shape)).unwrap_or(format);
+    if !format.is_empty() {
+        schema.insert("format".into(), json!(format));
+    }
+    match shape {
+        Shape::List(of) | Shape::Items(of) => drop(schema.insert("items".into(), element(field, of, true))),
+        Shape::Map(of) => drop(schema.insert("additionalProperties".into(), element(field, of, true))),
+        _ => {}
+    }
+}
+
+/// The schema of list items and map values. The default that the facts tell is that of the outermost elements.
+fn element(field: &Field, shape: &Shape, outer: bool) -> Value {
+    let default = field.element_default().filter(|_| outer).and_then(|d| serde_json::from_str::<Value>(d).ok());
+    let mut schema = Map::new();
+    match (reference(shape), &default) {
+        (Some(target), None) => drop(schema.insert("$ref".into(), json!(target))),
+        (Some(target), Some(_)) => drop(schema.insert("allOf".into(), json!([{"$ref": target}]))),
+        (None, _) => inline_element(field, shape, &mut schema),
+    }
+    if let Some(default) = default {
+        schema.insert("default".into(), default);
+    }
+    Value::Object(schema)
+}
+
+fn inline_element(field: &Field, shape: &Shape, schema: &mut Map<String, Value>) {
+    inline_shape(field, shape, schema);
+    // Lists within maps: their items are strings that default to nothing.
+    if let (Shape::List(of) | Shape::Items(of), Some(items)) = (shape, schema.get_mut("items"))
+        && **of == Shape::Str
+    {
+        *items = json!({"default": "", "type": "string"});
+    }
+}
+
+fn of_custom(custom: &Custom) -> Value {
+    let mut schema = match &custom.schema {
+        Some(Value::Object(map)) => map.clone(),
+        _ => Map::from_iter([("type".to_owned(), json!("object")), ("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true))]),
+    };
+    let properties = schema.entry("properties").or_insert_with(|| json!({}));
+    if let Value::Object(properties) = properties {
+        properties.insert("apiVersion".into(), json!({"type": "string"}));
+        properties.insert("kind".into(), json!({"type": "string"}));
+        let meta = format!("{REF}io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+        properties.insert("metadata".into(), json!({"allOf": [{"$ref": meta}]}));
+    }
+    schema.insert("x-kubernetes-group-version-kind".into(), json!([gvk(custom, &custom.kind)]));
+    Value::Object(schema)
+}
+
+fn of_custom_list(custom: &Custom) -> Value {
+    let item = format!("{REF}{}", custom.definition_name());
+    let meta = format!("{REF}io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
+    json!({
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"allOf": [{"$ref": meta}]},
+            "items": {"type": "array", "items": {"$ref": item}},
+        },
+        "x-kubernetes-group-version-kind": [gvk(custom, &custom.list_kind)],
+    })
+}
+
+fn gvk(custom: &Custom, kind: &str) -> Value {
+    json!({"group": custom.group, "kind": kind, "version": custom.version})
+}

@@ -1,0 +1,223 @@
+//! OpenAPI documents, generated from the facts: version 3 per group version, version 2 for everything, as JSON and as gnostic's protobuf.
+//!
+//! Documents are made when they are asked for and not kept: the largest takes milliseconds. Callers cache what they serve (by its hash).
+//! Custom resources come in as [`Custom`] with a schema of their own.
+//!
+//! They hold what clients decide on (types, required fields, list and map types, patch strategies, kinds, paths, parameters), equal to upstream's.
+//! Deliberately absent: descriptions, which are prose of upstream's.
+
+mod definitions;
+mod gnostic;
+mod paths;
+mod v2;
+mod v3;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha512};
+use tiphys_meta::Gvk;
+
+use crate::facts::Facts;
+
+/// A resource that is not built in, as a CustomResourceDefinition publishes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Custom {
+    pub group: String,
+    pub version: String,
+    pub plural: String,
+    pub kind: String,
+    pub list_kind: String,
+    pub namespaced: bool,
+    pub status: bool,
+    pub scale: bool,
+    /// The structural schema as OpenAPI v3, with `apiVersion`, `kind` and `metadata` added by the caller or not: they are put in where they lack.
+    /// `None` publishes an object of which nothing is known.
+    pub schema: Option<Value>,
+}
+
+/// The media type of version 2 in protobuf.
+pub const V2_PROTO: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// One entry of the index of version 3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// `apis/apps/v1`.
+    pub path: String,
+    /// Upper-case hexadecimal SHA-512 of the document.
+    pub hash: String,
+}
+
+/// The paths of all documents of version 3: `api/v1`, `apis/apps/v1`, and those of custom groups.
+pub fn v3_paths(custom: &[Custom]) -> Vec<String> {
+    let facts = Facts::builtin();
+    let mut paths: Vec<String> = vec!["api".into(), "apis".into(), "version".into()];
+    for group in facts.groups() {
+        if !group.name.is_empty() {
+            paths.push(format!("apis/{}", group.name));
+        }
+        paths.extend(group.versions.iter().map(|v| group_path(group.name, v)));
+    }
+    paths.extend(custom.iter().map(|c| group_path(&c.group, &c.version)));
+    paths.extend(custom.iter().map(|c| format!("apis/{}", c.group)));
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+fn group_path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// The document of version 3 at a path such as `apis/apps/v1`.
+pub fn v3(path: &str, custom: &[Custom]) -> Option<Bytes> {
+    let known = v3_paths(custom).iter().any(|p| p == path);
+    known.then(|| Bytes::from(crate::codec::json::encode_bare(&v3::document(path, custom))))
+}
+
+/// The index of version 3: every document with a hash of its content, so that clients keep what has not changed.
+pub fn v3_index(documents: &[Document]) -> Value {
+    let entry = |d: &Document| (d.path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{}?hash={}", d.path, d.hash)}));
+    let paths: Map<String, Value> = documents.iter().map(entry).collect();
+    json!({"paths": paths})
+}
+
+/// The entries of the index. Every document is made once for it: keep the result until the custom resources change.
+pub fn v3_documents(custom: &[Custom]) -> Vec<Document> {
+    let hashed = |path: String| Document { hash: v3(&path, custom).map(|d| hash(&d)).unwrap_or_default(), path };
+    v3_paths(custom).into_iter().map(hashed).collect()
+}
+
+/// Upper-case hexadecimal SHA-512, as upstream's hashes of documents are.
+pub fn hash(bytes: &[u8]) -> String {
+    Sha512::digest(bytes).iter().map(|b| format!("{b:02X}")).collect()
+}
+
+/// The document of version 2.
+pub fn v2(custom: &[Custom]) -> Value {
+    v2::document(custom)
+}
+
+/// The document of version 2 as JSON.
+pub fn v2_json(custom: &[Custom]) -> Bytes {
+    Bytes::from(crate::codec::json::encode_bare(&v2(custom)))
+}
+
+/// The document of version 2 in gnostic's protobuf ([`V2_PROTO`]).
+pub fn v2_proto(custom: &[Custom]) -> Bytes {
+    Bytes::from(gnostic::encode(&v2(custom)))
+}
+
+/// A resource as paths need it, built in or custom.
+pub(crate) struct Route<'a> {
+    group: &'a str,
+    version: &'a str,
+    plural: &'a str,
+    gvk: Gvk,
+    /// Definitions of the object and of its list.
+    object: String,
+    list: String,
+    namespaced: bool,
+    verbs: Vec<&'a str>,
+    delete_returns_object: bool,
+    subresources: Vec<SubRoute<'a>>,
+}
+
+pub(crate) struct SubRoute<'a> {
+    name: &'a str,
+    gvk: Gvk,
+    object: String,
+    verbs: Vec<&'a str>,
+}
+
+/// The routes of a group version.
+fn routes<'a>(group: &'a str, version: &'a str, custom: &'a [Custom]) -> Vec<Route<'a>> {
+    let mut routes: Vec<Route<'a>> = Facts::builtin().resources_in(group, version).map(|r| builtin_route(group, version, r)).collect();
+    routes.extend(custom.iter().filter(|c| c.group == group && c.version == version).map(custom_route));
+    routes
+}
+
+fn builtin_route<'a>(group: &'a str, version: &'a str, facts: &'static crate::ResourceFacts) -> Route<'a> {
+    let type_of = |gvk: &Gvk| Facts::builtin().kind(gvk).map(|k| k.type_name().to_owned()).unwrap_or_default();
+    let list = Gvk::new(facts.kind.group.clone(), facts.kind.version.clone(), format!("{}List", facts.kind.kind));
+    let subresources =
+        facts.subresources.iter().map(|s| SubRoute { name: s.name, gvk: s.kind.clone(), object: type_of(&s.kind), verbs: s.verbs.clone() });
+    Route {
+        group,
+        version,
+        plural: &facts.gvr.resource,
+        gvk: facts.kind.clone(),
+        object: type_of(&facts.kind),
+        list: type_of(&list),
+        namespaced: facts.namespaced,
+        verbs: facts.verbs.clone(),
+        delete_returns_object: facts.delete_returns_object,
+        subresources: subresources.collect(),
+    }
+}
+
+fn custom_route(custom: &Custom) -> Route<'_> {
+    let gvk = Gvk::new(custom.group.clone(), custom.version.clone(), custom.kind.clone());
+    let mut subresources = Vec::new();
+    if custom.status {
+        let verbs = vec!["get", "patch", "update"];
+        subresources.push(SubRoute { name: "status", gvk: gvk.clone(), object: custom.definition_name(), verbs });
+    }
+    if custom.scale {
+        let scale = Gvk::new("autoscaling", "v1", "Scale");
+        let verbs = vec!["get", "patch", "update"];
+        subresources.push(SubRoute { name: "scale", gvk: scale, object: "io.k8s.api.autoscaling.v1.Scale".into(), verbs });
+    }
+    Route {
+        group: &custom.group,
+        version: &custom.version,
+        plural: &custom.plural,
+        gvk,
+        object: custom.definition_name(),
+        list: custom.list_definition_name(),
+        namespaced: custom.namespaced,
+        verbs: vec!["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        delete_returns_object: false,
+        subresources,
+    }
+}
+
+impl Custom {
+    /// `com.example.stable.v1.CronTab`.
+    pub fn definition_name(&self) -> String {
+        self.name_of(&self.kind)
+    }
+
+    pub fn list_definition_name(&self) -> String {
+        self.name_of(&self.list_kind)
+    }
+
+    fn name_of(&self, kind: &str) -> String {
+        let labels: Vec<&str> = self.group.rsplit('.').collect();
+        format!("{}.{}.{kind}", labels.join("."), self.version)
+    }
+}
+
+/// `core_v1`, `rbacAuthorization_v1`: the tag of operations.
+fn tag(group: &str, version: &str) -> String {
+    let group = camel_group(group);
+    if version.is_empty() { group.into_owned() } else { format!("{group}_{version}") }
+}
+
+/// `core`, `apps`, `rbacAuthorization`: labels of the group but for `k8s.io`, in camel case.
+fn camel_group(group: &str) -> Cow<'_, str> {
+    if group.is_empty() {
+        return "core".into();
+    }
+    let group = group.strip_suffix(".k8s.io").unwrap_or(group);
+    let mut labels = group.split('.');
+    let mut text = labels.next().unwrap_or("").to_owned();
+    labels.for_each(|label| text.push_str(&capital(label)));
+    text.into()
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_ascii_uppercase().to_string() + chars.as_str()).unwrap_or_default()
+}

@@ -1,0 +1,132 @@
+//! Our OpenAPI documents against upstream's, without its prose and without CBOR, which is off by default.
+
+mod upstream;
+
+use serde_json::Value;
+use tiphys_schema::openapi;
+
+fn theirs(name: &str) -> Value {
+    let dir = upstream::module("k8s.io/kubernetes@v1.36.3").join("api/openapi-spec");
+    let bytes = std::fs::read(dir.join(name)).expect("document");
+    let mut document = serde_json::from_slice(&bytes).expect("JSON");
+    strip(&mut document);
+    document
+}
+
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.remove("application/cbor");
+            map.remove("application/cbor-seq");
+            map.remove("application/apply-patch+cbor");
+            if map.get("description").is_some_and(Value::is_string) {
+                map.remove("description");
+            }
+            if let Some(version) = map.get_mut("version")
+                && version == "unversioned"
+            {
+                *version = "v1.36.3".into();
+            }
+            map.values_mut().for_each(strip);
+        }
+        Value::Array(list) => {
+            list.retain(|v| !v.as_str().is_some_and(|t| t.contains("cbor")));
+            list.iter_mut().for_each(strip);
+        }
+        _ => {}
+    }
+}
+
+fn differences(path: &str, ours: &Value, theirs: &Value, into: &mut Vec<String>) {
+    match (ours, theirs) {
+        (Value::Object(a), Value::Object(b)) => {
+            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let null = Value::Null;
+                differences(&format!("{path} > {key}"), a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null), into);
+            }
+        }
+        _ if ours == theirs => {}
+        _ => {
+            let cut = |v: &Value| v.to_string().chars().take(160).collect::<String>();
+            into.push(format!("{path}: ours {}, upstream's {}", cut(ours), cut(theirs)));
+        }
+    }
+}
+
+fn check(found: Vec<String>) {
+    let shown: Vec<&String> = found.iter().take(12).collect();
+    assert!(found.is_empty(), "{} differences: {shown:#?}", found.len());
+}
+
+#[test]
+fn version_3() {
+    let mut found = Vec::new();
+    for path in openapi::v3_paths(&[]) {
+        let mut ours: Value = serde_json::from_slice(&openapi::v3(&path, &[]).expect("document")).expect("JSON");
+        strip(&mut ours);
+        differences(&path, &ours, &theirs(&format!("v3/{}_openapi.json", path.replace('/', "__"))), &mut found);
+    }
+    check(found);
+}
+
+#[test]
+fn version_2() {
+    let mut ours = openapi::v2(&[]);
+    strip(&mut ours);
+    let mut theirs = theirs("swagger.json");
+    resolve_parameters(&mut theirs);
+    // What upstream serves only where alpha and beta versions are switched on, and what is no resource.
+    let paths = theirs["paths"].as_object_mut().expect("paths");
+    let served = |p: &str| {
+        !p.contains("alpha") && !p.contains("beta") && !p.starts_with("/logs") && !p.starts_with("/.well") && !p.starts_with("/openid")
+    };
+    paths.retain(|path, _| served(path) && !path.contains("internal.apiserver") && !path.contains("storagemigration"));
+    let reached = ours["definitions"].as_object().expect("definitions").clone();
+    let definitions = theirs["definitions"].as_object_mut().expect("definitions");
+    definitions.retain(|name, _| reached.contains_key(name));
+    for document in [&mut ours, &mut theirs] {
+        for options in ["DeleteOptions", "WatchEvent"] {
+            document["definitions"][format!("io.k8s.apimachinery.pkg.apis.meta.v1.{options}")]["x-kubernetes-group-version-kind"] =
+                Value::Null;
+        }
+    }
+    theirs.as_object_mut().expect("document").remove("parameters");
+    let mut found = Vec::new();
+    differences("", &ours, &theirs, &mut found);
+    check(found);
+}
+
+/// Upstream's version 2 keeps parameters in one place and refers to them.
+fn resolve_parameters(document: &mut Value) {
+    let parameters = document["parameters"].clone();
+    fn walk(value: &mut Value, parameters: &Value) {
+        match value {
+            Value::Object(map) => {
+                let target = map.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/parameters/"));
+                if let Some(target) = target {
+                    *value = parameters[target].clone();
+                } else {
+                    map.values_mut().for_each(|v| walk(v, parameters));
+                }
+            }
+            Value::Array(list) => list.iter_mut().for_each(|v| walk(v, parameters)),
+            _ => {}
+        }
+    }
+    walk(&mut document["paths"], &parameters);
+}
+
+#[test]
+fn index_and_protobuf() {
+    let documents = openapi::v3_documents(&[]);
+    let index = openapi::v3_index(&documents);
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("url");
+    assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
+    assert_eq!(url.len(), "/openapi/v3/apis/apps/v1?hash=".len() + 128);
+    let proto = openapi::v2_proto(&[]);
+    // Field 1 is the version of the format.
+    assert!(proto.starts_with(b"\x0a\x032.0"));
+}
