@@ -1,13 +1,37 @@
-//! Objects: storage form, watch cache, verbs and admission. The only crate that reaches the store.
+//! Objects: how they are stored, the watch cache, the verbs, admission. The only crate that reaches the store.
+//!
+//! A request comes in as a [`RequestInfo`] and leaves as an [`Answer`] ([`Registry::handle`]). Every resource goes the same way: what differs
+//! stands in the facts table and in its strategy. `verbs/` is the table of contents; `cache/` is what reads are answered from; `storage/` is the form
+//! of what is kept; `admission/` are the plugins in upstream's order; `network/` allocates for Services.
+//!
+//! A write: one decode of the body into a tree, defaults, admission and validation on it, one encoding to protobuf for the store and one to JSON for
+//! all readers; the event that comes back from the store finds that JSON ready (`cache::feed`).
+//!
+//! Deliberately absent: custom resources, webhooks and admission policies, which come later and have their places in `admission::Chain`.
 
+mod admission;
 mod answer;
 mod cache;
+mod chance;
 mod config;
+mod convert;
+mod hooks;
+mod negotiate;
+mod network;
+mod options;
 mod registry;
+mod render;
 mod request;
+mod resource;
+mod select;
+mod storage;
+mod subresources;
+mod tokens;
+mod verbs;
 
 pub use answer::{Answer, Body, Document};
 pub use cache::{EventType, WatchEvent, WatchStream};
 pub use config::{Authorizer, Cidr, Question, RegistryConfig};
-pub use registry::{Registry, error_document};
+pub use registry::{Cached, Change, Registry, Subscription, error_document};
 pub use request::{RequestInfo, UserInfo, Verb};
+pub use storage::Entry;

@@ -1,26 +1,79 @@
-//! The door to objects.
+//! The door to objects: start, reads of the caches, and conditional writes.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use parking_lot::RwLock;
-use tiphys_meta::{ApiError, Reason};
-use tiphys_store::{Engine, StoreError};
+use serde_json::Value;
+use tiphys_meta::{ApiError, Gvr, Reason};
+use tiphys_store::{Compare, Engine, KeyRange, Op, OpResponse, Ordering, RangeRequest, StoreError, Txn};
+use tokio_util::sync::CancellationToken;
 
-use crate::answer::Answer;
-use crate::config::{Authorizer, RegistryConfig};
-use crate::request::RequestInfo;
+use crate::admission::Chain;
+use crate::answer::{Answer, Document};
+use crate::cache::{Applied, Pending, Scope, Watcher, feed};
+use crate::config::{Authorizer, Question, RegistryConfig};
+use crate::hooks::Hooks;
+use crate::negotiate::Output;
+use crate::request::{RequestInfo, UserInfo};
+use crate::resource::{Resource, Resources};
+use crate::storage::{Draft, Entry};
+use crate::verbs;
+
+/// Pairs read at once when the caches are filled.
+const LOAD_PAGE: usize = 2000;
 
 pub struct Registry {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) config: RegistryConfig,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) applied: Arc<Applied>,
+    pending: Arc<Pending>,
+    pub(crate) admission: Chain,
+    pub(crate) hooks: Arc<Hooks>,
+    pub(crate) stopping: CancellationToken,
     authorizer: RwLock<Option<Arc<dyn Authorizer>>>,
 }
 
+/// A conditional write that did not happen.
+pub(crate) enum WriteError {
+    /// The object is not what the condition says: what it is, or none.
+    Conflict(Option<Arc<Entry>>),
+    Failed(ApiError),
+}
+
 impl Registry {
-    /// Reads the store once and keeps the watch caches from then on.
+    /// Reads the store once and keeps the caches from then on.
     pub async fn new(engine: Arc<dyn Engine>, config: RegistryConfig) -> Result<Arc<Registry>, StoreError> {
-        Ok(Arc::new(Registry { engine, config, authorizer: RwLock::new(None) }))
+        let resources = Arc::new(Resources::builtin());
+        let revision = load(&*engine, &resources).await?;
+        let watch = engine.watch(everything(), revision + 1).await?;
+        let hooks = Arc::new(Hooks::new(&config, &resources));
+        let registry = Arc::new(Registry {
+            applied: Arc::new(Applied::new(revision)),
+            pending: Arc::default(),
+            admission: Chain::builtin(),
+            hooks,
+            stopping: config.tasks.token(),
+            authorizer: RwLock::new(None),
+            resources,
+            engine,
+            config,
+        });
+        let feeding = feed(
+            registry.engine.clone(),
+            registry.resources.clone(),
+            registry.pending.clone(),
+            registry.applied.clone(),
+            registry.hooks.clone(),
+            watch,
+        );
+        registry.config.tasks.spawn("watch cache", feeding);
+        let compacting = compact(registry.engine.clone(), registry.config.compaction_interval);
+        registry.config.tasks.spawn("compaction", compacting);
+        Ok(registry)
     }
 
     /// Admission that asks "may this user …" asks this one; until it is set the answer is no.
@@ -28,16 +81,243 @@ impl Registry {
         *self.authorizer.write() = Some(authorizer);
     }
 
-    /// Answers one authorized request.
-    pub async fn handle(self: &Arc<Self>, info: &RequestInfo, _body: Bytes) -> Result<Answer, ApiError> {
-        Err(ApiError::new(
-            Reason::MethodNotAllowed,
-            format!("{} is not supported on resources of kind \"{}\"", info.verb.as_str(), info.gvr.group_resource()),
-        ))
+    pub(crate) async fn allowed(&self, user: &UserInfo, question: &Question<'_>) -> bool {
+        let authorizer = self.authorizer.read().clone();
+        match authorizer {
+            Some(authorizer) => authorizer.allowed(user, question).await,
+            None => false,
+        }
+    }
+
+    /// Answers one authorized request. A panic ends only the request.
+    pub async fn handle(self: &Arc<Self>, info: &RequestInfo, body: Bytes) -> Result<Answer, ApiError> {
+        let answer = AssertUnwindSafe(verbs::handle(self, info, body)).catch_unwind().await;
+        answer.unwrap_or_else(|_| {
+            tracing::error!(verb = info.verb.as_str(), path = %info.path, "a request panicked");
+            Err(ApiError::new(Reason::InternalError, "This request caused apiserver to panic. Look in the logs for details."))
+        })
+    }
+
+    /// Reads of one resource from memory, for authorizers and admission.
+    pub fn cached(&self, gvr: &Gvr) -> Option<Cached<'_>> {
+        let (resource, _) = self.resources.find(gvr)?;
+        Some(Cached { registry: self, resource })
+    }
+
+    /// An object from memory as a tree, in its stored version.
+    pub fn get_value(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Value> {
+        Some(self.cached(gvr)?.get(namespace, name)?.to_value())
+    }
+
+    /// The revision that the caches show.
+    pub fn revision(&self) -> i64 {
+        self.applied.revision()
+    }
+
+    /// How many objects each stored resource has.
+    pub fn object_counts(&self) -> Vec<(Gvr, usize)> {
+        self.resources.all().iter().map(|r| (r.gvr.clone(), r.cache.len())).collect()
+    }
+
+    /// Waits until the caches show everything that has been acknowledged: a linearizable read follows.
+    pub async fn catch_up(&self) {
+        self.applied.reached(self.engine.revision()).await;
+    }
+
+    /// Writes if the object is at revision `expected` (0: if there is none).
+    pub(crate) async fn write(&self, resource: &Resource, draft: &Arc<Draft>, expected: i64) -> Result<Arc<Entry>, WriteError> {
+        let key = draft.key();
+        let lease = if resource.expires { self.event_lease().await? } else { 0 };
+        let put = Op::Put { key: key.clone(), value: draft.stored.clone(), lease };
+        self.pending.add(key, draft.clone());
+        let response = self.engine.txn(conditional(key, expected, put)).await;
+        let response = response.inspect_err(|_| self.pending.forget(key, draft)).map_err(|e| WriteError::Failed(store_error(&e)))?;
+        if response.succeeded {
+            return Ok(draft.entry(response.revision));
+        }
+        self.pending.forget(key, draft);
+        Err(WriteError::Conflict(present(resource, response.responses)))
+    }
+
+    /// Deletes if the object is still this one; the revision of the deletion.
+    pub(crate) async fn remove(&self, resource: &Resource, entry: &Entry) -> Result<i64, WriteError> {
+        let range = KeyRange { start: entry.key().clone(), end: Bytes::new() };
+        let response = self.engine.txn(conditional(entry.key(), entry.revision(), Op::Delete(range))).await;
+        let response = response.map_err(|e| WriteError::Failed(store_error(&e)))?;
+        if response.succeeded { Ok(response.revision) } else { Err(WriteError::Conflict(present(resource, response.responses))) }
+    }
+
+    /// One lease serves the events of a minute: a lease per event would be most of the work.
+    async fn event_lease(&self) -> Result<i64, WriteError> {
+        let now = self.config.clock.now().as_second();
+        if let Some(lease) = self.hooks.lease(now) {
+            return Ok(lease);
+        }
+        let ttl = i64::try_from(self.config.event_ttl.as_secs()).unwrap_or(i64::MAX) + crate::hooks::LEASE_SHARED_FOR;
+        let lease = self.engine.grant_lease(0, ttl).await.map_err(|e| WriteError::Failed(store_error(&e)))?;
+        self.hooks.set_lease(lease, now);
+        Ok(lease)
+    }
+}
+
+/// Memory's view of one resource.
+#[derive(Clone, Copy)]
+pub struct Cached<'a> {
+    registry: &'a Registry,
+    resource: &'a Arc<Resource>,
+}
+
+impl Cached<'_> {
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        self.resource.cache.get(&self.resource.key(namespace, name))
+    }
+
+    /// Everything in a namespace, or everything where it is empty.
+    pub fn list(&self, namespace: &str) -> Vec<Arc<Entry>> {
+        let prefix = self.resource.prefix_of(namespace);
+        self.resource.cache.list(&prefix, &prefix).0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.resource.cache.len() == 0
+    }
+
+    /// The content now, and every change from now on.
+    pub fn subscribe(&self) -> Subscription {
+        let (watcher, entries, _) = self.resource.cache.watch(&Scope::All, self.resource.prefix());
+        Subscription { resource: self.resource.clone(), watcher, initial: entries, stopping: self.registry.stopping.clone() }
+    }
+}
+
+/// A change, as in-process subscribers see it.
+#[derive(Clone)]
+pub enum Change {
+    Put(Arc<Entry>),
+    Deleted(Arc<Entry>),
+}
+
+pub struct Subscription {
+    resource: Arc<Resource>,
+    watcher: Arc<Watcher>,
+    initial: Vec<Arc<Entry>>,
+    stopping: CancellationToken,
+}
+
+impl Subscription {
+    /// The content at the time of subscribing; empty when asked again.
+    pub fn initial(&mut self) -> Vec<Arc<Entry>> {
+        std::mem::take(&mut self.initial)
+    }
+
+    /// The next changes, at least one. None when the registry stops or the subscriber fell too far behind: subscribe anew.
+    pub async fn next(&mut self) -> Option<Vec<Change>> {
+        loop {
+            let events = self.watcher.take().ok()?;
+            if !events.is_empty() {
+                let change = |e: &Arc<crate::cache::Event>| {
+                    if e.deleted { Change::Deleted(e.entry.clone()) } else { Change::Put(e.entry.clone()) }
+                };
+                return Some(events.iter().map(change).collect());
+            }
+            tokio::select! {
+                () = self.watcher.ready() => {}
+                () = self.stopping.cancelled() => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.resource.cache.forget(&Scope::All, &self.watcher);
+    }
+}
+
+fn everything() -> KeyRange {
+    KeyRange { start: Bytes::from_static(&[0]), end: Bytes::from_static(&[0]) }
+}
+
+/// Fills the caches page by page, all at one revision.
+async fn load(engine: &dyn Engine, resources: &Resources) -> Result<i64, StoreError> {
+    let mut revision = 0;
+    let mut range = everything();
+    let mut loaded: Vec<Vec<Arc<Entry>>> = resources.all().iter().map(|_| Vec::new()).collect();
+    loop {
+        let request = RangeRequest { range: range.clone(), limit: LOAD_PAGE, revision, keys_only: false, count_only: false };
+        let page = engine.range(request).await?;
+        revision = if revision == 0 { page.revision } else { revision };
+        let last = page.kvs.last().map(|kv| kv.key.clone());
+        for kv in page.kvs {
+            if let Some(place) = resources.position_of_key(&kv.key)
+                && let (Some(resource), Some(entries)) = (resources.all().get(place), loaded.get_mut(place))
+            {
+                entries.push(Arc::new(Entry::new(resource.shape.clone(), kv.key, kv.value, kv.mod_revision)));
+            }
+        }
+        match last {
+            Some(last) if page.more => range.start = [&last[..], &[0]].concat().into(),
+            _ => break,
+        }
+    }
+    resources.all().iter().zip(loaded).for_each(|(resource, entries)| resource.cache.load(entries, revision));
+    Ok(revision)
+}
+
+/// Each time, what was history one interval ago goes.
+async fn compact(engine: Arc<dyn Engine>, interval: std::time::Duration) {
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(interval).await;
+        let now = engine.revision();
+        if before > engine.compacted_revision()
+            && let Err(error) = engine.compact(before).await
+        {
+            tracing::warn!(%error, revision = before, "history could not be compacted");
+        }
+        before = now;
+    }
+}
+
+fn conditional(key: &Bytes, expected: i64, op: Op) -> Txn {
+    let read = RangeRequest {
+        range: KeyRange { start: key.clone(), end: Bytes::new() },
+        limit: 0,
+        revision: 0,
+        keys_only: false,
+        count_only: false,
+    };
+    Txn { compare: vec![Compare::ModRevision(key.clone(), Ordering::Equal, expected)], success: vec![op], failure: vec![Op::Range(read)] }
+}
+
+/// What the failure branch of a conditional write found.
+fn present(resource: &Resource, responses: Vec<OpResponse>) -> Option<Arc<Entry>> {
+    let kv = responses.into_iter().find_map(|response| match response {
+        OpResponse::Range(range) => range.kvs.into_iter().next(),
+        _ => None,
+    })?;
+    Some(Arc::new(Entry::new(resource.shape.clone(), kv.key, kv.value, kv.mod_revision)))
+}
+
+pub(crate) fn store_error(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::Closed => ApiError::new(Reason::ServiceUnavailable, "the store is closed"),
+        other => ApiError::internal(other),
     }
 }
 
 /// The error as a document in the encoding that the client accepts (JSON when it accepts none that we have).
-pub fn error_document(_accept: &str, error: &ApiError) -> Answer {
-    Answer::object(error.code, "application/json", error.to_status().to_string().into_bytes())
+pub fn error_document(accept: &str, error: &ApiError) -> Answer {
+    let output = Output::negotiate(accept, false).unwrap_or(Output::JSON);
+    let status = error.to_status();
+    let gvk = tiphys_meta::Gvk::new("", "v1", "Status");
+    let (format, body) = match crate::render::document(&gvk, &status, output.format) {
+        Ok(body) => (output.format, body),
+        Err(_) => (Output::JSON.format, Bytes::from(status.to_string())),
+    };
+    Answer::Object(Document {
+        code: error.code,
+        content_type: format.content_type().into(),
+        body: crate::Body::Full(body),
+        warnings: Vec::new(),
+    })
 }

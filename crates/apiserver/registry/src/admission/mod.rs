@@ -1,0 +1,126 @@
+//! Admission: plugins that change or refuse what is about to be written, in upstream's order (`AllOrderedPlugins`).
+//!
+//! Webhooks and admission policies have their place between the last of the mutating plugins and ResourceQuota; they come later.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tiphys_meta::{ApiError, Gvk, Gvr};
+
+use crate::registry::Registry;
+use crate::request::UserInfo;
+use crate::verbs::Call;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// What a plugin knows besides the object.
+pub(crate) struct Attributes<'a> {
+    pub(crate) operation: Operation,
+    /// In the stored version, as are the objects.
+    pub(crate) gvr: &'a Gvr,
+    pub(crate) kind: &'a Gvk,
+    pub(crate) subresource: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: String,
+    pub(crate) user: &'a UserInfo,
+    pub(crate) dry_run: bool,
+}
+
+impl<'a> Attributes<'a> {
+    pub(crate) fn new(call: &Call<'a>, operation: Operation, name: String, dry_run: bool) -> Attributes<'a> {
+        Attributes {
+            operation,
+            gvr: &call.resource.gvr,
+            kind: &call.resource.shape.gvk,
+            subresource: &call.info.subresource,
+            namespace: &call.info.namespace,
+            name,
+            user: &call.info.user,
+            dry_run,
+        }
+    }
+
+    pub(crate) fn is(&self, group: &str, resource: &str) -> bool {
+        self.gvr.group == group && self.gvr.resource == resource
+    }
+
+    /// The resource itself, not a subresource of it.
+    pub(crate) fn is_whole(&self, group: &str, resource: &str) -> bool {
+        self.subresource.is_empty() && self.is(group, resource)
+    }
+
+    pub(crate) fn forbidden(&self, why: &str) -> ApiError {
+        ApiError::forbidden(self.gvr, &self.name, why)
+    }
+}
+
+#[async_trait]
+pub(crate) trait Plugin: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin has anything to do with such a request. Asked first, so that most plugins cost a comparison.
+    fn handles(&self, attributes: &Attributes<'_>) -> bool;
+
+    /// May change the object.
+    async fn admit(
+        &self,
+        _registry: &Arc<Registry>,
+        _attributes: &Attributes<'_>,
+        _object: &mut Value,
+        _old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// May only refuse. Of a deletion there is no new object.
+    async fn validate(
+        &self,
+        _registry: &Arc<Registry>,
+        _attributes: &Attributes<'_>,
+        _object: Option<&Value>,
+        _old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// The plugins, in order.
+pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
+
+impl Chain {
+    pub(crate) fn builtin() -> Chain {
+        Chain(Vec::new())
+    }
+
+    pub(crate) async fn admit(
+        &self,
+        registry: &Arc<Registry>,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        for plugin in self.0.iter().filter(|p| p.handles(attributes)) {
+            plugin.admit(registry, attributes, object, old).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn validate(
+        &self,
+        registry: &Arc<Registry>,
+        attributes: &Attributes<'_>,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        for plugin in self.0.iter().filter(|p| p.handles(attributes)) {
+            plugin.validate(registry, attributes, object, old).await?;
+        }
+        Ok(())
+    }
+}

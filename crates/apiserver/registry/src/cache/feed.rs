@@ -1,0 +1,127 @@
+//! From the store to the caches: one watch over all of `/registry/`, applied in order by one task.
+//!
+//! A writer leaves what it made from its tree (`Pending`), so that its own event needs no decoding.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tiphys_store::{Engine, Event as StoreEvent, EventKind, KeyRange, StoreError, Watch};
+use tokio::sync::watch;
+
+use crate::hooks::Hooks;
+use crate::resource::Resources;
+use crate::storage::{Draft, Entry};
+
+/// How far the caches are.
+pub(crate) struct Applied(watch::Sender<i64>);
+
+impl Applied {
+    pub(crate) fn new(revision: i64) -> Applied {
+        Applied(watch::Sender::new(revision))
+    }
+
+    pub(crate) fn revision(&self) -> i64 {
+        *self.0.borrow()
+    }
+
+    /// Waits until the caches show `revision`.
+    pub(crate) async fn reached(&self, revision: i64) {
+        if self.revision() < revision {
+            // The sender lives in `self`, so waiting cannot fail.
+            let _ = self.0.subscribe().wait_for(|applied| *applied >= revision).await;
+        }
+    }
+
+    fn advance(&self, revision: i64) {
+        self.0.send_if_modified(|applied| {
+            let later = revision > *applied;
+            *applied = revision.max(*applied);
+            later
+        });
+    }
+}
+
+/// Writes under way, by key.
+#[derive(Default)]
+pub(crate) struct Pending(Mutex<HashMap<Bytes, Vec<Arc<Draft>>>>);
+
+impl Pending {
+    pub(crate) fn add(&self, key: &Bytes, draft: Arc<Draft>) {
+        self.0.lock().entry(key.clone()).or_default().push(draft);
+    }
+
+    /// The write came to nothing.
+    pub(crate) fn forget(&self, key: &[u8], draft: &Arc<Draft>) {
+        self.remove(key, |d| Arc::ptr_eq(d, draft));
+    }
+
+    fn remove(&self, key: &[u8], is_it: impl Fn(&Arc<Draft>) -> bool) -> Option<Arc<Draft>> {
+        let mut writes = self.0.lock();
+        let drafts = writes.get_mut(key)?;
+        let draft = drafts.iter().position(is_it).map(|i| drafts.swap_remove(i));
+        if drafts.is_empty() {
+            writes.remove(key);
+        }
+        draft
+    }
+
+    fn take(&self, key: &[u8], stored: &Bytes) -> Option<Arc<Draft>> {
+        self.remove(key, |d| d.stored == *stored)
+    }
+}
+
+/// Applies events as long as there are any. When the store ends the watch, it is begun again where it ended.
+pub(crate) async fn feed(
+    engine: Arc<dyn Engine>,
+    resources: Arc<Resources>,
+    pending: Arc<Pending>,
+    applied: Arc<Applied>,
+    hooks: Arc<Hooks>,
+    mut watch: Box<dyn Watch>,
+) {
+    // Not only what the registry writes: so that every revision of the store is heard of.
+    let everything = KeyRange { start: Bytes::from_static(&[0]), end: Bytes::from_static(&[0]) };
+    loop {
+        match watch.next().await {
+            Ok(batch) => {
+                batch.events.iter().for_each(|event| apply(&resources, &pending, &hooks, event));
+                applied.advance(batch.revision);
+            }
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the store ended the watch of everything; beginning again");
+                match engine.watch(everything.clone(), applied.revision() + 1).await {
+                    Ok(again) => watch = again,
+                    Err(error) => {
+                        tracing::error!(%error, "the store cannot be watched any more: caches stand still");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn apply(resources: &Resources, pending: &Pending, hooks: &Hooks, event: &StoreEvent) {
+    let Some(resource) = resources.of_key(&event.kv.key) else { return };
+    match event.kind {
+        EventKind::Delete => {
+            if let Some(last) = resource.cache.delete(&event.kv.key, event.kv.mod_revision) {
+                hooks.deleted(resource, &last);
+            }
+        }
+        EventKind::Put => {
+            let entry = match pending.take(&event.kv.key, &event.kv.value) {
+                Some(draft) => draft.entry(event.kv.mod_revision),
+                None => {
+                    let kv = &event.kv;
+                    Arc::new(Entry::new(resource.shape.clone(), kv.key.clone(), kv.value.clone(), kv.mod_revision))
+                }
+            };
+            let previous = resource.cache.put(entry.clone());
+            hooks.written(resource, previous.as_deref(), &entry);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Content negotiation: what a body is in, what the answer is to be in, and into what it is turned (`as=Table`, `as=PartialObjectMetadata`).
+//! Deliberately absent: CBOR, which upstream has off by default.
+
+use tiphys_meta::{ApiError, Reason};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+const ALL: [Format; 3] = [Format::Json, Format::Yaml, Format::Protobuf];
+
+impl Format {
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Format::Json => "application/json",
+            Format::Yaml => "application/yaml",
+            Format::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+
+    fn subtype(self) -> &'static str {
+        &self.content_type()["application/".len()..]
+    }
+}
+
+/// What the answer's objects are turned into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    Object,
+    Table,
+    Metadata,
+}
+
+/// The outcome of negotiation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Output {
+    pub(crate) format: Format,
+    pub(crate) shown: Shown,
+    /// `meta.k8s.io/v1beta1` was asked for.
+    pub(crate) beta: bool,
+}
+
+impl Output {
+    pub(crate) const JSON: Output = Output { format: Format::Json, shown: Shown::Object, beta: false };
+
+    /// `apiVersion` of tables and partial metadata.
+    pub(crate) fn meta_version(&self) -> &'static str {
+        if self.beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
+    }
+
+    pub(crate) fn negotiate(accept: &str, watch: bool) -> Result<Output, ApiError> {
+        if accept.is_empty() {
+            return Ok(Output::JSON);
+        }
+        let mut clauses: Vec<Clause> = accept.split(',').filter_map(Clause::parse).collect();
+        clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+        clauses.iter().find_map(|clause| clause.output(watch)).ok_or_else(|| not_acceptable(watch))
+    }
+}
+
+fn not_acceptable(watch: bool) -> ApiError {
+    let accepted: Vec<String> = if watch {
+        [Format::Json, Format::Protobuf].iter().map(|f| format!("{};stream=watch", f.content_type())).collect()
+    } else {
+        ALL.iter().map(|f| f.content_type().to_owned()).collect()
+    };
+    ApiError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {}", accepted.join(", ")))
+}
+
+struct Clause<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    quality: f32,
+    shown: &'a str,
+    group: &'a str,
+    version: &'a str,
+}
+
+impl<'a> Clause<'a> {
+    fn parse(text: &'a str) -> Option<Clause<'a>> {
+        let mut parts = text.split(';').map(str::trim);
+        let (kind, subtype) = parts.next()?.split_once('/')?;
+        let mut clause = Clause { kind, subtype, quality: 1.0, shown: "", group: "", version: "" };
+        for (name, value) in parts.filter_map(|p| p.split_once('=')) {
+            match name.trim() {
+                "q" => clause.quality = value.trim().parse().unwrap_or(0.0),
+                "as" => clause.shown = value.trim(),
+                "g" => clause.group = value.trim(),
+                "v" => clause.version = value.trim(),
+                _ => {}
+            }
+        }
+        Some(clause)
+    }
+
+    fn output(&self, watch: bool) -> Option<Output> {
+        let any = self.kind == "*" && self.subtype == "*";
+        if !any && self.kind != "application" {
+            return None;
+        }
+        let formats = ALL.into_iter().filter(|f| any || self.subtype == "*" || self.subtype == f.subtype());
+        formats.filter(|f| !(watch && *f == Format::Yaml)).find_map(|format| self.turned(format))
+    }
+
+    fn turned(&self, format: Format) -> Option<Output> {
+        if self.shown.is_empty() && self.group.is_empty() && self.version.is_empty() {
+            return Some(Output { format, shown: Shown::Object, beta: false });
+        }
+        if self.group != "meta.k8s.io" || !matches!(self.version, "v1" | "v1beta1") {
+            return None;
+        }
+        let shown = match self.shown {
+            "Table" if format != Format::Protobuf => Shown::Table,
+            "PartialObjectMetadata" | "PartialObjectMetadataList" => Shown::Metadata,
+            _ => return None,
+        };
+        Some(Output { format, shown, beta: self.version == "v1beta1" })
+    }
+}
+
+/// What a request's body is in; JSON when nothing is said.
+pub(crate) fn body_format(content_type: &str) -> Result<Format, ApiError> {
+    let plain = content_type.split(';').next().unwrap_or("").trim();
+    if plain.is_empty() {
+        return Ok(Format::Json);
+    }
+    ALL.into_iter().find(|f| f.content_type() == plain).ok_or_else(|| unsupported(&ALL.map(Format::content_type)))
+}
+
+/// 415, with what would have been taken.
+pub(crate) fn unsupported(accepted: &[&str]) -> ApiError {
+    let message = format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", "));
+    ApiError::new(Reason::UnsupportedMediaType, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_headers() {
+        let output = |accept: &str| Output::negotiate(accept, false).ok().map(|o| (o.format, o.shown));
+        for (accept, want) in [
+            ("", Some((Format::Json, Shown::Object))),
+            ("*/*", Some((Format::Json, Shown::Object))),
+            ("application/vnd.kubernetes.protobuf,application/json", Some((Format::Protobuf, Shown::Object))),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                Some((Format::Json, Shown::Table)),
+            ),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None),
+            ("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", Some((Format::Protobuf, Shown::Metadata))),
+            ("application/json;q=0.5, application/yaml", Some((Format::Yaml, Shown::Object))),
+            ("application/json;as=Table;v=v1;g=foo.io", None),
+            ("text/html", None),
+        ] {
+            assert_eq!(output(accept), want, "{accept}");
+        }
+        assert_eq!(Output::negotiate("application/yaml", true).err().map(|e| e.code), Some(406));
+    }
+
+    #[test]
+    fn bodies() {
+        assert_eq!(body_format("application/json; charset=utf-8").ok(), Some(Format::Json));
+        assert_eq!(body_format("text/plain").err().map(|e| e.code), Some(415));
+    }
+}

@@ -1,0 +1,206 @@
+//! How an object is kept: its key, its stored bytes (upstream's: protobuf for built-in kinds, JSON for custom resources), and its form in memory,
+//! which is the JSON that clients read and the few fields that are selected on.
+
+mod json;
+pub(crate) mod keys;
+pub(crate) mod wire;
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tiphys_meta::{ApiError, Gvk, object};
+use tiphys_schema::codec;
+
+pub(crate) use json::Json;
+
+/// What is needed to read and write the objects of one resource.
+pub(crate) struct Shape {
+    /// The type that is stored, and that the form in memory shows.
+    pub(crate) gvk: Gvk,
+    pub(crate) api_version: String,
+    pub(crate) encoding: Encoding,
+    pub(crate) namespaced: bool,
+    pub(crate) fields: fn(&Value) -> Vec<(&'static str, Cow<'_, str>)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Protobuf,
+    Json,
+}
+
+impl Shape {
+    /// Stored bytes of a tree. What only a read knows, `resourceVersion`, is left out.
+    pub(crate) fn encode(&self, tree: &mut Value) -> Result<Bytes, ApiError> {
+        object::meta_mut(tree).remove("resourceVersion");
+        match self.encoding {
+            Encoding::Protobuf => codec::proto::encode(&self.gvk, tree).map(Bytes::from).map_err(ApiError::internal),
+            Encoding::Json => serde_json::to_vec(tree).map(Bytes::from).map_err(ApiError::internal),
+        }
+    }
+
+    pub(crate) fn decode(&self, stored: &[u8]) -> Result<Value, ApiError> {
+        if stored.starts_with(wire::MAGIC) {
+            codec::proto::decode(stored).map(|(_, tree)| tree).map_err(ApiError::internal)
+        } else {
+            serde_json::from_slice(stored).map_err(ApiError::internal)
+        }
+    }
+
+    /// Name and namespace are left out: the key has them.
+    fn selected(&self, tree: &Value) -> Box<[(&'static str, Box<str>)]> {
+        let fields = (self.fields)(tree).into_iter().filter(|(name, _)| !name.starts_with("metadata."));
+        fields.map(|(name, value)| (name, value.as_ref().into())).collect()
+    }
+
+    fn form(&self, tree: &Value, revision: i64) -> Form {
+        let owned = |(k, v): (&str, &str)| (k.into(), v.into());
+        Form {
+            json: Json::write(&self.api_version, &self.gvk.kind, tree, revision),
+            labels: object::labels(tree).map(owned).collect(),
+            fields: self.selected(tree),
+        }
+    }
+}
+
+/// An object as it is read and selected.
+pub(crate) struct Form {
+    pub(crate) json: Json,
+    pub(crate) labels: Box<[(Box<str>, Box<str>)]>,
+    pub(crate) fields: Box<[(&'static str, Box<str>)]>,
+}
+
+/// One object at one revision; never changed, shared by lists, watches and the cache. Its form is made when first read: an object that was
+/// only loaded at start costs its stored bytes.
+pub struct Entry {
+    shape: std::sync::Arc<Shape>,
+    key: Bytes,
+    stored: Bytes,
+    revision: i64,
+    form: OnceLock<Form>,
+    protobuf: OnceLock<Bytes>,
+}
+
+impl Entry {
+    pub(crate) fn new(shape: std::sync::Arc<Shape>, key: Bytes, stored: Bytes, revision: i64) -> Entry {
+        Entry { shape, key, stored, revision, form: OnceLock::new(), protobuf: OnceLock::new() }
+    }
+
+    /// Of a tree that was just written: its form is made from it.
+    pub(crate) fn written(shape: std::sync::Arc<Shape>, key: Bytes, stored: Bytes, revision: i64, form: Form) -> Entry {
+        Entry { shape, key, stored, revision, form: OnceLock::from(form), protobuf: OnceLock::new() }
+    }
+
+    /// The same state under a later revision, as a deletion shows it.
+    pub(crate) fn at_revision(&self, revision: i64) -> Entry {
+        let form = self.form.get().map(|f| Form { json: f.json.at_revision(revision), labels: f.labels.clone(), fields: f.fields.clone() });
+        Entry {
+            shape: self.shape.clone(),
+            key: self.key.clone(),
+            stored: self.stored.clone(),
+            revision,
+            form: form.map(OnceLock::from).unwrap_or_default(),
+            protobuf: OnceLock::new(),
+        }
+    }
+
+    /// Without what was made for readers; for kinds that are written often and read seldom.
+    pub(crate) fn lean(&self) -> Entry {
+        Entry::new(self.shape.clone(), self.key.clone(), self.stored.clone(), self.revision)
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The key in the store.
+    pub(crate) fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    pub fn name(&self) -> &str {
+        keys::split(&self.key).1
+    }
+
+    /// Empty for cluster-scoped resources.
+    pub fn namespace(&self) -> &str {
+        if self.shape.namespaced { keys::split(&self.key).0 } else { "" }
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub(crate) fn form(&self) -> &Form {
+        self.form.get_or_init(|| {
+            let tree = self.shape.decode(&self.stored).unwrap_or_else(|error| {
+                tracing::error!(key = %String::from_utf8_lossy(&self.key), %error, "a stored object cannot be read");
+                serde_json::json!({"metadata": {"name": self.name()}})
+            });
+            self.shape.form(&tree, self.revision)
+        })
+    }
+
+    /// The object as clients read it, in the version it is stored in.
+    pub fn json(&self) -> &Bytes {
+        self.form().json.bytes()
+    }
+
+    /// The object as a tree of its own.
+    pub fn to_value(&self) -> Value {
+        serde_json::from_slice(self.json()).unwrap_or_default()
+    }
+
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.form().labels.iter().map(|(k, v)| (&**k, &**v))
+    }
+
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.form().fields.iter().find(|(n, _)| *n == name).map(|(_, value)| &**value)
+    }
+
+    /// The object in protobuf, with its envelope, in the version it is stored in.
+    pub(crate) fn protobuf(&self) -> Result<&Bytes, ApiError> {
+        if let Some(bytes) = self.protobuf.get() {
+            return Ok(bytes);
+        }
+        let bytes = match wire::raw(&self.stored) {
+            Some(raw) => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, &wire::with_revision(raw, self.revision)),
+            None => codec::proto::encode(&self.shape.gvk, &self.to_value()).map(Bytes::from).map_err(ApiError::internal)?,
+        };
+        Ok(self.protobuf.get_or_init(|| bytes))
+    }
+}
+
+/// A tree on its way into the store: everything that readers will need is made from it before the write, except the revision.
+pub(crate) struct Draft {
+    shape: std::sync::Arc<Shape>,
+    key: Bytes,
+    pub(crate) stored: Bytes,
+    form: Form,
+    entry: OnceLock<std::sync::Arc<Entry>>,
+}
+
+impl Draft {
+    pub(crate) fn new(shape: &std::sync::Arc<Shape>, key: Bytes, mut tree: Value) -> Result<Draft, ApiError> {
+        let stored = shape.encode(&mut tree)?;
+        let form = shape.form(&tree, 0);
+        Ok(Draft { shape: shape.clone(), key, stored, form, entry: OnceLock::new() })
+    }
+
+    pub(crate) fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    /// The entry that the write became; the writer and the cache share it, whoever asks first makes it.
+    pub(crate) fn entry(&self, revision: i64) -> std::sync::Arc<Entry> {
+        let made = self.entry.get_or_init(|| {
+            let form =
+                Form { json: self.form.json.at_revision(revision), labels: self.form.labels.clone(), fields: self.form.fields.clone() };
+            std::sync::Arc::new(Entry::written(self.shape.clone(), self.key.clone(), self.stored.clone(), revision, form))
+        });
+        made.clone()
+    }
+}

@@ -1,0 +1,152 @@
+//! From a request's body to a canonical tree of the served version, with upstream's checks of its type and its metadata.
+
+use bytes::Bytes;
+use serde_json::Value;
+use tiphys_meta::{ApiError, Gvk, object};
+use tiphys_schema::codec::{self, DecodeError, Decoded, Strictness};
+use tiphys_schema::{Facts, Kind};
+
+use super::Call;
+use crate::negotiate::{Format, body_format};
+use crate::options::Validation;
+
+impl Validation {
+    pub(crate) fn strictness(self) -> Strictness {
+        match self {
+            Validation::Ignore => Strictness::Ignore,
+            Validation::Warn => Strictness::Warn,
+            Validation::Strict => Strictness::Strict,
+        }
+    }
+}
+
+/// The type that a body says it is, where it says one.
+fn said(tree: &Value) -> (&str, &str) {
+    let text = |f| tree.get(f).and_then(Value::as_str).unwrap_or("");
+    (text("kind"), text("apiVersion"))
+}
+
+impl Call<'_> {
+    /// The request's object, which is to be of `kind`.
+    pub(crate) fn decode(&mut self, body: &Bytes, kind: &'static Kind, validation: Validation) -> Result<Value, ApiError> {
+        let format = body_format(&self.info.content_type)?;
+        let cannot = |error: DecodeError, said: Option<&Gvk>| unreadable(kind, said, &error.to_string(), body);
+        let decoded = match format {
+            Format::Json => codec::json::decode(kind, body, validation.strictness()).map_err(|e| cannot(e, json_type(body).as_ref()))?,
+            Format::Yaml => {
+                let tree = codec::yaml::to_tree(body).map_err(|e| cannot(e, None))?;
+                let (said_kind, version) = said(&tree);
+                let gvk = Gvk::from_api_version(version, said_kind);
+                codec::json::canonicalize(kind, tree, validation.strictness()).map_err(|e| cannot(e, Some(&gvk)))?
+            }
+            Format::Protobuf => {
+                let (_, object) = codec::proto::decode(body).map_err(|e| cannot(e, None))?;
+                Decoded { object, problems: Vec::new() }
+            }
+        };
+        self.check_type(kind, &decoded.object)?;
+        self.report(kind, decoded, validation)
+    }
+
+    /// Unknown and duplicate fields are errors or warnings.
+    pub(crate) fn report(&mut self, kind: &Kind, decoded: Decoded, validation: Validation) -> Result<Value, ApiError> {
+        if !decoded.problems.is_empty() {
+            match validation {
+                Validation::Strict => {
+                    let why = format!("strict decoding error: {}", decoded.problems.join(", "));
+                    return Err(unreadable(kind, Some(&kind.gvk), &why, b""));
+                }
+                Validation::Warn => self.warnings.extend(decoded.problems),
+                Validation::Ignore => {}
+            }
+        }
+        Ok(decoded.object)
+    }
+
+    fn check_type(&self, kind: &Kind, tree: &Value) -> Result<(), ApiError> {
+        let (said_kind, version) = said(tree);
+        if !said_kind.is_empty() && said_kind != kind.gvk.kind {
+            let gvk = Gvk::from_api_version(version, said_kind);
+            let why = if Facts::builtin().kind(&gvk).is_some() {
+                format!("converting ({}.{}) to ({}.{}): unknown conversion", gvk.version, gvk.kind, kind.gvk.version, kind.gvk.kind)
+            } else {
+                format!("no kind \"{said_kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
+            };
+            return Err(unreadable(kind, Some(&gvk), &why, b""));
+        }
+        let wanted = kind.gvk.api_version();
+        if !version.is_empty() && version != wanted {
+            let message = format!("the API version in the data ({version}) does not match the expected API version ({wanted})");
+            return Err(ApiError::bad_request(message));
+        }
+        Ok(())
+    }
+
+    /// The namespace of the object is the request's.
+    pub(crate) fn check_namespace(&self, tree: &mut Value) -> Result<(), ApiError> {
+        let given = object::namespace(tree);
+        if !self.resource.namespaced {
+            if given.is_empty() {
+                return Ok(());
+            }
+            if &*self.resource.gvr.resource == "namespaces" && self.resource.gvr.group.is_empty() {
+                object::meta_mut(tree).remove("namespace");
+                return Ok(());
+            }
+        }
+        let wanted = if self.resource.namespaced { self.info.namespace.as_str() } else { "" };
+        if given.is_empty() {
+            object::meta_mut(tree).insert("namespace".into(), Value::from(wanted));
+        } else if given != wanted {
+            return Err(ApiError::bad_request(if wanted.is_empty() {
+                "the namespace of the provided object does not match the namespace sent on the request".to_owned()
+            } else {
+                format!("the namespace of the provided object does not match the namespace sent on the request: {given} != {wanted}")
+            }));
+        }
+        Ok(())
+    }
+
+    /// The name of the object is the URL's.
+    pub(crate) fn check_name(&self, tree: &mut Value) -> Result<(), ApiError> {
+        let (given, wanted) = (object::name(tree), self.info.name.as_str());
+        if given.is_empty() {
+            object::meta_mut(tree).insert("name".into(), Value::from(wanted));
+            return Ok(());
+        }
+        if given != wanted {
+            return Err(ApiError::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({wanted})")));
+        }
+        Ok(())
+    }
+}
+
+fn json_type(body: &[u8]) -> Option<Gvk> {
+    let (api_version, kind) = codec::json::type_meta(body).ok()?;
+    Some(Gvk::from_api_version(&api_version, &kind))
+}
+
+fn unreadable(kind: &Kind, said: Option<&Gvk>, why: &str, body: &[u8]) -> ApiError {
+    let wanted = &kind.gvk.kind;
+    ApiError::bad_request(match said {
+        Some(gvk) if !gvk.kind.is_empty() => {
+            format!("{} in version \"{}\" cannot be handled as a {wanted}: {why}", gvk.kind, gvk.version)
+        }
+        _ => format!("the object provided is unrecognized (must be of type {wanted}): {why} ({})", summary(body)),
+    })
+}
+
+/// The beginning of a body, as upstream shows it: quoted text, or hexadecimal.
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let more = if body.len() > SHOWN { " ..." } else { "" };
+    let head = &body[..body.len().min(SHOWN)];
+    if body.is_empty() {
+        return "<empty>".into();
+    }
+    match std::str::from_utf8(head) {
+        Ok(text) if !more.is_empty() => format!("{text:?}{more}"),
+        Ok(text) => format!("{text:?}"),
+        Err(_) => head.iter().map(|b| format!("{b:02x}")).collect::<String>() + more,
+    }
+}

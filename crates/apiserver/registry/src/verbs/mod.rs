@@ -1,0 +1,133 @@
+//! The verbs, for every resource alike.
+
+mod apply;
+mod body;
+mod create;
+pub(crate) mod delete;
+pub(crate) mod list;
+pub(crate) mod patch;
+mod scale;
+pub(crate) mod update;
+mod watch;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tiphys_kinds::{Ctx, User};
+use tiphys_meta::{ApiError, Gvk, Reason};
+
+use crate::answer::{Answer, Body, Document};
+use crate::negotiate::{Output, Shown};
+use crate::options::Query;
+use crate::registry::Registry;
+use crate::render::{self, Include, Renderer};
+use crate::request::{RequestInfo, Verb};
+use crate::resource::{Resource, Served};
+use crate::storage::Entry;
+use crate::subresources;
+
+/// One request under way.
+pub(crate) struct Call<'a> {
+    pub(crate) registry: &'a Arc<Registry>,
+    pub(crate) info: &'a RequestInfo,
+    pub(crate) resource: &'a Arc<Resource>,
+    pub(crate) served: &'a Served,
+    version: usize,
+    pub(crate) query: Query,
+    pub(crate) output: Output,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Answers a request.
+pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: Bytes) -> Result<Answer, ApiError> {
+    let (resource, version) = registry.resources.find(&info.gvr).ok_or_else(unknown_resource)?;
+    let served = &resource.served[version];
+    if !served.has_verb(&info.subresource, info.verb.as_str()) {
+        return Err(not_allowed(served, info));
+    }
+    let query = Query::parse(&info.query);
+    let output = Output::negotiate(&info.accept, info.verb == Verb::Watch)?;
+    let mut call = Call { registry, info, resource, served, version, query, output, warnings: Vec::new() };
+    if !info.subresource.is_empty() {
+        return subresources::handle(&mut call, body).await;
+    }
+    match info.verb {
+        Verb::Get => call.get().await,
+        Verb::List => call.list().await,
+        Verb::Watch => call.watch().await,
+        Verb::Create => call.create(body).await,
+        Verb::Update => call.update(body).await,
+        Verb::Patch => call.patch(body).await,
+        Verb::Delete => call.delete(body).await,
+        Verb::DeleteCollection => call.delete_collection(body).await,
+    }
+}
+
+fn unknown_resource() -> ApiError {
+    ApiError::new(Reason::NotFound, "the server could not find the requested resource")
+}
+
+pub(crate) fn not_allowed(served: &Served, info: &RequestInfo) -> ApiError {
+    let name = served.gvr.group_resource();
+    let mut error =
+        ApiError::new(Reason::MethodNotAllowed, format!("{} is not supported on resources of kind \"{name}\"", info.verb.as_str()));
+    error.group = served.gvr.group.to_string();
+    error.kind = served.gvr.resource.to_string();
+    error
+}
+
+impl Call<'_> {
+    /// What rules of kinds may know.
+    pub(crate) fn ctx(&self) -> Ctx<'_> {
+        let user = &self.info.user;
+        let user = User { name: &user.name, uid: &user.uid, groups: &user.groups, extra: &user.extra };
+        Ctx { now: self.registry.config.clock.now(), user }
+    }
+
+    pub(crate) fn not_found(&self, name: &str) -> ApiError {
+        ApiError::not_found(&self.served.gvr, name)
+    }
+
+    pub(crate) fn renderer(&self) -> Result<Renderer, ApiError> {
+        let include = if self.output.shown == Shown::Table { Include::parse(self.query.get("includeObject"))? } else { Include::Metadata };
+        Ok(Renderer {
+            resource: self.resource.clone(),
+            version: self.version,
+            output: self.output,
+            include,
+            now: self.registry.config.clock.now(),
+        })
+    }
+
+    pub(crate) async fn get(&mut self) -> Result<Answer, ApiError> {
+        if self.query.get("resourceVersion") != "0" {
+            self.registry.catch_up().await;
+        }
+        let key = self.resource.key(&self.info.namespace, &self.info.name);
+        let entry = self.resource.cache.get(&key).ok_or_else(|| self.not_found(&self.info.name))?;
+        self.answer(200, &entry)
+    }
+
+    /// A stored object as the answer.
+    pub(crate) fn answer(&mut self, code: u16, entry: &Entry) -> Result<Answer, ApiError> {
+        let renderer = self.renderer()?;
+        let body = renderer.object(entry)?;
+        Ok(self.document(code, body))
+    }
+
+    /// An object that is no stored one (dry runs apart, a Status or a Scale).
+    pub(crate) fn answer_tree(&mut self, code: u16, gvk: &Gvk, tree: &Value) -> Result<Answer, ApiError> {
+        let body = render::document(gvk, tree, self.output.format)?;
+        Ok(self.document(code, body))
+    }
+
+    fn document(&mut self, code: u16, body: Bytes) -> Answer {
+        Answer::Object(Document {
+            code,
+            content_type: self.output.format.content_type().into(),
+            body: Body::Full(body),
+            warnings: std::mem::take(&mut self.warnings),
+        })
+    }
+}

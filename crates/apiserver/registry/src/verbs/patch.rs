@@ -1,0 +1,107 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch, and server-side apply.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Value;
+use tiphys_meta::{ApiError, object};
+use tiphys_schema::codec::{self, Decoded};
+use tiphys_schema::{Kind, patch};
+
+use super::Call;
+use super::update::{Change, How};
+use crate::answer::Answer;
+use crate::negotiate::unsupported;
+use crate::options::WriteOptions;
+
+pub(crate) const JSON: &str = "application/json-patch+json";
+pub(crate) const MERGE: &str = "application/merge-patch+json";
+pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+
+/// A patch that was read.
+pub(crate) enum Patch {
+    Json(Vec<patch::Operation>),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    /// Reads a patch; what is unknown or double in it is reported as its type's decoder would.
+    pub(crate) fn parse(content_type: &str, body: &[u8]) -> Result<(Patch, Vec<String>), ApiError> {
+        let malformed = |e: serde_json::Error| ApiError::bad_request(format!("error decoding patch: {e}"));
+        match content_type.split(';').next().unwrap_or("").trim() {
+            JSON => patch::parse_json_patch(body).map(|(ops, problems)| (Patch::Json(ops), problems)).map_err(ApiError::from),
+            MERGE => Ok((Patch::Merge(serde_json::from_slice(body).map_err(malformed)?), Vec::new())),
+            STRATEGIC => Ok((Patch::Strategic(serde_json::from_slice(body).map_err(malformed)?), Vec::new())),
+            _ => Err(unsupported(&[JSON, MERGE, STRATEGIC, APPLY])),
+        }
+    }
+
+    pub(crate) fn apply(&self, kind: &Kind, target: &mut Value) -> Result<(), ApiError> {
+        match self {
+            Patch::Json(operations) => patch::json(target, operations),
+            Patch::Merge(merge) => patch::merge(target, merge),
+            Patch::Strategic(strategic) => patch::strategic(kind, target, strategic),
+        }
+        .map_err(ApiError::from)
+    }
+}
+
+struct Patched {
+    patch: Patch,
+    options: WriteOptions,
+}
+
+#[async_trait]
+impl Change for Patched {
+    async fn wanted(&mut self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError> {
+        let kind = call.served.kind;
+        let mut tree = old.clone();
+        call.serve(&mut tree);
+        self.patch.apply(kind, &mut tree)?;
+        let unreadable = |e: codec::DecodeError| ApiError::bad_request(e.to_string());
+        let decoded: Decoded = codec::json::canonicalize(kind, tree, self.options.validation.strictness()).map_err(unreadable)?;
+        let mut wanted = call.report(kind, decoded, self.options.validation)?;
+        call.check_namespace(&mut wanted)?;
+        call.fields_updated(old, &mut wanted, &self.options.manager);
+        call.served.conversion.to_stored(&mut wanted);
+        call.resource.strategy.default(&mut wanted);
+        Ok(wanted)
+    }
+}
+
+impl Call<'_> {
+    pub(crate) async fn patch(&mut self, body: Bytes) -> Result<Answer, ApiError> {
+        self.patch_object(body, How { subresource: None, unconditional: true }).await
+    }
+
+    /// PATCH of the object or of one of its subresources that are the object.
+    pub(crate) async fn patch_object(&mut self, body: Bytes, how: How) -> Result<Answer, ApiError> {
+        let options = WriteOptions::parse(self.info, &self.query, "PatchOptions")?;
+        if self.info.content_type.split(';').next().is_some_and(|t| t.trim() == APPLY) {
+            return self.apply(body, how, &options).await;
+        }
+        if options.force.is_some() {
+            return Err(force_without_apply());
+        }
+        let (patch, problems) = Patch::parse(&self.info.content_type, &body)?;
+        self.report(self.served.kind, Decoded { object: Value::Null, problems }, options.validation)?;
+        let mut change = Patched { patch, options: options.clone() };
+        let entry = self.change(&mut change, how, &options).await?;
+        self.answer(200, &entry)
+    }
+
+    /// Turns a tree of the stored version into one of the served version.
+    pub(crate) fn serve(&self, tree: &mut Value) {
+        self.served.conversion.to_served(tree);
+        let map = object::as_map(tree);
+        map.insert("kind".into(), Value::from(&*self.served.gvk.kind));
+        map.insert("apiVersion".into(), Value::from(self.served.api_version.as_str()));
+    }
+}
+
+fn force_without_apply() -> ApiError {
+    let mut errors = tiphys_meta::ErrorList::new();
+    errors.forbidden(&tiphys_meta::Path::new("force"), "may not be specified for non-apply patch");
+    errors.into_invalid("meta.k8s.io", "PatchOptions", "")
+}

@@ -1,0 +1,127 @@
+//! The `scale` subresource of workloads: an `autoscaling/v1` Scale over `spec.replicas`.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use tiphys_meta::{ApiError, ErrorList, Gvk, LabelSelector, Path, Reason, object};
+use tiphys_schema::codec;
+use tiphys_schema::{Facts, Kind};
+
+use super::Call;
+use super::patch::{APPLY, Patch};
+use super::update::{Change, How};
+use crate::answer::Answer;
+use crate::negotiate::unsupported;
+use crate::options::WriteOptions;
+use crate::request::Verb;
+
+fn scale_kind() -> Result<&'static Kind, ApiError> {
+    Facts::builtin().kind_of("autoscaling", "v1", "Scale").ok_or_else(|| ApiError::internal("no kind autoscaling/v1 Scale"))
+}
+
+/// Reads the Scale out of a workload.
+fn scale_of(tree: &Value) -> Result<Value, ApiError> {
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = tree["metadata"].get(field) {
+            metadata.insert(field.into(), value.clone());
+        }
+    }
+    let selector = selector_text(&tree["spec"]["selector"])?;
+    let replicas = |v: &Value| v.as_i64().unwrap_or(0);
+    let mut status = json!({"replicas": replicas(&tree["status"]["replicas"])});
+    if !selector.is_empty() {
+        status["selector"] = json!(selector);
+    }
+    let mut spec = Map::new();
+    if replicas(&tree["spec"]["replicas"]) != 0 {
+        spec.insert("replicas".into(), tree["spec"]["replicas"].clone());
+    }
+    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+}
+
+/// Of a label selector, or of the plain map that a ReplicationController has.
+fn selector_text(selector: &Value) -> Result<String, ApiError> {
+    let typed = ["matchLabels", "matchExpressions"].iter().any(|f| selector.get(f).is_some_and(|v| !v.is_string()));
+    if typed {
+        return tiphys_types::selector::from_value(selector).map(|s| s.to_string()).map_err(|e| ApiError::bad_request(e.to_string()));
+    }
+    let labels = selector.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?)));
+    Ok(LabelSelector::from_labels(labels).to_string())
+}
+
+/// How the wanted Scale comes about.
+enum Source {
+    Sent(Value),
+    Patch(Patch, WriteOptions),
+}
+
+struct Rescale(Source);
+
+#[async_trait]
+impl Change for Rescale {
+    async fn wanted(&mut self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError> {
+        let kind = scale_kind()?;
+        let scale = match &self.0 {
+            Source::Sent(scale) => scale.clone(),
+            Source::Patch(patch, options) => {
+                let mut scale = scale_of(old)?;
+                patch.apply(kind, &mut scale)?;
+                let decoded = codec::json::canonicalize(kind, scale, options.validation.strictness());
+                call.report(kind, decoded.map_err(|e| ApiError::bad_request(e.to_string()))?, options.validation)?
+            }
+        };
+        call.rescaled(&scale, old)
+    }
+}
+
+impl Call<'_> {
+    pub(crate) async fn scale(&mut self, body: Bytes) -> Result<Answer, ApiError> {
+        let kind = scale_kind()?;
+        let how = How { subresource: None, unconditional: true };
+        let entry = match self.info.verb {
+            Verb::Get => self.current().await.ok_or_else(|| self.not_found(&self.info.name))?,
+            Verb::Update => {
+                let options = WriteOptions::parse(self.info, &self.query, "UpdateOptions")?;
+                let mut scale = self.decode(&body, kind, options.validation)?;
+                self.check_namespace(&mut scale)?;
+                self.check_name(&mut scale)?;
+                self.change(&mut Rescale(Source::Sent(scale)), how, &options).await?
+            }
+            Verb::Patch => {
+                let options = WriteOptions::parse(self.info, &self.query, "PatchOptions")?;
+                if self.info.content_type.starts_with(APPLY) {
+                    return Err(unsupported(&[super::patch::JSON, super::patch::MERGE, super::patch::STRATEGIC]));
+                }
+                let (patch, _) = Patch::parse(&self.info.content_type, &body)?;
+                self.change(&mut Rescale(Source::Patch(patch, options.clone())), how, &options).await?
+            }
+            _ => return Err(super::not_allowed(self.served, self.info)),
+        };
+        let scale = scale_of(&entry.to_value())?;
+        self.answer_tree(200, &Gvk::new("autoscaling", "v1", "Scale"), &scale)
+    }
+
+    fn rescaled(&self, scale: &Value, old: &Value) -> Result<Value, ApiError> {
+        let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+        if replicas < 0 {
+            let mut errors = ErrorList::new();
+            errors.invalid(&Path::new("spec").child("replicas"), replicas, "must be greater than or equal to 0");
+            return Err(errors.into_invalid("autoscaling", "Scale", &self.info.name));
+        }
+        let (given, present) = (object::uid(scale), object::uid(old));
+        if !given.is_empty() && given != present {
+            let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {present}");
+            let mut error = ApiError::conflict(&self.served.gvr, &self.info.name, &why);
+            error.reason = Reason::Conflict;
+            return Err(error);
+        }
+        let mut new = old.clone();
+        object::as_map(object::as_map(&mut new).entry("spec").or_insert(Value::Null)).insert("replicas".into(), json!(replicas));
+        let version = object::resource_version(scale);
+        if !version.is_empty() {
+            object::meta_mut(&mut new).insert("resourceVersion".into(), Value::from(version));
+        }
+        Ok(new)
+    }
+}
