@@ -18,6 +18,7 @@ mod convert;
 mod hooks;
 mod negotiate;
 mod network;
+mod open;
 mod options;
 mod registry;
 mod render;
@@ -27,6 +28,8 @@ mod select;
 mod storage;
 mod subresources;
 mod tokens;
+#[cfg(test)]
+mod tests;
 mod verbs;
 
 pub use answer::{Answer, Body, Document};

@@ -1,1 +1,31 @@
-//! To be written.
+//! The one door: whoever wants something of the cluster asks here, over TLS or in process, and passes the same chain.
+//!
+//! `chain` is the table of contents. Objects are the registry's; this crate knows who asks, whether they may, and how streams reach nodes.
+//!
+//! Deliberately absent: aggregation of other API servers, audit logs on disk, priority and fairness queues.
+
+pub mod authenticate;
+pub mod authorize;
+mod body;
+mod bootstrap;
+pub mod chain;
+pub mod config;
+mod documents;
+mod errors;
+mod in_process;
+mod listener;
+mod metrics;
+pub mod objects;
+pub mod policy;
+pub mod request_info;
+mod reviews;
+mod server;
+mod stages;
+mod streams;
+pub mod tokens;
+mod wire;
+
+pub use config::Config;
+pub use documents::version::GIT_VERSION;
+pub use server::{Running, Server, StartError};
+pub use tiphys_registry::UserInfo;

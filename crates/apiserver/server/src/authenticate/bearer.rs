@@ -1,0 +1,162 @@
+//! Bearer tokens: those of the static file, service account tokens, and bootstrap tokens.
+//!
+//! Absent: OpenID Connect and webhook authenticators; legacy service account tokens without a bound object or expiry.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use tiphys_base::Clock;
+use tiphys_registry::UserInfo;
+
+use crate::objects::{Objects, known, text};
+use crate::tokens::ServiceAccountTokens;
+
+/// A token's user, and which of the wanted audiences the token is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub user: UserInfo,
+    pub audiences: Vec<String>,
+}
+
+pub struct Bearer {
+    fixed: HashMap<String, UserInfo>,
+    service_accounts: Arc<ServiceAccountTokens>,
+    bootstrap: Option<Arc<dyn Objects>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Bearer {
+    pub fn new(
+        fixed: HashMap<String, UserInfo>,
+        service_accounts: Arc<ServiceAccountTokens>,
+        bootstrap: Option<Arc<dyn Objects>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Bearer { fixed, service_accounts, bootstrap, clock }
+    }
+
+    /// `audiences` empty: those of this server. `Ok(None)`: nobody knows the token.
+    pub fn identify(&self, token: &str, audiences: &[String]) -> Result<Option<Found>, String> {
+        let api = self.service_accounts.api_audiences();
+        let wanted = if audiences.is_empty() { api } else { audiences };
+        let found = self.identify_by_scheme(token, wanted)?;
+        // Tokens without audiences of their own are for this server alone.
+        Ok(found.and_then(|(user, of_token)| {
+            let of_token = of_token.unwrap_or_else(|| api.to_vec());
+            let audiences: Vec<String> = wanted.iter().filter(|a| of_token.contains(a)).cloned().collect();
+            (!audiences.is_empty()).then_some(Found { user, audiences })
+        }))
+    }
+
+    fn identify_by_scheme(&self, token: &str, wanted: &[String]) -> Result<Option<(UserInfo, Option<Vec<String>>)>, String> {
+        // Hashing first makes the look-up's time say nothing about how much of a guess was right.
+        if let Some(user) = self.fixed.get(&fingerprint(token)) {
+            return Ok(Some((user.clone(), None)));
+        }
+        if let Some((user, audiences)) = self.service_accounts.identify(token, wanted)? {
+            return Ok(Some((user, Some(audiences))));
+        }
+        Ok(self.bootstrap_user(token).map(|user| (user, None)))
+    }
+
+    /// `abcdef.0123456789abcdef`: a Secret of kube-system says who and until when.
+    fn bootstrap_user(&self, token: &str) -> Option<UserInfo> {
+        let objects = self.bootstrap.as_ref()?;
+        let (id, secret) = token.split_once('.').filter(|(id, secret)| id.len() == 6 && secret.len() == 16)?;
+        if !token.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.') {
+            return None;
+        }
+        let object = objects.get(&known::SECRETS, "kube-system", &format!("bootstrap-token-{id}"))?;
+        let field = |name: &str| {
+            let raw = base64::engine::general_purpose::STANDARD.decode(text(&object, &["data", name])).ok()?;
+            String::from_utf8(raw).ok()
+        };
+        let alive = match field("expiration") {
+            Some(until) => until.parse::<jiff::Timestamp>().is_ok_and(|until| until > self.clock.now()),
+            None => true,
+        };
+        let good = text(&object, &["type"]) == "bootstrap.kubernetes.io/token"
+            && tiphys_meta::object::deletion_timestamp(&object).is_none()
+            && field("token-id").as_deref() == Some(id)
+            && field("token-secret").is_some_and(|s| same(s.as_bytes(), secret.as_bytes()))
+            && field("usage-bootstrap-authentication").as_deref() == Some("true")
+            && alive;
+        if !good {
+            return None;
+        }
+        let mut user = UserInfo::new(format!("system:bootstrap:{id}"), &["system:bootstrappers"]);
+        let extra = field("auth-extra-groups").unwrap_or_default();
+        user.groups.extend(extra.split(',').map(str::trim).filter(|g| g.starts_with("system:bootstrappers:")).map(str::to_owned));
+        Some(user)
+    }
+}
+
+/// Equality in a time that does not depend on where the first difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
+}
+
+fn fingerprint(token: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()))
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    #[error("{path}: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path}, line {line}: a line needs at least token, user name and user uid")]
+    Line { path: String, line: usize },
+}
+
+/// `--token-auth-file`: lines of `token,user,uid,"group1,group2"`.
+pub fn read_token_file(path: &Path) -> Result<HashMap<String, UserInfo>, TokenFileError> {
+    let shown = path.display().to_string();
+    let content = std::fs::read_to_string(path).map_err(|source| TokenFileError::Read { path: shown.clone(), source })?;
+    let mut users = HashMap::new();
+    for (number, line) in content.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+        let fields = csv_fields(line);
+        let [token, name, uid, groups @ ..] = fields.as_slice() else {
+            return Err(TokenFileError::Line { path: shown, line: number + 1 });
+        };
+        let mut user = UserInfo::new(name.as_str(), &[]);
+        user.uid.clone_from(uid);
+        let groups = groups.first().map_or("", String::as_str);
+        user.groups = groups.split(',').filter(|g| !g.is_empty()).map(str::to_owned).collect();
+        users.insert(fingerprint(token), user);
+    }
+    Ok(users)
+}
+
+/// Fields of one line of CSV (RFC 4180): quoted ones may hold commas and doubled quotes.
+fn csv_fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = line.trim().chars().peekable();
+    while let Some(c) = chars.next() {
+        let last = fields.len() - 1;
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                fields[last].push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            ' ' if !quoted && fields[last].is_empty() => {}
+            c => fields[last].push(c),
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn csv() {
+        assert_eq!(csv_fields(r#"t,u,1,"a,b""#), ["t", "u", "1", "a,b"]);
+        assert_eq!(csv_fields(r#"t, u, "say ""hi""""#), ["t", "u", r#"say "hi""#]);
+    }
+}

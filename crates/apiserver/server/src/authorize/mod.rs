@@ -1,0 +1,131 @@
+//! May this user do this? The authorizers are asked in the configured order; the first that has an opinion decides.
+
+pub mod escalation;
+pub mod node;
+pub mod rbac;
+
+use std::sync::Arc;
+
+use tiphys_registry::UserInfo;
+
+use crate::config::AuthorizationMode;
+use crate::objects::Objects;
+use crate::request_info::Info;
+
+/// Whoever is in this group may do everything; certificates of the cluster's first administrator carry it.
+pub const MASTERS: &str = "system:masters";
+
+/// One question, about a resource or a path.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Attributes<'a> {
+    pub verb: &'a str,
+    pub is_resource: bool,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub path: &'a str,
+    pub field_selector: Option<&'a str>,
+}
+
+impl<'a> Attributes<'a> {
+    pub fn of(info: &'a Info) -> Self {
+        Attributes {
+            verb: &info.verb,
+            is_resource: info.is_resource,
+            group: &info.group,
+            version: &info.version,
+            resource: &info.resource,
+            subresource: &info.subresource,
+            namespace: &info.namespace,
+            name: &info.name,
+            path: &info.path,
+            field_selector: info.field_selector.as_deref(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    Allow { reason: String },
+    Deny { reason: String },
+    NoOpinion { reason: String },
+}
+
+impl Decision {
+    pub fn allow(reason: impl Into<String>) -> Self {
+        Decision::Allow { reason: reason.into() }
+    }
+
+    pub fn no_opinion(reason: impl Into<String>) -> Self {
+        Decision::NoOpinion { reason: reason.into() }
+    }
+
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Decision::Allow { .. })
+    }
+
+    pub fn reason(&self) -> &str {
+        match self {
+            Decision::Allow { reason } | Decision::Deny { reason } | Decision::NoOpinion { reason } => reason,
+        }
+    }
+}
+
+/// The configured authorizers.
+pub struct Authorization {
+    modes: Vec<AuthorizationMode>,
+    pub rbac: Arc<rbac::Rbac>,
+    node: node::NodeAuthorizer,
+}
+
+impl Authorization {
+    pub fn new(modes: Vec<AuthorizationMode>, rbac: Arc<rbac::Rbac>, objects: Arc<dyn Objects>) -> Self {
+        Authorization { modes, rbac, node: node::NodeAuthorizer::new(objects) }
+    }
+
+    pub fn has(&self, mode: &AuthorizationMode) -> bool {
+        self.modes.contains(mode)
+    }
+
+    pub fn decide(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
+        if user.in_group(MASTERS) {
+            return Decision::allow("");
+        }
+        let mut reasons = Vec::new();
+        for mode in &self.modes {
+            let decision = match mode {
+                AuthorizationMode::Node => self.node.decide(user, question),
+                AuthorizationMode::Rbac => self.rbac.decide(user, question),
+                AuthorizationMode::AlwaysAllow => Decision::allow(""),
+                AuthorizationMode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
+            };
+            match decision {
+                Decision::NoOpinion { reason } => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        reasons.retain(|r| !r.is_empty());
+        Decision::no_opinion(reasons.join("\n"))
+    }
+}
+
+#[async_trait::async_trait]
+impl tiphys_registry::Authorizer for Authorization {
+    async fn allowed(&self, user: &UserInfo, question: &tiphys_registry::Question<'_>) -> bool {
+        let question = Attributes {
+            verb: question.verb,
+            is_resource: true,
+            group: question.group,
+            version: question.version,
+            resource: question.resource,
+            subresource: question.subresource,
+            namespace: question.namespace,
+            name: question.name,
+            ..Attributes::default()
+        };
+        self.decide(user, &question).is_allowed()
+    }
+}

@@ -1,0 +1,118 @@
+//! Bodies of requests and answers, whatever they come from.
+
+use std::convert::Infallible;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tiphys_registry::{Answer, Body as AnswerBody, Document, WatchStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::errors::DoorError;
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub type Request = http::Request<Body>;
+pub type Answered = Response<Body>;
+
+/// Requests larger than this are refused (upstream's MaxRequestBodyBytes).
+pub const MAX_REQUEST_BYTES: usize = 3 * 1024 * 1024;
+
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+pub fn empty() -> Body {
+    full(Bytes::new())
+}
+
+pub fn streaming<S>(chunks: S) -> Body
+where
+    S: Stream<Item = Bytes> + Send + 'static,
+{
+    StreamBody::new(chunks.map(|chunk| Ok::<_, BoxError>(Frame::data(chunk)))).boxed_unsync()
+}
+
+/// Reads a whole request body. A body of one frame is not copied.
+pub async fn collect(mut body: Body) -> Result<Bytes, DoorError> {
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|e| DoorError::Body(e.to_string()))?.into_data() else { continue };
+        match &first {
+            None => first = Some(data),
+            Some(head) => {
+                if rest.is_empty() {
+                    rest.extend_from_slice(head);
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+        if first.as_ref().map_or(0, Bytes::len).max(rest.len()) > MAX_REQUEST_BYTES {
+            return Err(DoorError::TooLarge(MAX_REQUEST_BYTES));
+        }
+    }
+    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+}
+
+pub fn answer(code: u16, content_type: &str, body: Body) -> Answered {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    response
+}
+
+pub fn json(code: u16, value: &serde_json::Value) -> Answered {
+    answer(code, "application/json", full(value.to_string()))
+}
+
+pub fn text(code: u16, text: impl Into<Bytes>) -> Answered {
+    answer(code, "text/plain; charset=utf-8", full(text.into()))
+}
+
+/// `Warning: 299 - "…"` (RFC 7234 §5.5), one for each text.
+pub fn add_warnings(response: &mut Answered, warnings: &[String]) {
+    for warning in warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}
+
+/// The registry's answer as it goes over the wire. A watch ends when `stop` does.
+pub fn from_registry(answered: Answer, stop: CancellationToken) -> Answered {
+    match answered {
+        Answer::Object(Document { code, content_type, body, warnings }) => {
+            let body = match body {
+                AnswerBody::Full(bytes) => full(bytes),
+                AnswerBody::Chunks(chunks) => streaming(stream::iter(chunks)),
+            };
+            let mut response = answer(code, &content_type, body);
+            add_warnings(&mut response, &warnings);
+            response
+        }
+        Answer::Watch(watch) => {
+            let (content_type, warnings) = (watch.content_type.clone(), watch.warnings.clone());
+            let mut response = answer(200, &content_type, streaming(frames(watch, stop)));
+            add_warnings(&mut response, &warnings);
+            response
+        }
+    }
+}
+
+fn frames(watch: WatchStream, stop: CancellationToken) -> impl Stream<Item = Bytes> + Send {
+    stream::unfold((watch, stop), |(mut watch, stop)| async move {
+        let next = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            next = watch.next_frames() => next,
+        };
+        next.map(|bytes| (bytes, (watch, stop)))
+    })
+}

@@ -1,0 +1,183 @@
+//! From socket to answer: the table of contents of a request. Each stage is one module and one span; `docs/life-of/request.md` tells the
+//! same story in prose, and the test `life_of_a_request` holds the two together. What follows dispatch for objects (decoding, admission,
+//! strategy, storage, encoding) is the registry's.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, header};
+use tiphys_base::Clock;
+use tiphys_registry::{Answer, Registry, UserInfo};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::authenticate::{Authentication, Peer};
+use crate::authorize::Authorization;
+use crate::body::{self, Answered, Body, Request};
+use crate::documents::Documents;
+use crate::errors::DoorError;
+use crate::metrics::Metrics;
+use crate::objects::Objects;
+use crate::request_info::Info;
+use crate::stages::{audit, authenticate, authorize, dispatch, flow, impersonate, request_info};
+use crate::streams::Streams;
+use crate::tokens::{ServiceAccountTokens, new_uuid};
+
+/// The stages in the order in which a request passes them.
+pub const STAGES: [&str; 7] =
+    [request_info::NAME, authenticate::NAME, audit::NAME, impersonate::NAME, flow::NAME, authorize::NAME, dispatch::NAME];
+
+/// Where a request comes from, which decides who may be believed.
+#[derive(Clone)]
+pub enum Origin {
+    Socket(Arc<Peer>),
+    /// A component of this process, by an identity that was given to it at its start.
+    InProcess(Arc<UserInfo>),
+}
+
+/// Everything that stages look at.
+pub struct Door {
+    pub authentication: Authentication,
+    pub authorization: Arc<Authorization>,
+    pub registry: Arc<Registry>,
+    pub objects: Arc<dyn Objects>,
+    pub tokens: Arc<ServiceAccountTokens>,
+    pub documents: Documents,
+    pub streams: Streams,
+    pub metrics: Metrics,
+    pub limits: flow::Limits,
+    pub audit: Arc<dyn audit::Sink>,
+    pub clock: Arc<dyn Clock>,
+    pub request_timeout: Duration,
+    /// Set when the server is to go: watches and streams end, so that their clients look for another server.
+    pub stop: CancellationToken,
+}
+
+/// A request under way.
+pub struct Call {
+    pub origin: Origin,
+    pub info: Info,
+    pub user: Arc<UserInfo>,
+    /// Who really asks, where `user` is impersonated.
+    pub impersonator: Option<Arc<UserInfo>>,
+    pub parts: http::request::Parts,
+    pub body: Option<Body>,
+    pub audit_id: String,
+}
+
+impl Call {
+    pub fn new(request: Request, origin: Origin) -> Self {
+        let (parts, body) = request.into_parts();
+        let user = Arc::new(UserInfo::default());
+        Call { origin, info: Info::default(), user, impersonator: None, parts, body: Some(body), audit_id: new_uuid() }
+    }
+
+    pub fn header(&self, name: impl header::AsHeaderName) -> &str {
+        self.parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
+    }
+
+    pub fn raw_query(&self) -> &str {
+        self.parts.uri.query().unwrap_or("")
+    }
+}
+
+/// What the chain comes to: an HTTP answer, or the registry's own, which in-process callers take as it is.
+pub enum Outcome {
+    Http(Answered),
+    Objects(Answer),
+}
+
+impl Outcome {
+    pub fn code(&self) -> u16 {
+        match self {
+            Outcome::Http(response) => response.status().as_u16(),
+            Outcome::Objects(Answer::Object(document)) => document.code,
+            Outcome::Objects(Answer::Watch(_)) => 200,
+        }
+    }
+}
+
+impl Door {
+    /// Answers one request that came by HTTP; never fails and never panics.
+    pub async fn serve(self: &Arc<Self>, request: Request, origin: Origin) -> Answered {
+        let mut call = Call::new(request, origin);
+        let accept = call.header(header::ACCEPT).to_owned();
+        let head = call.parts.method == Method::HEAD;
+        let mut response = match self.answer(&mut call).await {
+            Ok(Outcome::Http(response)) => response,
+            Ok(Outcome::Objects(answer)) => body::from_registry(answer, self.stop.clone()),
+            Err(error) => refuse(error, &accept),
+        };
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&call.audit_id) {
+            headers.insert("audit-id", id);
+        }
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        if head { response.map(|_| body::empty()) } else { response }
+    }
+
+    /// Runs the chain, and keeps account of it.
+    pub async fn answer(self: &Arc<Self>, call: &mut Call) -> Result<Outcome, DoorError> {
+        let started = tokio::time::Instant::now();
+        let span = tracing::debug_span!("request", method = %call.parts.method, path = call.parts.uri.path());
+        let passed = AssertUnwindSafe(self.pass(call)).catch_unwind().instrument(span).await;
+        let outcome = passed.unwrap_or_else(|panic| {
+            tracing::error!(path = %call.info.path, panic = panic_text(panic.as_ref()), "a request panicked");
+            Err(DoorError::Panicked)
+        });
+        let code = match &outcome {
+            Ok(outcome) => outcome.code(),
+            Err(error) => error.code(),
+        };
+        self.account(call, code, outcome.as_ref().err(), started.elapsed());
+        outcome
+    }
+
+    async fn pass(self: &Arc<Self>, call: &mut Call) -> Result<Outcome, DoorError> {
+        tracing::debug_span!(request_info::NAME).in_scope(|| request_info::run(call))?;
+        tracing::debug_span!(authenticate::NAME).in_scope(|| authenticate::run(self, call))?;
+        tracing::debug_span!(audit::NAME).in_scope(|| audit::received(self, call));
+        tracing::debug_span!(impersonate::NAME).in_scope(|| impersonate::run(self, call))?;
+        let _permit = flow::run(self, call).instrument(tracing::debug_span!(flow::NAME)).await?;
+        tracing::debug_span!(authorize::NAME).in_scope(|| authorize::run(self, call))?;
+        let limit = self.time_limit(call);
+        let dispatched = dispatch::run(self, call).instrument(tracing::debug_span!(dispatch::NAME));
+        tokio::time::timeout(limit, dispatched).await.unwrap_or(Err(DoorError::Timeout))
+    }
+
+    fn time_limit(&self, call: &Call) -> Duration {
+        const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+        if call.info.is_long_running() { FOREVER } else { self.request_timeout }
+    }
+
+    fn account(&self, call: &Call, code: u16, error: Option<&DoorError>, took: Duration) {
+        self.metrics.request(&call.info, &call.parts.method, code, took);
+        audit::answered(self, call, code);
+        tracing::debug!(
+            method = %call.parts.method, uri = %call.parts.uri, user = %call.user.name, agent = call.header(header::USER_AGENT),
+            code, took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), error = error.map(tracing::field::display), "HTTP"
+        );
+    }
+}
+
+/// The error as a `Status` in the encoding that the client reads.
+pub fn refuse(error: DoorError, accept: &str) -> Answered {
+    if matches!(error, DoorError::NoSuchPath) {
+        return body::text(404, "404 page not found\n");
+    }
+    let error = error.into_api();
+    let retry = error.retry_after_seconds;
+    let mut response = body::from_registry(tiphys_registry::error_document(accept, &error), CancellationToken::new());
+    if retry > 0 {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
+    }
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no text)")
+}

@@ -1,0 +1,96 @@
+//! `/healthz`, `/livez`, `/readyz`: each check by its name, all of them with `?verbose`, some left out with `?exclude=`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::body::{self, Answered};
+use crate::errors::DoorError;
+use crate::request_info::Query;
+
+type Probe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+struct Check {
+    name: &'static str,
+    /// Asked by `/readyz` only: a server that drains is alive, but not ready.
+    ready_only: bool,
+    probe: Probe,
+}
+
+#[derive(Default)]
+pub struct Checks(Vec<Check>);
+
+impl Checks {
+    pub fn add(&mut self, name: &'static str, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        self.0.push(Check { name, ready_only: false, probe: Arc::new(probe) });
+    }
+
+    pub fn add_ready(&mut self, name: &'static str, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        self.0.push(Check { name, ready_only: true, probe: Arc::new(probe) });
+    }
+
+    pub fn answer(&self, path: &str, query: &Query) -> Result<Answered, DoorError> {
+        let (endpoint, one) = path[1..].split_once('/').map_or((&path[1..], None), |(e, c)| (e, Some(c)));
+        let asked = |c: &&Check| endpoint == "readyz" || !c.ready_only;
+        if let Some(name) = one {
+            let check = self.0.iter().filter(asked).find(|c| c.name == name).ok_or(DoorError::NoSuchPath)?;
+            return Ok(match (check.probe)() {
+                Ok(()) => body::text(200, "ok"),
+                Err(why) => body::text(500, format!("internal server error: {why}\n")),
+            });
+        }
+        let excluded: Vec<&str> = query.pairs().iter().filter(|(k, _)| k == "exclude").map(|(_, v)| v.as_str()).collect();
+        let (mut report, mut failed) = (String::new(), false);
+        for check in self.0.iter().filter(asked) {
+            if excluded.contains(&check.name) {
+                let _ = writeln!(report, "[+]{} excluded: ok", check.name);
+                continue;
+            }
+            match (check.probe)() {
+                Ok(()) => drop(writeln!(report, "[+]{} ok", check.name)),
+                Err(why) => {
+                    tracing::info!(check = check.name, why, "health check failed");
+                    failed = true;
+                    let _ = writeln!(report, "[-]{} failed: reason withheld", check.name);
+                }
+            }
+        }
+        if failed {
+            return Ok(body::text(500, format!("{report}{endpoint} check failed\n")));
+        }
+        let verbose = query.pairs().iter().any(|(k, _)| k == "verbose");
+        Ok(if verbose { body::text(200, format!("{report}{endpoint} check passed\n")) } else { body::text(200, "ok") })
+    }
+}
+
+pub fn is_health(path: &str) -> bool {
+    ["/healthz", "/livez", "/readyz"].iter().any(|p| path.strip_prefix(p).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn get(checks: &Checks, path: &str, query: &str) -> (u16, String) {
+        let Ok(response) = checks.answer(path, &Query::parse(query)) else { return (404, String::new()) };
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        (code, String::from_utf8(bytes.to_vec()).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn each_and_all() {
+        let mut checks = Checks::default();
+        checks.add("ping", || Ok(()));
+        checks.add_ready("shutdown", || Err("going".into()));
+        assert_eq!(get(&checks, "/livez", "").await, (200, "ok".into()));
+        assert_eq!(get(&checks, "/livez", "verbose").await, (200, "[+]ping ok\nlivez check passed\n".into()));
+        assert_eq!(get(&checks, "/livez/ping", "").await, (200, "ok".into()));
+        assert_eq!(get(&checks, "/livez/shutdown", "").await.0, 404);
+        let failed = "[+]ping ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n";
+        assert_eq!(get(&checks, "/readyz", "").await, (500, failed.into()));
+        assert_eq!(get(&checks, "/readyz", "exclude=shutdown").await.0, 200);
+        assert_eq!(get(&checks, "/readyz/shutdown", "").await.0, 500);
+    }
+}

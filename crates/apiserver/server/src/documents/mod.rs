@@ -1,0 +1,81 @@
+//! Paths that are no resource: what the server is, how it is, and what its API looks like.
+
+mod discovery;
+mod health;
+mod openapi;
+pub mod version;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, header};
+use serde_json::json;
+
+use crate::body::{self, Answered};
+use crate::chain::{Call, Door};
+use crate::errors::DoorError;
+pub use health::Checks;
+
+/// What does not change while the server runs, and the checks of its health.
+pub struct Documents {
+    pub checks: Checks,
+    /// What `/api` names as the server's address.
+    pub address: String,
+}
+
+impl Documents {
+    pub fn answer(&self, door: &Arc<Door>, call: &Call) -> Result<Answered, DoorError> {
+        if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+            return Err(DoorError::NoSuchPath);
+        }
+        let path = call.info.path.as_str();
+        let trimmed = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+        match trimmed {
+            "/" => Ok(body::json(200, &json!({"paths": paths()}))),
+            "/version" => Ok(body::json(200, &version::document())),
+            "/metrics" => Ok(body::answer(200, "text/plain; version=0.0.4; charset=utf-8", body::full(door.metrics.text()))),
+            "/.well-known/openid-configuration" => Ok(cached(body::json(200, &door.tokens.openid_configuration()))),
+            "/openid/v1/jwks" => Ok(cached(body::answer(200, "application/jwk-set+json", body::full(door.tokens.jwks().to_string())))),
+            _ if health::is_health(trimmed) => self.checks.answer(trimmed, &call.info.query),
+            _ if trimmed.starts_with("/openapi/") => openapi::answer(call, trimmed),
+            _ => discovery::answer(self, call, trimmed),
+        }
+    }
+}
+
+/// Keys may be kept an hour, as upstream allows.
+fn cached(mut response: Answered) -> Answered {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
+}
+
+/// Answers 304 where the client has this version already.
+fn with_etag(call: &Call, etag: &str, make: impl FnOnce() -> Answered) -> Answered {
+    let quoted = format!("\"{etag}\"");
+    let known = call.header(header::IF_NONE_MATCH).split(',').any(|tag| tag.trim() == quoted);
+    let mut response = if known { body::answer(304, "", body::empty()) } else { make() };
+    if known {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    if let Ok(value) = HeaderValue::from_str(&quoted) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+/// SHA-512 in upper-case hexadecimal, as upstream's tags are.
+fn etag_of(bytes: &[u8]) -> String {
+    ring::digest::digest(&ring::digest::SHA512, bytes).as_ref().iter().map(|b| format!("{b:02X}")).collect()
+}
+
+fn paths() -> Vec<String> {
+    let fixed = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"];
+    let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).collect();
+    all.extend(discovery::group_paths());
+    all.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned),
+    );
+    all.sort();
+    all.dedup();
+    all
+}

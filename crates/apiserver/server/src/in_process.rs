@@ -1,0 +1,105 @@
+//! The door for components of this process: calls go through the whole chain (their own identity, authorization, admission, audit)
+//! as function calls; watch events are handed over without being framed and parsed again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::HeaderValue;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http_body_util::BodyExt;
+use tiphys_client::{Backend, ClientError, EventType, Request, Response, WatchStream};
+use tiphys_meta::ApiError;
+use tiphys_registry::{Answer, UserInfo, WatchEvent};
+
+use crate::body::{self, Body};
+use crate::chain::{Call, Door, Origin, Outcome};
+use crate::errors::DoorError;
+
+/// Carries requests of one identity.
+pub struct InProcess {
+    door: Arc<Door>,
+    user: Arc<UserInfo>,
+}
+
+impl InProcess {
+    pub fn new(door: Arc<Door>, user: UserInfo) -> Self {
+        InProcess { door, user: Arc::new(user) }
+    }
+
+    fn call_of(&self, request: Request) -> Result<Call, ClientError> {
+        let uri =
+            request.path.parse::<http::Uri>().map_err(|e| ClientError::from(ApiError::bad_request(format!("{}: {e}", request.path))))?;
+        let mut http = http::Request::new(body::full(request.body));
+        *http.method_mut() = request.method;
+        *http.uri_mut() = uri;
+        let headers = http.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if !request.content_type.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
+        }
+        // Field managers are named after the client's program; in process that is the component's identity.
+        let agent = self.user.name.rsplit(':').next().unwrap_or("tiphys");
+        if let Ok(agent) = HeaderValue::from_str(agent) {
+            headers.insert(USER_AGENT, agent);
+        }
+        Ok(Call::new(http, Origin::InProcess(self.user.clone())))
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for InProcess {
+    async fn call(&self, request: Request) -> Result<Response, ClientError> {
+        let mut call = self.call_of(request)?;
+        match self.door.answer(&mut call).await {
+            Ok(Outcome::Objects(Answer::Object(document))) => {
+                Ok(Response { status: document.code, warnings: document.warnings, body: document.body.into_bytes() })
+            }
+            Ok(Outcome::Objects(Answer::Watch(_))) => Err(ApiError::bad_request("a watch was asked for with a unary call").into()),
+            Ok(Outcome::Http(response)) => {
+                let status = response.status().as_u16();
+                Ok(Response { status, warnings: Vec::new(), body: whole(response.into_body()).await? })
+            }
+            Err(error) => Ok(refused(error)),
+        }
+    }
+
+    async fn watch(&self, path: String) -> Result<WatchStream, ClientError> {
+        let mut call = self.call_of(Request::get(path))?;
+        let watch = match self.door.answer(&mut call).await {
+            Ok(Outcome::Objects(Answer::Watch(watch))) => watch,
+            Ok(_) => return Err(ApiError::bad_request("the path is no watch").into()),
+            Err(error) => return Err(error.into_api().into()),
+        };
+        let stop = self.door.stop.clone();
+        let events = stream::unfold((watch, stop), |(mut watch, stop)| async move {
+            let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => None,
+                event = watch.next_event() => event,
+            };
+            event.map(|WatchEvent { kind, object }| (Ok((kind_of(kind), object)), (watch, stop)))
+        });
+        Ok(Box::pin(events))
+    }
+}
+
+fn refused(error: DoorError) -> Response {
+    let error = error.into_api();
+    Response { status: error.code, body: error.to_status().to_string().into(), warnings: Vec::new() }
+}
+
+async fn whole(body: Body) -> Result<Bytes, ClientError> {
+    let collected = body.collect().await.map_err(|e| ClientError::from(ApiError::internal(e)))?;
+    Ok(collected.to_bytes())
+}
+
+fn kind_of(kind: tiphys_registry::EventType) -> EventType {
+    match kind {
+        tiphys_registry::EventType::Added => EventType::Added,
+        tiphys_registry::EventType::Modified => EventType::Modified,
+        tiphys_registry::EventType::Deleted => EventType::Deleted,
+        tiphys_registry::EventType::Bookmark => EventType::Bookmark,
+        tiphys_registry::EventType::Error => EventType::Error,
+    }
+}

@@ -1,0 +1,115 @@
+//! The socket: TLS, HTTP/1.1 and HTTP/2, one task per connection. A panic or an error in one leaves the others alone.
+//!
+//! HTTP/2 has upstream's windows and stream limit: hyper's defaults stall clients that hold many watches on one connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tiphys_base::pki::Identity;
+use tiphys_base::tasks::Tasks;
+use tiphys_base::tls;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::authenticate::x509::AskForCertificate;
+use crate::body::BoxError;
+use crate::chain::{Door, Origin};
+
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 25 * 1024 * 1024;
+const MAX_STREAMS: u32 = 1000;
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// TLS that asks for client certificates and takes any; [`crate::authenticate`] judges them.
+pub fn tls_config(serving: &Identity, client_cas: &[&str]) -> Result<Arc<ServerConfig>, tls::TlsError> {
+    let mut config = ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(AskForCertificate::new(client_cas)?)
+        .with_single_cert(tls::certificates(serving.cert_pem.as_bytes())?, tls::private_key(serving.key_pem.as_bytes())?)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Accepts until told to stop; connections then finish what they are at.
+pub async fn run(listener: TcpListener, config: Arc<ServerConfig>, door: Arc<Door>, tasks: Tasks) {
+    let acceptor = TlsAcceptor::from(config);
+    let stop = tasks.token();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, address)) => {
+                let (acceptor, door, stop) = (acceptor.clone(), door.clone(), stop.clone());
+                tasks.spawn_draining("connection", async move { connection(socket, address, acceptor, door, stop).await });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: a moment later some connection has ended.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(socket: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, door: Arc<Door>, stop: CancellationToken) {
+    let _ = socket.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%address, %error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
+    };
+    if let Err(error) = serve(stream, address, door, stop).await {
+        tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door>, stop: CancellationToken) -> hyper::Result<()> {
+    let (_, session) = stream.get_ref();
+    let is_h2 = session.alpn_protocol() == Some(b"h2");
+    let peer = Arc::new(door.authentication.certificates.examine(session.peer_certificates().unwrap_or(&[]), Some(address)));
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (door, origin) = (door.clone(), Origin::Socket(peer.clone()));
+        async move {
+            let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+            Ok::<_, std::convert::Infallible>(door.serve(request, origin).await)
+        }
+    });
+    let io = TokioIo::new(stream);
+    if is_h2 {
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(32));
+        let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+}

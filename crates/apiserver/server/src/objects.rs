@@ -1,0 +1,121 @@
+//! What the door itself must know of objects (roles, pods, service accounts, endpoints …): plain reads of the registry's caches.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tiphys_meta::Gvr;
+
+/// Reads without waiting. An object is as fresh as the watch cache.
+pub trait Objects: Send + Sync + 'static {
+    fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>>;
+    /// All objects of a resource; of one namespace where that is not empty.
+    fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>>;
+}
+
+/// The registry's caches.
+pub struct Cached {
+    registry: Arc<tiphys_registry::Registry>,
+}
+
+impl Cached {
+    pub fn new(registry: Arc<tiphys_registry::Registry>) -> Self {
+        Cached { registry }
+    }
+}
+
+impl Objects for Cached {
+    fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.registry.get_value(gvr, namespace, name).map(Arc::new)
+    }
+
+    fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>> {
+        let entries = self.registry.cached(gvr).map(|cache| cache.list(namespace)).unwrap_or_default();
+        entries.iter().map(|entry| Arc::new(entry.to_value())).collect()
+    }
+}
+
+macro_rules! resources {
+    ($($name:ident = $group:literal / $version:literal / $resource:literal),* $(,)?) => {
+        $(pub const $name: Gvr = Gvr {
+            group: std::borrow::Cow::Borrowed($group),
+            version: std::borrow::Cow::Borrowed($version),
+            resource: std::borrow::Cow::Borrowed($resource),
+        };)*
+    };
+}
+
+/// The resources that the door reads or writes by itself.
+pub mod known {
+    use tiphys_meta::Gvr;
+    resources! {
+        PODS = "" / "v1" / "pods",
+        NODES = "" / "v1" / "nodes",
+        SECRETS = "" / "v1" / "secrets",
+        CONFIG_MAPS = "" / "v1" / "configmaps",
+        SERVICE_ACCOUNTS = "" / "v1" / "serviceaccounts",
+        SERVICES = "" / "v1" / "services",
+        ENDPOINTS = "" / "v1" / "endpoints",
+        NAMESPACES = "" / "v1" / "namespaces",
+        PERSISTENT_VOLUMES = "" / "v1" / "persistentvolumes",
+        PERSISTENT_VOLUME_CLAIMS = "" / "v1" / "persistentvolumeclaims",
+        ENDPOINT_SLICES = "discovery.k8s.io" / "v1" / "endpointslices",
+        VOLUME_ATTACHMENTS = "storage.k8s.io" / "v1" / "volumeattachments",
+        RESOURCE_SLICES = "resource.k8s.io" / "v1" / "resourceslices",
+        PRIORITY_CLASSES = "scheduling.k8s.io" / "v1" / "priorityclasses",
+        SERVICE_CIDRS = "networking.k8s.io" / "v1" / "servicecidrs",
+        ROLES = "rbac.authorization.k8s.io" / "v1" / "roles",
+        CLUSTER_ROLES = "rbac.authorization.k8s.io" / "v1" / "clusterroles",
+        ROLE_BINDINGS = "rbac.authorization.k8s.io" / "v1" / "rolebindings",
+        CLUSTER_ROLE_BINDINGS = "rbac.authorization.k8s.io" / "v1" / "clusterrolebindings",
+        FLOW_SCHEMAS = "flowcontrol.apiserver.k8s.io" / "v1" / "flowschemas",
+        PRIORITY_LEVELS = "flowcontrol.apiserver.k8s.io" / "v1" / "prioritylevelconfigurations",
+    }
+}
+
+/// `value.a.b.c` as text; empty where it is missing.
+pub fn text<'v>(value: &'v Value, path: &[&str]) -> &'v str {
+    at(value, path).and_then(Value::as_str).unwrap_or("")
+}
+
+pub fn at<'v>(value: &'v Value, path: &[&str]) -> Option<&'v Value> {
+    path.iter().try_fold(value, |v, field| v.get(field))
+}
+
+pub fn items<'v>(value: &'v Value, path: &[&str]) -> &'v [Value] {
+    at(value, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+pub fn strings(value: &Value, field: &str) -> Vec<String> {
+    value.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+pub mod fake {
+    use std::collections::BTreeMap;
+
+    use tiphys_meta::object;
+
+    use super::*;
+
+    /// Objects in a map, for tests.
+    #[derive(Default)]
+    pub struct FakeObjects(parking_lot::Mutex<BTreeMap<(Gvr, String, String), Arc<Value>>>);
+
+    impl FakeObjects {
+        pub fn put(&self, gvr: &Gvr, value: Value) {
+            let key = (gvr.clone(), object::namespace(&value).to_owned(), object::name(&value).to_owned());
+            self.0.lock().insert(key, Arc::new(value));
+        }
+    }
+
+    impl Objects for FakeObjects {
+        fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
+            self.0.lock().get(&(gvr.clone(), namespace.to_owned(), name.to_owned())).cloned()
+        }
+
+        fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>> {
+            let all = self.0.lock();
+            all.iter().filter(|((g, ns, _), _)| g == gvr && (namespace.is_empty() || ns == namespace)).map(|(_, v)| v.clone()).collect()
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Stage 6: may they?
+
+use crate::authorize::Attributes;
+use crate::chain::{Call, Door};
+use crate::errors::{DoorError, forbidden};
+
+pub const NAME: &str = "authorization";
+
+pub fn run(door: &Door, call: &Call) -> Result<(), DoorError> {
+    // These stand open to whoever got past authentication, so that a probe needs no role.
+    if !call.info.is_resource && matches!(call.info.path.as_str(), "/healthz" | "/livez" | "/readyz") {
+        return Ok(());
+    }
+    let question = Attributes::of(&call.info);
+    let decision = door.authorization.decide(&call.user, &question);
+    if decision.is_allowed() { Ok(()) } else { Err(forbidden(&call.user, &question, decision.reason()).into()) }
+}

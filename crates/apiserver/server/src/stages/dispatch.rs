@@ -1,0 +1,64 @@
+//! Stage 7: to whom the request goes: documents, questions that are answered from the request alone (reviews, tokens), streams to nodes
+//! and pods, and objects, which are the registry's.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use http::{Method, header};
+use tiphys_meta::Gvr;
+use tiphys_registry::{Answer, RequestInfo, Verb};
+
+use crate::body;
+use crate::chain::{Call, Door, Outcome};
+use crate::errors::{DoorError, method_not_allowed};
+use crate::{reviews, streams};
+
+pub const NAME: &str = "dispatch";
+
+/// Boxed: the futures behind it are large, and only one of them is needed.
+pub fn run<'a>(door: &'a Arc<Door>, call: &'a mut Call) -> BoxFuture<'a, Result<Outcome, DoorError>> {
+    Box::pin(dispatch(door, call))
+}
+
+async fn dispatch(door: &Arc<Door>, call: &mut Call) -> Result<Outcome, DoorError> {
+    if !call.info.is_resource {
+        return door.documents.answer(door, call).map(Outcome::Http);
+    }
+    if let Some(kind) = streams::Kind::of(&call.info) {
+        return streams::serve(door, call, kind).await.map(Outcome::Http);
+    }
+    if let Some(review) = reviews::Review::of(&call.info) {
+        return reviews::serve(door, call, review).await.map(Outcome::Http);
+    }
+    to_registry(door, call).await.map(Outcome::Objects)
+}
+
+async fn to_registry(door: &Arc<Door>, call: &mut Call) -> Result<Answer, DoorError> {
+    let info = &call.info;
+    let gvr = Gvr::new(info.group.clone(), info.version.clone(), info.resource.clone());
+    let verb = verb_of(&info.verb).ok_or_else(|| method_not_allowed(&gvr, call.parts.method.as_str()))?;
+    let request = RequestInfo {
+        verb,
+        gvr,
+        subresource: info.subresource.clone(),
+        namespace: if info.resource == "namespaces" { String::new() } else { info.namespace.clone() },
+        name: info.name.clone(),
+        path: info.path.clone(),
+        query: call.raw_query().to_owned(),
+        user: call.user.clone(),
+        accept: call.header(header::ACCEPT).to_owned(),
+        content_type: call.header(header::CONTENT_TYPE).to_owned(),
+        user_agent: call.header(header::USER_AGENT).to_owned(),
+    };
+    let bytes = match call.body.take() {
+        Some(body) if call.parts.method != Method::GET => body::collect(body).await?,
+        _ => bytes::Bytes::new(),
+    };
+    Ok(door.registry.handle(&request, bytes).await?)
+}
+
+fn verb_of(verb: &str) -> Option<Verb> {
+    const ALL: [Verb; 8] =
+        [Verb::Get, Verb::List, Verb::Watch, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection];
+    ALL.into_iter().find(|v| v.as_str() == verb)
+}

@@ -1,0 +1,118 @@
+//! Proxying of plain HTTP to a pod, a service's endpoint or a node. The path behind `/proxy`, the query and the body go as they came.
+//!
+//! Absent: rewriting of links inside HTML pages; `Location` headers of redirects are rewritten, so that they stay behind the proxy.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use tiphys_meta::{ApiError, Reason};
+
+use super::dial::boxed;
+use super::kubelet::Kubelet;
+use super::target::Target;
+use super::tunnel::{upgrade, wants_upgrade, without_hop_by_hop};
+use crate::body::{self, Answered};
+use crate::chain::{Call, Door};
+use crate::errors::DoorError;
+
+pub async fn forward(door: &Arc<Door>, call: &mut Call, target: Target) -> Result<Answered, DoorError> {
+    if call.info.rest.is_empty() && matches!(call.parts.method, Method::GET | Method::HEAD) && !wants_upgrade(&call.parts.headers) {
+        return Ok(to_slash(call));
+    }
+    let rest = if call.info.rest.is_empty() { "/" } else { &call.info.rest };
+    let path = match call.parts.uri.query() {
+        Some(query) => format!("{rest}?{query}"),
+        None => rest.to_owned(),
+    };
+    let path = path.as_str();
+    if wants_upgrade(&call.parts.headers) {
+        return upgrade(door, call, &target.host, target.port, target.trust, path).await;
+    }
+    let authority = Kubelet { host: target.host.clone(), port: target.port }.authority();
+    let mut request = Request::new(call.body.take().unwrap_or_else(body::empty));
+    *request.method_mut() = call.parts.method.clone();
+    *request.uri_mut() = path.parse().map_err(|_| ApiError::bad_request(format!("bad path {path:?}")))?;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = forwarded(call, &authority);
+    let sent = door.streams.dialer.send(&target.host, target.port, target.trust, request).await;
+    let response = sent.map_err(|e| ApiError::new(Reason::ServiceUnavailable, format!("error trying to reach service: {e}")))?;
+    let (mut parts, incoming) = response.into_parts();
+    parts.headers = without_hop_by_hop(&parts.headers);
+    stay_behind_the_proxy(&mut parts.headers, prefix(call), &authority);
+    parts.version = Version::default();
+    Ok(Response::from_parts(parts, boxed(incoming)))
+}
+
+/// Relative links of a page need the slash: `…/proxy` is sent to `…/proxy/`.
+fn to_slash(call: &Call) -> Answered {
+    let query = call.parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let mut response = body::answer(301, "text/plain; charset=utf-8", body::empty());
+    if let Ok(location) = HeaderValue::from_str(&format!("{}/{query}", call.parts.uri.path())) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// The path up to and with `/proxy`.
+fn prefix(call: &Call) -> &str {
+    let path = call.parts.uri.path();
+    path.strip_suffix(call.info.rest.as_str()).unwrap_or(path)
+}
+
+fn forwarded(call: &Call, authority: &str) -> HeaderMap {
+    let mut headers = without_hop_by_hop(&call.parts.headers);
+    let mut set = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set("x-forwarded-uri", call.parts.uri.path());
+    set("x-forwarded-proto", "https");
+    let host = call.header(header::HOST);
+    let host = if host.is_empty() { call.parts.uri.authority().map_or("", |a| a.as_str()) } else { host };
+    set("x-forwarded-host", host);
+    if let crate::chain::Origin::Socket(peer) = &call.origin
+        && let Some(address) = peer.address
+    {
+        set("x-forwarded-for", &address.ip().to_string());
+    }
+    set("host", authority);
+    headers
+}
+
+/// A redirect within the target leads to the same place as seen from outside.
+fn stay_behind_the_proxy(headers: &mut HeaderMap, prefix: &str, authority: &str) {
+    let Some(location) = headers.get(header::LOCATION).and_then(|v| v.to_str().ok()) else { return };
+    let local = ["http://", "https://"].iter().find_map(|s| location.strip_prefix(s)?.strip_prefix(authority));
+    let path = match local {
+        Some("") => "/",
+        Some(path) => path,
+        None if location.starts_with('/') && !location.starts_with("//") => location,
+        None => return,
+    };
+    if let Ok(value) = HeaderValue::from_str(&format!("{prefix}{path}")) {
+        headers.insert(header::LOCATION, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_stay_behind_the_proxy() {
+        let prefix = "/api/v1/namespaces/a/pods/b/proxy";
+        for (location, want) in [
+            ("/x", "/api/v1/namespaces/a/pods/b/proxy/x"),
+            ("http://10.0.0.1:80/y?q", "/api/v1/namespaces/a/pods/b/proxy/y?q"),
+            ("http://elsewhere/z", "http://elsewhere/z"),
+            ("//elsewhere/z", "//elsewhere/z"),
+            ("relative", "relative"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LOCATION, location.parse().expect("value"));
+            stay_behind_the_proxy(&mut headers, prefix, "10.0.0.1:80");
+            assert_eq!(headers[header::LOCATION], want);
+        }
+    }
+}

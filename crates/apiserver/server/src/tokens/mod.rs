@@ -1,0 +1,182 @@
+//! Service account tokens: issued by TokenRequest, bound to objects, and verified against the objects that still exist.
+
+pub mod jwt;
+pub mod keys;
+mod request;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tiphys_base::Clock;
+use tiphys_meta::{Gvr, object};
+use tiphys_registry::UserInfo;
+
+use crate::objects::{Objects, known, text};
+use jwt::JwtError;
+use keys::{SigningKey, VerifyKey};
+
+/// How many verified signatures are remembered; the rest is checked anew for each request.
+const REMEMBERED: usize = 1024;
+/// Objects that were deleted this long ago no longer vouch for a token.
+const LEEWAY_SECONDS: i64 = 60;
+
+pub struct ServiceAccountTokens {
+    pub(crate) settings: Settings,
+    signing: SigningKey,
+    keys: Vec<VerifyKey>,
+    pub(crate) objects: Arc<dyn Objects>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Claims of tokens whose signature was good. Keyed by the whole token, so nothing is taken on trust.
+    verified: Mutex<HashMap<String, Arc<Value>>>,
+}
+
+/// The part of the configuration that matters here.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub issuers: Vec<String>,
+    pub api_audiences: Vec<String>,
+    pub max_expiration_seconds: i64,
+    pub extend_expiration: bool,
+    pub jwks_uri: String,
+}
+
+impl ServiceAccountTokens {
+    pub fn new(settings: Settings, signing: SigningKey, others: Vec<VerifyKey>, objects: Arc<dyn Objects>, clock: Arc<dyn Clock>) -> Self {
+        let mut keys = vec![signing.public.clone()];
+        keys.extend(others.into_iter().filter(|k| k.id != signing.public.id));
+        ServiceAccountTokens { settings, signing, keys, objects, clock, verified: Mutex::default() }
+    }
+
+    pub fn api_audiences(&self) -> &[String] {
+        &self.settings.api_audiences
+    }
+
+    fn issuer(&self) -> &str {
+        self.settings.issuers.first().map_or("", String::as_str)
+    }
+
+    /// `/.well-known/openid-configuration` (OpenID Connect Discovery 1.0).
+    pub fn openid_configuration(&self) -> Value {
+        let mut algorithms: Vec<&str> = self.keys.iter().map(|k| k.algorithm.as_str()).collect();
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        json!({
+            "issuer": self.issuer(),
+            "jwks_uri": self.settings.jwks_uri,
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": algorithms,
+        })
+    }
+
+    /// `/openid/v1/jwks` (RFC 7517).
+    pub fn jwks(&self) -> Value {
+        json!({"keys": self.keys.iter().map(VerifyKey::jwk).collect::<Vec<_>>()})
+    }
+
+    /// The user of a token with the token's audiences. `Ok(None)`: not a token of this issuer.
+    pub fn identify(&self, token: &str, wanted: &[String]) -> Result<Option<(UserInfo, Vec<String>)>, String> {
+        let claims = match self.claims(token) {
+            Ok(claims) => claims,
+            Err(JwtError::Foreign) => return Ok(None),
+            Err(JwtError::Invalid(why)) => return Err(why),
+        };
+        let audiences = jwt::audiences(&claims);
+        if !wanted.iter().any(|a| audiences.contains(a)) {
+            return Err(format!("token audiences {audiences:?} is invalid for the target audiences {wanted:?}"));
+        }
+        let user = self.validate(&claims)?;
+        Ok(Some((user, audiences)))
+    }
+
+    fn claims(&self, token: &str) -> Result<Arc<Value>, JwtError> {
+        if let Some(known) = self.verified.lock().get(token) {
+            return Ok(known.clone());
+        }
+        let claims = Arc::new(jwt::verify(token, &self.settings.issuers, &self.keys)?);
+        let mut verified = self.verified.lock();
+        if verified.len() >= REMEMBERED {
+            verified.clear();
+        }
+        verified.insert(token.to_owned(), claims.clone());
+        Ok(claims)
+    }
+
+    /// Times, and that the objects the token is bound to still are the same.
+    fn validate(&self, claims: &Value) -> Result<UserInfo, String> {
+        jwt::check_times(claims, self.clock.now().as_second()).map_err(|e| e.to_string())?;
+        let private = &claims["kubernetes.io"];
+        let namespace = text(private, &["namespace"]);
+        let (name, uid) = (text(private, &["serviceaccount", "name"]), text(private, &["serviceaccount", "uid"]));
+        if text(claims, &["sub"]) != format!("system:serviceaccount:{namespace}:{name}") || namespace.is_empty() || name.is_empty() {
+            return Err("sub claim does not match the service account claims".into());
+        }
+        let account = self.objects.get(&known::SERVICE_ACCOUNTS, namespace, name);
+        let account = account.ok_or_else(|| format!("serviceaccounts \"{name}\" not found"))?;
+        if object::uid(&account) != uid {
+            return Err(format!("service account UID ({}) does not match claim ({uid})", object::uid(&account)));
+        }
+        if self.is_gone(&account) {
+            return Err(format!("service account {namespace}/{name} has been deleted"));
+        }
+        let bound = |kind: &str| private.get(kind).filter(|r| r.is_object());
+        if let Some(secret) = bound("secret") {
+            self.still_there(&known::SECRETS, namespace, secret)?;
+        }
+        if let Some(pod) = bound("pod") {
+            self.still_there(&known::PODS, namespace, pod)?;
+        } else if let Some(node) = bound("node") {
+            self.still_there(&known::NODES, "", node)?;
+        }
+        Ok(user_of(claims, namespace, name, uid))
+    }
+
+    fn still_there(&self, gvr: &Gvr, namespace: &str, reference: &Value) -> Result<(), String> {
+        let (name, uid) = (text(reference, &["name"]), text(reference, &["uid"]));
+        let found = self.objects.get(gvr, namespace, name).filter(|o| !self.is_gone(o));
+        let found = found.ok_or("service account token has been invalidated")?;
+        if object::uid(&found) != uid {
+            let singular = gvr.resource.trim_end_matches('s');
+            return Err(format!("{singular} UID ({}) does not match service account {singular} ref claim ({uid})", object::uid(&found)));
+        }
+        Ok(())
+    }
+
+    fn is_gone(&self, value: &Value) -> bool {
+        let deleted = object::deletion_timestamp(value).and_then(|t| t.parse::<jiff::Timestamp>().ok());
+        deleted.is_some_and(|at| at.as_second() < self.clock.now().as_second() - LEEWAY_SECONDS)
+    }
+}
+
+fn user_of(claims: &Value, namespace: &str, name: &str, uid: &str) -> UserInfo {
+    let group = format!("system:serviceaccounts:{namespace}");
+    let mut user = UserInfo::new(format!("system:serviceaccount:{namespace}:{name}"), &["system:serviceaccounts", &group]);
+    user.uid = uid.to_owned();
+    let mut extra = |key: &str, value: &str| {
+        if !value.is_empty() {
+            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+        }
+    };
+    let private = &claims["kubernetes.io"];
+    extra("pod-name", text(private, &["pod", "name"]));
+    extra("pod-uid", text(private, &["pod", "uid"]));
+    extra("node-name", text(private, &["node", "name"]));
+    extra("node-uid", text(private, &["node", "uid"]));
+    let id = text(claims, &["jti"]);
+    extra("credential-id", &if id.is_empty() { String::new() } else { format!("JTI={id}") });
+    user
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub fn new_uuid() -> String {
+    use ring::rand::SecureRandom as _;
+    let mut b = [0u8; 16];
+    // Without randomness the id would be all zeros, which nothing relies on for security.
+    let _ = ring::rand::SystemRandom::new().fill(&mut b);
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
