@@ -1,1 +1,30 @@
-//! To be written.
+//! Images and layers on disk: fetched from registries, loaded from archives, unpacked for overlayfs. Knows no pods.
+//!
+//! [`ImageStore`] is a folder that all nodes of a machine share, at the same time. A pull resolves a [`Reference`] (through mirrors),
+//! fetches layers side by side, unpacks them in order and then enters the [`Image`]; a container gets a [`Rootfs`] of it. Mounting is the
+//! runtime's.
+//!
+//! Deliberately absent: pushing, building, signatures, encrypted layers, docker schema 1, snapshotters other than overlayfs.
+
+mod archive;
+mod builtin;
+mod decompress;
+mod digest;
+mod error;
+mod pull;
+mod reference;
+mod registry;
+mod spec;
+mod store;
+mod unpack;
+
+pub use builtin::Builtin;
+pub use digest::Digest;
+pub use error::{ImageError, Result};
+pub use reference::Reference;
+pub use registry::Credentials;
+pub use registry::hosts::{Hosts, Mirror};
+pub use spec::ImageConfig;
+pub use store::db::{Image, Layer};
+pub use store::rootfs::{Rootfs, RootfsRecord};
+pub use store::{ImageStore, Options, Usage};

@@ -1,0 +1,307 @@
+//! Pulling, from a registry of the test's own.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use common::*;
+use tiphys_image::*;
+
+fn layers() -> Vec<Vec<u8>> {
+    vec![
+        layer(&[("etc/", b""), ("etc/hostname", b"base"), ("gone", b"x")]),
+        layer(&[("etc/hostname", b"top"), (".wh.gone", b""), ("big", &noise(300_000))]),
+    ]
+}
+
+const CONFIG: &str = r#"{"Cmd":["sh"],"User":"65535:65535","Env":["A=b"]}"#;
+
+struct Setup {
+    dir: tempfile::TempDir,
+    registry: Registry,
+    address: String,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let registry = Registry::default();
+        registry.add("library/app", "latest", &layers(), CONFIG);
+        let address = registry.start().await;
+        Setup { dir: tempfile::tempdir().expect("a folder"), registry, address }
+    }
+
+    fn store(&self) -> std::sync::Arc<ImageStore> {
+        store(self.dir.path(), &self.address, false)
+    }
+}
+
+fn files_in(folder: &Path) -> usize {
+    std::fs::read_dir(folder).expect("a folder").count()
+}
+
+#[tokio::test]
+async fn a_pulled_image_is_found_by_all_its_names() {
+    let setup = Setup::new().await;
+    let store = setup.store();
+    let image = store.pull("app", None).await.expect("pulled");
+    assert_eq!((image.config.cmd.as_slice(), image.config.uid_or_name()), (&["sh".to_owned()][..], (Some(65535), "")));
+    assert_eq!(image.repo_tags.iter().collect::<Vec<_>>(), ["docker.io/library/app:latest"]);
+    let digested = format!("app@{}", image.manifest);
+    for name in ["app", "docker.io/library/app:latest", &digested, &image.id.to_string(), &image.id.hex()[..12]] {
+        assert_eq!(store.find(name).expect("readable").map(|found| found.id.clone()).as_ref(), Some(&image.id), "{name}");
+    }
+    assert!(store.find("app:other").expect("readable").is_none());
+    let asked = setup.registry.asked("/blobs/");
+    store.pull(&digested, None).await.expect("pulled again");
+    assert_eq!(setup.registry.asked("/blobs/"), asked, "everything was here");
+    assert!(setup.registry.asked("ns=docker.io") > 0, "a mirror is told whose image is meant");
+}
+
+/// The options are what the kernel takes: mounted in a namespace of its own.
+#[tokio::test]
+async fn a_root_file_system_shows_the_layers_stacked() {
+    let setup = Setup::new().await;
+    let store = setup.store();
+    let image = store.pull("app", None).await.expect("pulled");
+    let rootfs = store.prepare_rootfs("c1", "app", "node").expect("prepared");
+    assert_eq!(store.rootfs("c1").expect("readable").as_ref(), Some(&rootfs));
+    let script = "mount -t overlay overlay -o \"$OPTIONS\" \"$MERGED\" && cat \"$MERGED/etc/hostname\" && ls \"$MERGED\" && echo hi > \"$MERGED/new\"";
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .env("OPTIONS", rootfs.mount_options())
+        .env("MERGED", &rootfs.merged)
+        .output()
+        .expect("unshare runs");
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(shown, "topbig\netc\n");
+    assert!(rootfs.upper.join("new").is_file());
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", "mount -t overlay overlay -o \"$OPTIONS\" \"$MERGED\" && cat \"$MERGED/etc/hostname\""])
+        .env("OPTIONS", rootfs.read_only_mount_options())
+        .env("MERGED", &rootfs.merged)
+        .output()
+        .expect("unshare runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "top", "{output:?}");
+    assert_eq!(store.unused().expect("readable").len(), 0, "the image is in use");
+    store.remove("app").expect("removed");
+    assert!(rootfs.lower.iter().all(|lower| lower.is_dir()), "a container keeps its layers");
+    store.remove_rootfs("c1").expect("removed");
+    store.collect_garbage().expect("collected");
+    assert!(rootfs.lower.iter().all(|lower| !lower.exists()));
+    assert_eq!(store.usage().expect("counted"), Usage { bytes: 0, inodes: 0 });
+    assert!(store.prepare_rootfs("../x", &image.id.to_string(), "").is_err());
+}
+
+#[tokio::test]
+async fn a_cut_download_goes_on_where_it_stopped() {
+    let setup = Setup::new().await;
+    {
+        let mut state = setup.registry.0.lock();
+        (state.cuts, state.cut_after) = (2, 100_000);
+    }
+    let store = setup.store();
+    let image = store.pull("app", None).await.expect("pulled");
+    let big = image.layers[1].digest.to_string();
+    assert_eq!(setup.registry.asked(&big), 3);
+    assert_eq!(
+        std::fs::read(store.prepare_rootfs("c", "app", "").expect("prepared").lower[0].join("big")).expect("a file"),
+        noise(300_000)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_pulls_fetch_once() {
+    let setup = Setup::new().await;
+    let (first, second) = (setup.store(), setup.store());
+    let pulls = (0..8).map(|at| {
+        let store = if at % 2 == 0 { first.clone() } else { second.clone() };
+        tokio::spawn(async move { store.pull("app", None).await })
+    });
+    for pull in pulls.collect::<Vec<_>>() {
+        pull.await.expect("runs").expect("pulled");
+    }
+    let image = first.find("app").expect("readable").expect("here");
+    for layer in &image.layers {
+        // The second store may look for a blob just after the first has unpacked and removed it, before the layer counts as there.
+        assert!(setup.registry.asked(&layer.digest.to_string()) <= 2, "{layer:?}");
+    }
+    assert_eq!(setup.registry.asked(&image.id.to_string()), 1);
+    assert_eq!(first.list().expect("readable").len(), 1);
+    assert_eq!(files_in(&first.root().join("tmp")), 0);
+}
+
+async fn refusal(store: &std::sync::Arc<ImageStore>, name: &str, credentials: Option<&Credentials>) -> ImageError {
+    store.pull(name, credentials).await.expect_err("refused")
+}
+
+#[tokio::test]
+async fn errors_say_what_kubelets_users_know() {
+    let setup = Setup::new().await;
+    let store = setup.store();
+    let error = refusal(&store, "app:other", None).await;
+    assert!(matches!(&error, ImageError::NotFound(_)), "{error}");
+    let expected = "failed to pull and unpack image \"docker.io/library/app:other\": failed to resolve reference \
+        \"docker.io/library/app:other\": docker.io/library/app:other: not found";
+    assert_eq!(error.to_string(), expected);
+    let error = refusal(&store, "Wrong Name", None).await;
+    assert!(matches!(&error, ImageError::InvalidReference(text) if text.contains("invalid reference format")), "{error}");
+    setup.registry.0.lock().wanted = Some(("Basic x".into(), "Basic realm=\"r\"".into()));
+    let error = refusal(&store, "app", None).await;
+    assert!(matches!(&error, ImageError::Unauthorized(text) if text.contains("unauthorized: authentication required")), "{error}");
+    let error = refusal(&store, "127.0.0.1:1/app", None).await;
+    assert!(matches!(&error, ImageError::Unavailable(text) if text.contains("connection refused")), "{error}");
+}
+
+fn user() -> Credentials {
+    Credentials { username: "me".into(), password: "secret".into(), ..Credentials::default() }
+}
+
+fn basic() -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode("me:secret"))
+}
+
+#[tokio::test]
+async fn registries_are_answered_when_they_ask_who() {
+    let setup = Setup::new().await;
+    let store = setup.store();
+    setup.registry.0.lock().wanted = Some((basic(), "Basic realm=\"r\"".into()));
+    store.pull("app", Some(&user())).await.expect("pulled with a password");
+    let elsewhere = Credentials { server_address: "quay.io".into(), ..user() };
+    assert!(matches!(refusal(&store, "app", Some(&elsewhere)).await, ImageError::Unauthorized(_)));
+    {
+        let mut state = setup.registry.0.lock();
+        let challenge = format!("Bearer realm=\"http://{}/token\",service=\"s\"", setup.address);
+        state.wanted = Some(("Bearer abc".into(), challenge));
+        state.other.insert("/token".into(), (basic(), r#"{"token":"abc"}"#.into()));
+    }
+    store.pull("app", Some(&user())).await.expect("pulled with a token");
+    assert_eq!(setup.registry.asked("/token?service=s&scope=repository%3Alibrary%2Fapp%3Apull"), 1, "one token for the whole pull");
+    let error = refusal(&store, "app", None).await;
+    assert!(matches!(&error, ImageError::Unauthorized(text) if text.contains("failed to fetch anonymous token")), "{error}");
+    let token = Credentials { registry_token: "abc".into(), ..Credentials::default() };
+    store.pull("app", Some(&token)).await.expect("pulled with the token itself");
+}
+
+/// Blobs often come from elsewhere; the password does not go there.
+#[tokio::test]
+async fn redirects_are_followed_without_credentials() {
+    let setup = Setup::new().await;
+    let elsewhere = Registry::default();
+    elsewhere.add("library/app", "latest", &layers(), CONFIG);
+    let address = elsewhere.start().await;
+    {
+        let mut state = setup.registry.0.lock();
+        state.wanted = Some((basic(), "Basic realm=\"r\"".into()));
+        state.redirect_blobs = Some(format!("http://{address}"));
+    }
+    elsewhere.0.lock().wanted = Some((String::new(), "Basic realm=\"r\"".into()));
+    setup.store().pull("app", Some(&user())).await.expect("pulled");
+    assert!(elsewhere.asked("/blobs/") >= 3);
+}
+
+#[tokio::test]
+async fn an_index_leads_to_this_machines_image() {
+    let setup = Setup::new().await;
+    let digests = setup.registry.add("library/multi", "amd64", &layers(), CONFIG);
+    let entry = |digest: &Digest, arch: &str| {
+        format!(r#"{{"mediaType":"x","digest":"{digest}","size":1,"platform":{{"architecture":"{arch}","os":"linux"}}}}"#)
+    };
+    let (ours, other) = if cfg!(target_arch = "x86_64") { ("amd64", "arm64") } else { ("arm64", "amd64") };
+    let index = |entries: &[String]| format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+    let wrong = Digest::of(b"not there");
+    let top = setup.registry.manifest("library/multi", "latest", index(&[entry(&wrong, other), entry(&digests[3], ours)]).as_bytes());
+    setup.registry.manifest("library/multi", "foreign", index(&[entry(&wrong, other)]).as_bytes());
+    let store = setup.store();
+    let image = store.pull("multi", None).await.expect("pulled");
+    assert_eq!(image.manifest, digests[3]);
+    assert!(image.repo_digests.contains(&format!("docker.io/library/multi@{top}")), "the index's digest is the one that users see");
+    let error = refusal(&store, "multi:foreign", None).await.to_string();
+    assert!(error.contains("no match for platform in manifest"), "{error}");
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_refused() {
+    let setup = Setup::new().await;
+    let digests = setup.registry.add("library/bad", "latest", &layers(), CONFIG);
+    setup.registry.0.lock().content.insert(format!("library/bad/blobs/{}", digests[2]), gzip(b"something else").into());
+    let store = setup.store();
+    let error = refusal(&store, "bad", None).await;
+    assert!(matches!(&error, ImageError::Corrupt(text) if text.contains("unexpected digest")), "{error}");
+    assert!(store.list().expect("readable").is_empty());
+    let lie = layer(&[("a", b"b")]);
+    let digests = setup.registry.add("library/lie", "latest", std::slice::from_ref(&lie), CONFIG);
+    let text = String::from_utf8(setup.registry.0.lock().content[&format!("library/lie/blobs/{}", digests[0])].to_vec()).expect("text");
+    let config = text.replace(&Digest::of(&lie).to_string(), &Digest::of(b"other").to_string());
+    let manifest =
+        format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, descriptor("c", config.as_bytes()), descriptor("l", &gzip(&lie)));
+    setup.registry.manifest("library/lie", "latest", manifest.as_bytes());
+    setup.registry.0.lock().content.insert(format!("library/lie/blobs/{}", Digest::of(config.as_bytes())), config.into());
+    let error = refusal(&store, "lie", None).await.to_string();
+    assert!(error.contains("wrong diff id calculated on extraction"), "{error}");
+}
+
+#[tokio::test]
+async fn a_tag_moves_to_the_newer_image() {
+    let setup = Setup::new().await;
+    let store = setup.store();
+    let old = store.pull("app", None).await.expect("pulled");
+    setup.registry.add("library/app", "latest", &layers()[..1], CONFIG);
+    let new = store.pull("app", None).await.expect("pulled");
+    assert_ne!(old.id, new.id);
+    let old = store.find(&old.id.to_string()).expect("readable").expect("still here");
+    assert!(old.repo_tags.is_empty() && !old.repo_digests.is_empty());
+    store.tag(&old.id.to_string(), "mine:1").expect("tagged");
+    store.pin("mine:1", true).expect("pinned");
+    assert_eq!(store.unused().expect("readable").len(), 1);
+    assert!(store.remove("app").expect("removed").is_some());
+    assert!(store.remove("app").expect("fine").is_none());
+    let rootfs = store.prepare_rootfs("c", "mine:1", "").expect("its layers are all here");
+    assert_eq!(rootfs.lower.len(), 2);
+}
+
+/// The child's part of the next test.
+#[tokio::test]
+async fn child_that_pulls_until_killed() {
+    let (Ok(dir), Ok(address)) = (std::env::var("TIPHYS_IMAGE_DIR"), std::env::var("TIPHYS_IMAGE_REGISTRY")) else { return };
+    // The registry never finishes; the parent kills us.
+    let _ = store(Path::new(&dir), &address, false).pull("app", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_survives_kill_9() {
+    let setup = Setup::new().await;
+    setup.registry.0.lock().stall = true;
+    let digests = setup.registry.add("library/app", "latest", &layers(), "{\"Cmd\":[\"x\"]}");
+    // The configuration must get through, so that layers are under way when the end comes.
+    let config = setup.registry.0.lock().content[&format!("library/app/blobs/{}", digests[0])].clone();
+    let blobs = setup.dir.path().join("store/blobs/sha256");
+    std::fs::create_dir_all(&blobs).expect("a folder");
+    std::fs::write(blobs.join(digests[0].hex()), config).expect("a blob");
+    let locked = setup.dir.path().join("store/locks");
+    std::fs::create_dir_all(&locked).expect("a folder");
+    let _keep = std::fs::File::create(locked.join("collect")).expect("a lock").lock_shared();
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "child_that_pulls_until_killed"])
+        .env("TIPHYS_IMAGE_DIR", setup.dir.path())
+        .env("TIPHYS_IMAGE_REGISTRY", &setup.address)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a child");
+    let partial = setup.dir.path().join("store/ingest").join(digests[2].hex());
+    while std::fs::metadata(&partial).map_or(0, |found| found.len()) < 100_000 {
+        assert!(child.try_wait().expect("a state").is_none(), "the child ended by itself");
+        tokio::task::yield_now().await;
+    }
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    setup.registry.0.lock().stall = false;
+    let asked = setup.registry.0.lock().requests.len();
+    let store = setup.store();
+    store.pull("app", None).await.expect("pulled");
+    assert!(setup.registry.0.lock().requests.len() > asked);
+    let rootfs = store.prepare_rootfs("c", "app", "").expect("prepared");
+    assert_eq!(std::fs::read(rootfs.lower[0].join("big")).expect("a file"), noise(300_000));
+    assert_eq!(files_in(&store.root().join("ingest")), 0);
+}
