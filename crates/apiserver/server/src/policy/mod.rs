@@ -46,7 +46,6 @@ fn head(line: &str) -> Value {
             _ => {
                 let role = words.next().unwrap_or("");
                 object["roleRef"] = json!({"apiGroup": API_GROUP, "kind": value, "name": role});
-                object["subjects"] = json!([]);
             }
         }
     }
