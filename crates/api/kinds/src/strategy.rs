@@ -70,6 +70,7 @@ pub struct Strategy {
     pub on_create: fn(&mut Value, &Ctx<'_>),
     pub on_update: fn(&mut Value, &Value, &Ctx<'_>),
     pub check: fn(&Value, &mut ErrorList),
+    pub check_new: fn(&Value, &mut ErrorList),
     pub check_update: fn(&Value, &Value, &mut ErrorList),
     pub warn: fn(&Value, Option<&Value>) -> Vec<String>,
     pub subresources: &'static [Subresource],
@@ -98,6 +99,7 @@ impl Strategy {
             on_create: |_, _| {},
             on_update: |_, _, _| {},
             check: |_, _| {},
+            check_new: |_, _| {},
             check_update: |_, _, _| {},
             warn: |_, _| Vec::new(),
             subresources: &[],
@@ -175,6 +177,12 @@ impl Strategy {
         self
     }
 
+    /// What only a create may not say.
+    pub const fn check_created(mut self, check: fn(&Value, &mut ErrorList)) -> Self {
+        self.check_new = check;
+        self
+    }
+
     pub const fn warnings_by(mut self, warn: fn(&Value, Option<&Value>) -> Vec<String>) -> Self {
         self.warn = warn;
         self
@@ -229,6 +237,7 @@ impl Strategy {
         let mut errors = ErrorList::new();
         meta::validate(object, self.namespaced, self.name_rule, &mut errors);
         (self.check)(object, &mut errors);
+        (self.check_new)(object, &mut errors);
         errors
     }
 
@@ -327,3 +336,30 @@ pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value, _: &Ctx<'_>) {
 }
 
 pub(crate) fn nothing_on_update(_: &Value, _: &Value, _: &mut ErrorList) {}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    static EXTRA: BTreeMap<String, Vec<String>> = BTreeMap::new();
+
+    pub(crate) fn ctx() -> Ctx<'static> {
+        let user = User { name: "alice", uid: "1", groups: &[], extra: &EXTRA };
+        Ctx { now: Timestamp::from_second(1_704_067_200).unwrap(), user }
+    }
+
+    #[test]
+    fn generation_and_status_are_the_servers() {
+        static S: Strategy = Strategy::new(true).spec_generation().status("{}");
+        let mut created = json!({"metadata": {"name": "a", "generation": 9}, "spec": {}, "status": {"x": 1}});
+        S.prepare_create(&mut created, &ctx());
+        assert_eq!(created, json!({"metadata": {"name": "a", "generation": 1}, "spec": {}, "status": {}}));
+        let mut same = json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "spec": {}, "status": {"x": 1}});
+        S.prepare_update(&mut same, &created, &ctx());
+        assert_eq!(same["metadata"]["generation"], 1);
+        assert_eq!(same["status"], json!({}));
+        let mut changed = json!({"metadata": {"name": "a", "generation": 7}, "spec": {"b": 1}});
+        S.prepare_update(&mut changed, &created, &ctx());
+        assert_eq!(changed["metadata"]["generation"], 2);
+    }
+}

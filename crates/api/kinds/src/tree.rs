@@ -46,6 +46,26 @@ pub(crate) fn set_default(value: &mut Value, field: &str, default: impl Into<Val
     map.insert(field.into(), default.into());
 }
 
+/// Sets a field that is absent (Go's nil pointer); an empty text is a value here.
+pub(crate) fn set_absent(value: &mut Value, field: &str, default: impl Into<Value>) {
+    let map = tiphys_meta::object::as_map(value);
+    if map.get(field).is_none_or(Value::is_null) {
+        map.insert(field.into(), default.into());
+    }
+}
+
+/// Sets a number that is absent or zero.
+pub(crate) fn set_nonzero(value: &mut Value, field: &str, default: i64) {
+    if int(value, field) == 0 {
+        tiphys_meta::object::as_map(value).insert(field.into(), default.into());
+    }
+}
+
+/// The child, if it is there and not null.
+pub(crate) fn present<'a>(value: &'a mut Value, field: &str) -> Option<&'a mut Value> {
+    value.get_mut(field).filter(|v| !v.is_null())
+}
+
 /// The child as a map, made where it is missing.
 pub(crate) fn child<'a>(value: &'a mut Value, field: &str) -> &'a mut Value {
     let child = tiphys_meta::object::as_map(value).entry(field).or_insert(Value::Null);
@@ -58,5 +78,13 @@ pub(crate) fn child<'a>(value: &'a mut Value, field: &str) -> &'a mut Value {
 pub(crate) fn remove(value: &mut Value, field: &str) {
     if let Some(map) = value.as_object_mut() {
         map.remove(field);
+    }
+}
+
+/// Removes nulls and empty maps below, so that "absent" has one form.
+pub(crate) fn prune_empty(value: &mut Value) {
+    if let Some(map) = value.as_object_mut() {
+        map.values_mut().for_each(prune_empty);
+        map.retain(|_, v| !v.is_null() && v.as_object().is_none_or(|m| !m.is_empty()));
     }
 }

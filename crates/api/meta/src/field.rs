@@ -123,7 +123,8 @@ impl ErrorType {
 pub struct FieldError {
     pub kind: ErrorType,
     pub field: String,
-    pub value: Value,
+    /// `None`: not shown.
+    pub value: Option<Value>,
     pub detail: String,
 }
 
@@ -131,7 +132,7 @@ impl FieldError {
     pub fn new(kind: ErrorType, path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         // Upstream prints a missing path as <nil>.
         let field = if path.is_root() { "<nil>".to_owned() } else { path.to_string() };
-        FieldError { kind, field, value: value.into(), detail: detail.into() }
+        FieldError { kind, field, value: Some(value.into()), detail: detail.into() }
     }
 
     pub fn required(path: &Path<'_>, detail: impl Into<String>) -> Self {
@@ -140,6 +141,11 @@ impl FieldError {
 
     pub fn invalid(path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(ErrorType::Invalid, path, value, detail)
+    }
+
+    /// `Invalid value: why`, for values too large to show.
+    pub fn invalid_unshown(path: &Path<'_>, detail: impl Into<String>) -> Self {
+        FieldError { value: None, ..Self::new(ErrorType::Invalid, path, "", detail) }
     }
 
     pub fn not_supported(path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) -> Self {
@@ -182,9 +188,9 @@ impl FieldError {
     /// The text without the field: what a cause's `message` says.
     pub fn body(&self) -> String {
         let mut text = self.kind.text().to_owned();
-        if self.kind.shows_value() {
+        if let Some(value) = self.value.as_ref().filter(|_| self.kind.shows_value()) {
             text.push_str(": ");
-            match &self.value {
+            match value {
                 Value::String(s) => text.push_str(&go_quote(s)),
                 other => text.push_str(&other.to_string()),
             }
@@ -238,6 +244,10 @@ impl ErrorList {
 
     pub fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) {
         self.push(FieldError::invalid(path, value, detail));
+    }
+
+    pub fn invalid_unshown(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(FieldError::invalid_unshown(path, detail));
     }
 
     /// One `Invalid` for each message, as the name rules give them.

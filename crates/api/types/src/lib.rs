@@ -14,6 +14,7 @@ pub mod node_affinity;
 pub mod owners;
 pub mod pods;
 pub mod qos;
+pub mod quota;
 pub mod resources;
 pub mod rollout;
 pub mod selector;

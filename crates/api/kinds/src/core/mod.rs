@@ -1,40 +1,38 @@
 //! The core group.
 
-use tiphys_meta::names;
+pub(crate) mod config_map;
+mod endpoints;
+pub(crate) mod event;
+mod limit_range;
+mod namespace;
+pub(crate) mod node;
+mod persistent_volume;
+pub(crate) mod persistent_volume_claim;
+pub(crate) mod pod;
+mod pod_template;
+mod replication_controller;
+pub(crate) mod resource_list;
+mod resource_quota;
+mod secret;
+pub(crate) mod service;
+mod service_account;
 
 use crate::resources::Entry;
-use crate::strategy::Strategy;
-
-static CONFIG_MAP: Strategy = Strategy::new(true);
-static ENDPOINTS: Strategy = Strategy::new(true).create_on_update();
-static EVENT: Strategy = Strategy::new(true).create_on_update();
-static LIMIT_RANGE: Strategy = Strategy::new(true).create_on_update();
-static NAMESPACE: Strategy = Strategy::new(false).name(names::name_is_dns_label).status(r#"{"phase":"Active"}"#);
-static NODE: Strategy = Strategy::new(false);
-static PVC: Strategy = Strategy::new(true).status(r#"{"phase":"Pending"}"#);
-static PV: Strategy = Strategy::new(false).status(r#"{"phase":"Pending"}"#);
-static POD: Strategy = Strategy::new(true).spec_generation().status(r#"{"phase":"Pending"}"#);
-static POD_TEMPLATE: Strategy = Strategy::new(true);
-static RC: Strategy = Strategy::new(true).spec_generation().status(r#"{"replicas":0}"#);
-static QUOTA: Strategy = Strategy::new(true).status("{}").create_on_update();
-static SECRET: Strategy = Strategy::new(true);
-static SERVICE: Strategy = Strategy::new(true).name(names::name_is_dns1035_label).status(r#"{"loadBalancer":{}}"#).create_on_update();
-static SERVICE_ACCOUNT: Strategy = Strategy::new(true);
 
 pub(crate) const RESOURCES: &[Entry] = &[
-    Entry::new("configmaps", &CONFIG_MAP),
-    Entry::new("endpoints", &ENDPOINTS),
-    Entry::new("events", &EVENT),
-    Entry::new("limitranges", &LIMIT_RANGE),
-    Entry::new("namespaces", &NAMESPACE),
-    Entry::new("nodes", &NODE),
-    Entry::new("persistentvolumeclaims", &PVC),
-    Entry::new("persistentvolumes", &PV),
-    Entry::new("pods", &POD),
-    Entry::new("podtemplates", &POD_TEMPLATE),
-    Entry::new("replicationcontrollers", &RC),
-    Entry::new("resourcequotas", &QUOTA),
-    Entry::new("secrets", &SECRET),
-    Entry::new("serviceaccounts", &SERVICE_ACCOUNT),
-    Entry::new("services", &SERVICE),
+    Entry::new("configmaps", &config_map::STRATEGY),
+    Entry::new("endpoints", &endpoints::STRATEGY),
+    Entry::new("events", &event::STRATEGY),
+    Entry::new("limitranges", &limit_range::STRATEGY),
+    Entry::new("namespaces", &namespace::STRATEGY),
+    Entry::new("nodes", &node::STRATEGY),
+    Entry::new("persistentvolumeclaims", &persistent_volume_claim::STRATEGY),
+    Entry::new("persistentvolumes", &persistent_volume::STRATEGY),
+    Entry::new("pods", &pod::STRATEGY),
+    Entry::new("podtemplates", &pod_template::STRATEGY),
+    Entry::new("replicationcontrollers", &replication_controller::STRATEGY),
+    Entry::new("resourcequotas", &resource_quota::STRATEGY),
+    Entry::new("secrets", &secret::STRATEGY),
+    Entry::new("serviceaccounts", &service_account::STRATEGY),
+    Entry::new("services", &service::STRATEGY),
 ];

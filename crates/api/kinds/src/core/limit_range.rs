@@ -1,0 +1,91 @@
+//! LimitRange: defaults and bounds for the resources of what a namespace holds. LimitRanger (admission) applies it.
+
+use serde_json::{Map, Value};
+use tiphys_meta::{ErrorList, Path, Quantity};
+
+use super::resource_list;
+use crate::strategy::Strategy;
+use crate::tree::{array, array_mut, map_at, text};
+
+pub(crate) static STRATEGY: Strategy = Strategy::new(true).create_on_update().defaults(defaults).checks(check, |_, _, _| {});
+
+const LISTS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+
+/// Of containers: the default limit is the maximum, the default request the default limit or else the minimum.
+fn defaults(o: &mut Value) {
+    let Some(spec) = o.get_mut("spec") else { return };
+    for item in array_mut(spec, "limits") {
+        if text(item, "type") == "Container" {
+            let list = |item: &Value, name: &str| map_at(item, name).cloned().unwrap_or_else(Map::new);
+            resource_list::add_missing(item, "default", list(item, "max"));
+            resource_list::add_missing(item, "defaultRequest", list(item, "default"));
+            resource_list::add_missing(item, "defaultRequest", list(item, "min"));
+        }
+        LISTS.iter().for_each(|name| resource_list::round(item.get_mut(*name)));
+    }
+}
+
+fn check(o: &Value, errors: &mut ErrorList) {
+    let limits = Path::new("spec.limits");
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, item) in array(o, "spec.limits").iter().enumerate() {
+        let path = limits.index(i);
+        let kind = text(item, "type");
+        if seen.contains(&kind) {
+            errors.duplicate(&path.child("type"), kind);
+        }
+        seen.push(kind);
+        check_item(item, kind, &path, errors);
+    }
+}
+
+fn check_item(item: &Value, kind: &str, path: &Path<'_>, errors: &mut ErrorList) {
+    let mut names: Vec<&String> = LISTS.iter().filter_map(|l| map_at(item, l)).flat_map(|m| m.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    if kind == "Pod" {
+        for list in ["default", "defaultRequest"] {
+            if map_at(item, list).is_some_and(|m| !m.is_empty()) {
+                errors.forbidden(&path.child(list), "may not be specified when `type` is 'Pod'");
+            }
+        }
+    }
+    if kind == "PersistentVolumeClaim" {
+        let has = |list: &str| map_at(item, list).is_some_and(|m| m.contains_key("storage"));
+        if !has("min") && !has("max") {
+            errors.required(&path.child("limits"), "either minimum or maximum storage value is required, but neither was provided");
+        }
+    }
+    for name in names {
+        check_bounds(item, name, path, errors);
+    }
+}
+
+/// min ≤ defaultRequest ≤ default ≤ max.
+fn check_bounds(item: &Value, name: &str, path: &Path<'_>, errors: &mut ErrorList) {
+    let get = |list: &str| map_at(item, list).and_then(|m| m.get(name)).and_then(Value::as_str).and_then(|t| Quantity::parse(t).ok());
+    let (min, max, default, request) = (get("min"), get("max"), get("default"), get("defaultRequest"));
+    let mut ordered = |low: Option<Quantity>, low_name: &str, high: Option<Quantity>, high_name: &str, field: &str| {
+        if let (Some(low), Some(high)) = (low, high)
+            && low > high
+        {
+            let shown = if field == low_name { low } else { high };
+            let label = |n: &str| match n {
+                "defaultRequest" => "default request".to_owned(),
+                n => n.to_owned(),
+            };
+            let why = if field == low_name {
+                format!("{} value {low} is greater than {} value {high}", label(low_name), label(high_name))
+            } else {
+                format!("{} value {low} is greater than {} value {high}", label(low_name), label(high_name))
+            };
+            errors.invalid(&path.child(field).key(name), shown.to_string(), why);
+        }
+    };
+    ordered(min, "min", max, "max", "min");
+    ordered(min, "min", request, "defaultRequest", "defaultRequest");
+    ordered(request, "defaultRequest", max, "max", "defaultRequest");
+    ordered(request, "defaultRequest", default, "default", "defaultRequest");
+    ordered(min, "min", default, "default", "default");
+    ordered(default, "default", max, "max", "default");
+}
