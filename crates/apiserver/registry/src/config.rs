@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 use tiphys_base::tasks::Tasks;
 use tiphys_base::{Clock, SystemClock};
+use tiphys_meta::{ApiError, Gvr};
 
+use crate::admission::Operation;
 use crate::request::UserInfo;
 
 #[derive(Clone)]
@@ -69,6 +72,26 @@ impl Cidr {
 #[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
     async fn allowed(&self, user: &UserInfo, question: &Question<'_>) -> bool;
+
+    /// Refuses a write that the user may ask for but that grants or touches more than is theirs: RBAC escalation, NodeRestriction.
+    /// The last of the validating checks.
+    fn check_write(&self, _user: &UserInfo, _write: &Write<'_>) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// A write that is about to happen, in the stored version.
+#[derive(Debug, Clone, Copy)]
+pub struct Write<'a> {
+    pub operation: Operation,
+    pub gvr: &'a Gvr,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// None for a deletion.
+    pub object: Option<&'a Value>,
+    /// None for a creation.
+    pub old: Option<&'a Value>,
 }
 
 /// One access to a resource, as in a SubjectAccessReview.

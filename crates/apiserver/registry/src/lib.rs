@@ -34,7 +34,8 @@ mod verbs;
 
 pub use answer::{Answer, Body, Document};
 pub use cache::{EventType, WatchEvent, WatchStream};
-pub use config::{Authorizer, Cidr, Question, RegistryConfig};
+pub use admission::Operation;
+pub use config::{Authorizer, Cidr, Question, RegistryConfig, Write};
 pub use registry::{Cached, Change, Registry, Subscription, error_document};
 pub use request::{RequestInfo, UserInfo, Verb};
 pub use storage::Entry;

@@ -89,6 +89,19 @@ impl Registry {
         }
     }
 
+    /// What only the authorizer can judge of a write. Without one nothing is refused here.
+    pub(crate) fn check_write(
+        &self,
+        attributes: &crate::admission::Attributes<'_>,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let Some(authorizer) = self.authorizer.read().clone() else { return Ok(()) };
+        let crate::admission::Attributes { operation, gvr, subresource, namespace, name, user, .. } = attributes;
+        let write = crate::config::Write { operation: *operation, gvr, subresource, namespace, name, object, old };
+        authorizer.check_write(user, &write)
+    }
+
     /// Answers one authorized request. A panic ends only the request.
     pub async fn handle(self: &Arc<Self>, info: &RequestInfo, body: Bytes) -> Result<Answer, ApiError> {
         let answer = AssertUnwindSafe(verbs::handle(self, info, body)).catch_unwind().await;

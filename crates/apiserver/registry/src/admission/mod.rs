@@ -2,6 +2,20 @@
 //!
 //! Webhooks and admission policies have their place between the last of the mutating plugins and ResourceQuota; they come later.
 
+mod certificates;
+mod default_ingress_class;
+mod default_toleration_seconds;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod owner_references;
+mod priority;
+mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod storage;
+mod taint_nodes_by_condition;
+mod tree;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,7 +27,7 @@ use crate::request::UserInfo;
 use crate::verbs::Call;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub enum Operation {
     Create,
     Update,
     Delete,
@@ -91,11 +105,30 @@ pub(crate) trait Plugin: Send + Sync {
 }
 
 /// The plugins, in order.
-pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
+pub(crate) struct Chain(&'static [&'static dyn Plugin]);
+
+static BUILTIN: &[&dyn Plugin] = &[
+    &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
+    &service_account::ServiceAccount,
+    &taint_nodes_by_condition::TaintNodesByCondition,
+    &priority::Priority,
+    &default_toleration_seconds::DefaultTolerationSeconds,
+    &storage::DefaultStorageClass,
+    &storage::StorageObjectInUseProtection,
+    &owner_references::OwnerReferences,
+    &runtime_class::RuntimeClass,
+    &certificates::CertificateApproval,
+    &certificates::CertificateSigning,
+    &certificates::CertificateSubjectRestriction,
+    &default_ingress_class::DefaultIngressClass,
+    // MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy, ValidatingAdmissionWebhook: here.
+    &resource_quota::ResourceQuota,
+];
 
 impl Chain {
     pub(crate) fn builtin() -> Chain {
-        Chain(Vec::new())
+        Chain(BUILTIN)
     }
 
     pub(crate) async fn admit(
@@ -121,6 +154,6 @@ impl Chain {
         for plugin in self.0.iter().filter(|p| p.handles(attributes)) {
             plugin.validate(registry, attributes, object, old).await?;
         }
-        Ok(())
+        registry.check_write(attributes, object, old)
     }
 }

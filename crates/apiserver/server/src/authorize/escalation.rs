@@ -72,14 +72,27 @@ fn everything() -> Vec<Rule> {
 
 fn confirm(authz: &Authorization, user: &UserInfo, namespace: &str, wanted: &[Rule]) -> Result<(), String> {
     let held = authz.rbac.rules_for(user, namespace);
-    let missing: BTreeSet<String> =
-        wanted.iter().flat_map(break_down).filter(|w| !held.iter().any(|h| covers(h, w))).map(|rule| compact(&rule)).collect();
+    let missing: Vec<Rule> = wanted.iter().flat_map(break_down).filter(|w| !held.iter().any(|h| covers(h, w))).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let list = missing.into_iter().collect::<Vec<_>>().join("\n");
+    let shown: BTreeSet<String> = merged(missing).iter().map(compact).collect();
+    let list = shown.into_iter().collect::<Vec<_>>().join("\n");
     let groups = user.groups.iter().map(|g| format!("{g:?}")).collect::<Vec<_>>().join(" ");
     Err(format!("user {:?} (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{list}", user.name))
+}
+
+/// One rule for each thing, with all its verbs.
+fn merged(single: Vec<Rule>) -> Vec<Rule> {
+    let mut out: Vec<Rule> = Vec::new();
+    for mut rule in single {
+        let same = |o: &&mut Rule| o.groups == rule.groups && o.resources == rule.resources && o.names == rule.names && o.urls == rule.urls;
+        match out.iter_mut().find(same) {
+            Some(there) => there.verbs.append(&mut rule.verbs),
+            None => out.push(rule),
+        }
+    }
+    out
 }
 
 /// Rules of one verb on one thing each.

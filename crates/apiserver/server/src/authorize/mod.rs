@@ -2,11 +2,13 @@
 
 pub mod escalation;
 pub mod node;
+pub mod node_restriction;
 pub mod rbac;
 
 use std::sync::Arc;
 
-use tiphys_registry::UserInfo;
+use tiphys_meta::ApiError;
+use tiphys_registry::{UserInfo, Write};
 
 use crate::config::AuthorizationMode;
 use crate::objects::Objects;
@@ -79,11 +81,12 @@ pub struct Authorization {
     modes: Vec<AuthorizationMode>,
     pub rbac: Arc<rbac::Rbac>,
     node: node::NodeAuthorizer,
+    objects: Arc<dyn Objects>,
 }
 
 impl Authorization {
     pub fn new(modes: Vec<AuthorizationMode>, rbac: Arc<rbac::Rbac>, objects: Arc<dyn Objects>) -> Self {
-        Authorization { modes, rbac, node: node::NodeAuthorizer::new(objects) }
+        Authorization { modes, rbac, node: node::NodeAuthorizer::new(objects.clone()), objects }
     }
 
     pub fn has(&self, mode: &AuthorizationMode) -> bool {
@@ -127,5 +130,17 @@ impl tiphys_registry::Authorizer for Authorization {
             ..Attributes::default()
         };
         self.decide(user, &question).is_allowed()
+    }
+
+    fn check_write(&self, user: &UserInfo, write: &Write<'_>) -> Result<(), ApiError> {
+        if self.has(&AuthorizationMode::Node) {
+            node_restriction::check(self.objects.as_ref(), user, write)?;
+        }
+        match write.object {
+            Some(new) if self.has(&AuthorizationMode::Rbac) && write.gvr.group == escalation::GROUP => {
+                escalation::check(self, user, write.gvr, new, write.old)
+            }
+            _ => Ok(()),
+        }
     }
 }

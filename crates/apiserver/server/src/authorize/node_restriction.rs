@@ -1,0 +1,259 @@
+//! NodeRestriction: what a kubelet writes is about its own node and the pods on it. The Node authorizer has said that it may write at all;
+//! here the objects are looked at. Token requests are checked where they are answered (`crate::reviews`).
+//!
+//! Absent: the field-by-field check of a claim's status, and PodCertificateRequests.
+
+use serde_json::Value;
+use tiphys_meta::{ApiError, object};
+use tiphys_registry::{Operation, UserInfo, Write};
+
+use super::node::node_of;
+use crate::objects::{Objects, items, known, text};
+
+/// Refuses writes of nodes to what is not theirs; says nothing of other users.
+pub fn check(objects: &dyn Objects, user: &UserInfo, write: &Write<'_>) -> Result<(), ApiError> {
+    let Some(node) = node_of(user) else { return Ok(()) };
+    let why = match (write.gvr.group.as_ref(), write.gvr.resource.as_ref()) {
+        _ if node.is_empty() => Err(format!("could not determine node from user {:?}", user.name)),
+        ("", "pods") => pod(objects, node, write),
+        ("", "nodes") => node_object(node, write),
+        ("", "persistentvolumeclaims") if write.subresource != "status" => Err("may only update PVC status".into()),
+        ("coordination.k8s.io", "leases") => lease(node, write),
+        ("storage.k8s.io", "csinodes") if name_of(write) != node => Err("can only access CSINode with the same name as the requesting node".into()),
+        ("resource.k8s.io", "resourceslices") => resource_slice(node, write),
+        ("certificates.k8s.io", "certificatesigningrequests") => signing_request(node, write),
+        _ => Ok(()),
+    };
+    why.map_err(|why| ApiError::forbidden(write.gvr, name_of(write), &why))
+}
+
+fn name_of<'a>(write: &Write<'a>) -> &'a str {
+    if write.name.is_empty() { write.object.map_or("", object::name) } else { write.name }
+}
+
+fn on_node(pod: Option<&Value>, node: &str) -> bool {
+    pod.is_some_and(|p| text(p, &["spec", "nodeName"]) == node)
+}
+
+fn pod(objects: &dyn Objects, node: &str, write: &Write<'_>) -> Result<(), String> {
+    match (write.subresource, write.operation) {
+        ("", Operation::Create) => mirror_pod(objects, node, write.object.unwrap_or(&Value::Null)),
+        ("", Operation::Delete) if on_node(write.old, node) => Ok(()),
+        ("", Operation::Delete) => Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
+        ("", operation) => Err(format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods")),
+        ("status", Operation::Update) if !on_node(write.old, node) => {
+            Err(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"))
+        }
+        ("status", Operation::Update) => {
+            let labels = |o: Option<&Value>| o.and_then(|o| o.pointer("/metadata/labels")).cloned();
+            let same = labels(write.object) == labels(write.old);
+            if same { Ok(()) } else { Err(format!("node {node:?} cannot update labels through pod status")) }
+        }
+        ("eviction", Operation::Create) => {
+            let evicted = objects.get(&known::PODS, write.namespace, name_of(write));
+            let mine = on_node(evicted.as_deref(), node);
+            if mine { Ok(()) } else { Err(format!("node {node} can only evict pods with spec.nodeName set to itself")) }
+        }
+        ("status" | "eviction", operation) => Err(format!("unexpected operation {operation:?}")),
+        (other, _) => Err(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")),
+    }
+}
+
+/// A static pod's mirror: on this node, owned by it, and without a word about objects that it would open to the node.
+fn mirror_pod(objects: &dyn Objects, node: &str, pod: &Value) -> Result<(), String> {
+    if !object::annotations(pod).any(|(k, _)| k == "kubernetes.io/config.mirror") {
+        return Err(format!("pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"));
+    }
+    if !on_node(Some(pod), node) {
+        return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+    }
+    let [owner] = items(pod, &["metadata", "ownerReferences"]) else {
+        return Err(format!("node {node:?} can only create pods with a single owner reference set to itself"));
+    };
+    let is_node = text(owner, &["apiVersion"]) == "v1" && text(owner, &["kind"]) == "Node" && text(owner, &["name"]) == node;
+    if !is_node {
+        return Err(format!("node {node:?} can only create pods with an owner reference set to itself"));
+    }
+    if owner["controller"] != true {
+        return Err(format!("node {node:?} can only create pods with a controller owner reference set to itself"));
+    }
+    if owner["blockOwnerDeletion"] == true {
+        return Err(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+    }
+    let real = objects.get(&known::NODES, "", node).map(|n| object::uid(&n).to_owned());
+    let Some(uid) = real else { return Err(format!("error looking up node {node} to verify uid: nodes \"{node}\" not found")) };
+    if uid != text(owner, &["uid"]) {
+        return Err(format!("node {node} UID mismatch: expected {} got {uid}", text(owner, &["uid"])));
+    }
+    match api_reference(&pod["spec"]) {
+        Some(resource) => Err(format!("node {node:?} can not create pods that reference {resource}")),
+        None => Ok(()),
+    }
+}
+
+fn api_reference(spec: &Value) -> Option<&'static str> {
+    if !text(spec, &["serviceAccountName"]).is_empty() {
+        return Some("serviceaccounts");
+    }
+    const FIELDS: [(&str, &str); 9] = [
+        ("secret", "secrets"),
+        ("secretKeyRef", "secrets"),
+        ("secretRef", "secrets"),
+        ("imagePullSecrets", "secrets"),
+        ("configMap", "configmaps"),
+        ("configMapKeyRef", "configmaps"),
+        ("configMapRef", "configmaps"),
+        ("persistentVolumeClaim", "persistentvolumeclaims"),
+        ("resourceClaims", "resourceclaims"),
+    ];
+    FIELDS.into_iter().find(|(field, _)| mentions(spec, field)).map(|(_, resource)| resource)
+}
+
+fn mentions(value: &Value, field: &str) -> bool {
+    match value {
+        Value::Object(map) => map.iter().any(|(k, v)| (k == field && !v.is_null()) || mentions(v, field)),
+        Value::Array(list) => list.iter().any(|v| mentions(v, field)),
+        _ => false,
+    }
+}
+
+fn node_object(node: &str, write: &Write<'_>) -> Result<(), String> {
+    let name = name_of(write);
+    if name != node {
+        return Err(format!("node {node:?} is not allowed to modify node {name:?}"));
+    }
+    let Some(new) = write.object else { return Ok(()) };
+    let empty = Value::Null;
+    let old = write.old.unwrap_or(&empty);
+    let forbidden = forbidden_labels(new, old);
+    if write.operation == Operation::Create {
+        return match forbidden.as_slice() {
+            [] => Ok(()),
+            some => Err(format!("node {node:?} is not allowed to set the following labels: {}", some.join(", "))),
+        };
+    }
+    if new.pointer("/spec/taints") != old.pointer("/spec/taints") {
+        return Err(format!("node {node:?} is not allowed to modify taints"));
+    }
+    if new.pointer("/metadata/ownerReferences") != old.pointer("/metadata/ownerReferences") {
+        return Err(format!("node {node:?} is not allowed to modify ownerReferences"));
+    }
+    match forbidden.as_slice() {
+        [] => Ok(()),
+        some => Err(format!("is not allowed to modify labels: {}", some.join(", "))),
+    }
+}
+
+/// Labels that differ and that a kubelet has no business with (KEP-279).
+fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
+    let label = |o: &Value, key: &str| object::labels(o).find(|(k, _)| *k == key).map(|(_, v)| v.to_owned());
+    let keys = object::labels(new).chain(object::labels(old)).map(|(k, _)| k);
+    let mut changed: Vec<String> =
+        keys.filter(|k| label(new, k) != label(old, k)).filter(|k| !is_kubelets(k)).map(str::to_owned).collect();
+    changed.sort();
+    changed.dedup();
+    changed
+}
+
+fn is_kubelets(label: &str) -> bool {
+    const OWN: [&str; 11] = [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+    ];
+    let namespace = label.split_once('/').map_or("", |(ns, _)| ns);
+    let within = |domain: &str| namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    if within("node-restriction.kubernetes.io") {
+        return false;
+    }
+    let reserved = within("kubernetes.io") || within("k8s.io");
+    !reserved || OWN.contains(&label) || within("kubelet.kubernetes.io") || within("node.kubernetes.io")
+}
+
+fn lease(node: &str, write: &Write<'_>) -> Result<(), String> {
+    if write.namespace != "kube-node-lease" {
+        return Err("can only access leases in the \"kube-node-lease\" system namespace".into());
+    }
+    if name_of(write) != node {
+        return Err("can only access node lease with the same name as the requesting node".into());
+    }
+    Ok(())
+}
+
+fn resource_slice(node: &str, write: &Write<'_>) -> Result<(), String> {
+    let mine = |o: Option<&Value>| o.is_some_and(|o| text(o, &["spec", "nodeName"]) == node);
+    match write.operation {
+        Operation::Create if !mine(write.object) => Err("can only create ResourceSlice with the same NodeName as the requesting node".into()),
+        Operation::Delete if !mine(write.old) => Err("can only delete ResourceSlice with the same NodeName as the requesting node".into()),
+        _ => Ok(()),
+    }
+}
+
+/// A kubelet asks for certificates of its own name.
+fn signing_request(node: &str, write: &Write<'_>) -> Result<(), String> {
+    use base64::Engine as _;
+    use x509_parser::prelude::FromDer;
+    let Some(request) = write.object.filter(|_| write.subresource.is_empty() && write.operation == Operation::Create) else { return Ok(()) };
+    let signer = text(request, &["spec", "signerName"]);
+    if !matches!(signer, "kubernetes.io/kubelet-serving" | "kubernetes.io/kube-apiserver-client-kubelet") {
+        return Ok(());
+    }
+    let unreadable = |e: &dyn std::fmt::Display| format!("unable to parse csr: {e}");
+    let pem = base64::engine::general_purpose::STANDARD.decode(text(request, &["spec", "request"])).map_err(|e| unreadable(&e))?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).map_err(|e| unreadable(&e))?;
+    let (_, csr) = x509_parser::certification_request::X509CertificationRequest::from_der(&pem.contents).map_err(|e| unreadable(&e))?;
+    let subject = &csr.certification_request_info.subject;
+    let name = subject.iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or("");
+    if name == format!("system:node:{node}") { Ok(()) } else { Err(format!("can only create a node CSR with CN=system:node:{node}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tiphys_meta::Gvr;
+
+    use super::*;
+    use crate::objects::fake::FakeObjects;
+
+    fn refused(gvr: &Gvr, subresource: &str, operation: Operation, new: Option<&Value>, old: Option<&Value>) -> Option<String> {
+        let user = UserInfo::new("system:node:n1", &["system:nodes"]);
+        let some = new.or(old).unwrap_or(&Value::Null);
+        let (namespace, name) = (object::namespace(some), object::name(some));
+        let write = Write { operation, gvr, subresource, namespace, name, object: new, old };
+        check(&FakeObjects::default(), &user, &write).err().map(|e| e.message)
+    }
+
+    #[test]
+    fn nodes_write_themselves_and_their_labels() {
+        let node = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}});
+        let plain = node("n1", json!({}));
+        let update = |new: &Value| refused(&known::NODES, "", Operation::Update, Some(new), Some(&plain));
+        assert_eq!(update(&node("n1", json!({"kubernetes.io/hostname": "n1", "mine": "1", "node.kubernetes.io/x": "1"}))), None);
+        assert!(update(&node("n1", json!({"node-restriction.kubernetes.io/x": "1"}))).is_some());
+        let message = update(&node("n1", json!({"foo.kubernetes.io/x": "1"}))).expect("refused");
+        assert_eq!(message, "nodes \"n1\" is forbidden: is not allowed to modify labels: foo.kubernetes.io/x");
+        assert!(refused(&known::NODES, "", Operation::Create, Some(&node("n2", json!({}))), None).is_some());
+        let tainted = json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "a"}]}});
+        assert!(update(&tainted).is_some());
+        assert_eq!(refused(&known::NODES, "", Operation::Create, Some(&tainted), None), None);
+    }
+
+    #[test]
+    fn nodes_touch_their_own_pods() {
+        let pod = |node: &str| json!({"metadata": {"name": "p", "namespace": "a"}, "spec": {"nodeName": node}});
+        let status = |node: &str| refused(&known::PODS, "status", Operation::Update, Some(&pod(node)), Some(&pod(node)));
+        assert_eq!(status("n1"), None);
+        assert!(status("n2").is_some());
+        assert_eq!(refused(&known::PODS, "", Operation::Delete, None, Some(&pod("n1"))), None);
+        assert!(refused(&known::PODS, "", Operation::Delete, None, Some(&pod("n2"))).is_some());
+        assert!(refused(&known::PODS, "", Operation::Create, Some(&pod("n1")), None).is_some());
+    }
+}
