@@ -64,7 +64,8 @@ fn is_of_pods(name: &str) -> bool {
 
 /// Extended resources are counted by what is requested of them only.
 fn is_extended(name: &str) -> bool {
-    name.strip_prefix("requests.").is_some_and(|n| n.contains('/') && !n.contains("kubernetes.io/") || n.starts_with("deviceclass.resource.kubernetes.io/"))
+    name.strip_prefix("requests.")
+        .is_some_and(|n| n.contains('/') && !n.contains("kubernetes.io/") || n.starts_with("deviceclass.resource.kubernetes.io/"))
         && !name.contains(CLASS_SUFFIX)
 }
 
@@ -204,7 +205,8 @@ pub fn missing_compute(names: &[&str], pod: &Value) -> BTreeMap<String, BTreeSet
     if spec["resources"].as_object().is_some_and(|r| !r.is_empty()) {
         return missing;
     }
-    let required = names.iter().filter(|n| matches!(**n, "cpu" | "memory" | "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory"));
+    let required =
+        names.iter().filter(|n| matches!(**n, "cpu" | "memory" | "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory"));
     for name in required {
         let (kind, resource) = name.split_once('.').unwrap_or(("requests", name));
         for container in ["containers", "initContainers"].iter().flat_map(|f| spec[*f].as_array().into_iter().flatten()) {
@@ -231,7 +233,14 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let mut pod = json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "100m", "example.com/x": "2"}, "limits": {"cpu": "1"}}}]}});
         let used = shown(&usage("", "pods", &pod, now));
-        let want = [("count/pods", "1"), ("cpu", "100m"), ("limits.cpu", "1"), ("pods", "1"), ("requests.cpu", "100m"), ("requests.example.com/x", "2")];
+        let want = [
+            ("count/pods", "1"),
+            ("cpu", "100m"),
+            ("limits.cpu", "1"),
+            ("pods", "1"),
+            ("requests.cpu", "100m"),
+            ("requests.example.com/x", "2"),
+        ];
         assert_eq!(used, want.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect());
         pod["status"] = json!({"phase": "Succeeded"});
         assert_eq!(shown(&usage("", "pods", &pod, now)).len(), 1);
@@ -239,11 +248,14 @@ mod tests {
 
     #[test]
     fn names_and_scopes() {
-        let names = ["pods", "requests.cpu", "limits.memory", "services", "count/deployments.apps", "requests.example.com/x", "requests.storage"];
+        let names =
+            ["pods", "requests.cpu", "limits.memory", "services", "count/deployments.apps", "requests.example.com/x", "requests.storage"];
         assert_eq!(tracked("", "pods", names), ["pods", "requests.cpu", "limits.memory", "requests.example.com/x"]);
         assert_eq!(tracked("apps", "deployments", names), ["count/deployments.apps"]);
         let pod = json!({"spec": {"containers": [{"name": "a"}], "activeDeadlineSeconds": 5}});
-        for (scope, want) in [("BestEffort", true), ("NotBestEffort", false), ("Terminating", true), ("NotTerminating", false), ("PriorityClass", false)] {
+        for (scope, want) in
+            [("BestEffort", true), ("NotBestEffort", false), ("Terminating", true), ("NotTerminating", false), ("PriorityClass", false)]
+        {
             assert_eq!(in_scope(&json!({"scopes": [scope]}), "", "pods", &pod), want, "{scope}");
         }
         assert!(!in_scope(&json!({"scopes": ["BestEffort"]}), "", "services", &json!({})));

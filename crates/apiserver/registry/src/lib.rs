@@ -27,14 +27,14 @@ mod resource;
 mod select;
 mod storage;
 mod subresources;
-mod tokens;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod verbs;
 
+pub use admission::Operation;
 pub use answer::{Answer, Body, Document};
 pub use cache::{EventType, WatchEvent, WatchStream};
-pub use admission::Operation;
 pub use config::{Authorizer, Cidr, Question, RegistryConfig, Write};
 pub use registry::{Cached, Change, Registry, Subscription, error_document};
 pub use request::{RequestInfo, UserInfo, Verb};

@@ -1,0 +1,72 @@
+//! DefaultStorageClass and StorageObjectInUseProtection.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tiphys_meta::{ApiError, Gvr, object};
+
+use super::tree::{list_mut, spec};
+use super::{Attributes, Operation, Plugin};
+use crate::registry::Registry;
+
+pub(super) struct DefaultStorageClass;
+
+const IS_DEFAULT: [&str; 2] = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+
+#[async_trait]
+impl Plugin for DefaultStorageClass {
+    fn name(&self) -> &'static str {
+        "DefaultStorageClass"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Create && attributes.is_whole("", "persistentvolumeclaims")
+    }
+
+    /// Of several default classes the newest counts, then the first by name.
+    async fn admit(&self, registry: &Arc<Registry>, _: &Attributes<'_>, claim: &mut Value, _: Option<&Value>) -> Result<(), ApiError> {
+        let annotated = object::annotations(claim).any(|(k, _)| k == "volume.beta.kubernetes.io/storage-class");
+        if annotated || claim["spec"].get("storageClassName").is_some() {
+            return Ok(());
+        }
+        let all = registry.cached(&Gvr::new("storage.k8s.io", "v1", "storageclasses")).map(|c| c.list("")).unwrap_or_default();
+        let classes = all.iter().map(|e| e.to_value());
+        let defaults = classes.filter(|c| object::annotations(c).any(|(k, v)| IS_DEFAULT.contains(&k) && v == "true"));
+        let made = |c: &Value| c["metadata"]["creationTimestamp"].as_str().unwrap_or("").to_owned();
+        let newest = defaults.max_by(|a, b| made(a).cmp(&made(b)).then_with(|| object::name(b).cmp(object::name(a))));
+        if let Some(class) = newest {
+            spec(claim).insert("storageClassName".into(), json!(object::name(&class)));
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct StorageObjectInUseProtection;
+
+#[async_trait]
+impl Plugin for StorageObjectInUseProtection {
+    fn name(&self) -> &'static str {
+        "StorageObjectInUseProtection"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Create && finalizer(attributes).is_some()
+    }
+
+    async fn admit(&self, _: &Arc<Registry>, attributes: &Attributes<'_>, object: &mut Value, _: Option<&Value>) -> Result<(), ApiError> {
+        let Some(name) = finalizer(attributes) else { return Ok(()) };
+        let finalizers = list_mut(object::meta_mut(object), "finalizers");
+        if !finalizers.iter().any(|f| f == name) {
+            finalizers.push(json!(name));
+        }
+        Ok(())
+    }
+}
+
+fn finalizer(attributes: &Attributes<'_>) -> Option<&'static str> {
+    if attributes.is_whole("", "persistentvolumes") {
+        return Some("kubernetes.io/pv-protection");
+    }
+    attributes.is_whole("", "persistentvolumeclaims").then_some("kubernetes.io/pvc-protection")
+}
