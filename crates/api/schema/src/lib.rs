@@ -13,6 +13,7 @@
 //!
 //! Pure: no IO, no clock. Deliberately absent: defaults, validation and columns per kind (`tiphys-kinds`).
 
+pub mod apply;
 pub mod codec;
 pub mod discovery;
 mod facts;

@@ -39,7 +39,7 @@ impl PatchError {
                 ApiError::new(Reason::Invalid, "the server rejected our request due to an error in our request")
             }
             PatchError::TooLarge(m) => ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity is too large: {m}")),
-            PatchError::Unexpected(m) => ApiError::new(Reason::InternalError, m),
+            PatchError::Unexpected(m) => ApiError::new(Reason::Unknown, m),
         }
     }
 }

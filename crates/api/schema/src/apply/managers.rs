@@ -1,0 +1,178 @@
+//! `metadata.managedFields`, decoded: who owns which fields.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::set::Set;
+use super::walk::Comparison;
+
+/// What tells managers apart. For appliers the version does not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Manager {
+    name: String,
+    operation: Operation,
+    api_version: String,
+    subresource: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    Apply,
+    Update,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owned {
+    pub(super) set: Set,
+    pub(super) api_version: String,
+    pub(super) time: Option<String>,
+}
+
+impl Owned {
+    pub(super) fn new(set: Set, api_version: String) -> Owned {
+        Owned { set, api_version, time: None }
+    }
+
+    /// Gives up what somebody else changed or removed.
+    pub(super) fn lose(&mut self, comparison: &Comparison) {
+        let conflict = self.set.intersection(&comparison.modified.union(&comparison.added));
+        self.set = self.set.difference(&conflict).difference(&comparison.removed);
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Managed {
+    pub(super) entries: BTreeMap<Manager, Owned>,
+}
+
+impl Manager {
+    pub(super) fn new(name: &str, operation: Operation, api_version: &str, subresource: &str) -> Manager {
+        Manager {
+            name: if name.is_empty() { "unknown".to_owned() } else { name.to_owned() },
+            operation,
+            api_version: if operation == Operation::Apply { String::new() } else { api_version.to_owned() },
+            subresource: subresource.to_owned(),
+        }
+    }
+
+    /// As conflicts name it.
+    pub(super) fn printed(&self) -> String {
+        let mut text = format!("{:?}", self.name);
+        if !self.subresource.is_empty() {
+            text += &format!(" with subresource {:?}", self.subresource);
+        }
+        if self.operation == Operation::Update {
+            text += &format!(" using {}", self.api_version);
+        }
+        text
+    }
+}
+
+impl Managed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn drop_empty(&mut self) {
+        self.entries.retain(|_, owned| !owned.set.is_empty());
+    }
+
+    /// `None` where an entry is not as it must be.
+    pub(super) fn decode(fields: Option<&Value>) -> Option<Managed> {
+        let mut managed = Managed::default();
+        let list = match fields {
+            None | Some(Value::Null) => return Some(managed),
+            Some(fields) => fields.as_array()?,
+        };
+        for entry in list {
+            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or("");
+            let operation = match text("operation") {
+                "Apply" => Operation::Apply,
+                "Update" => Operation::Update,
+                _ => return None,
+            };
+            if text("apiVersion").is_empty() || text("fieldsType") != "FieldsV1" {
+                return None;
+            }
+            let mut id = Manager::new(text("manager"), operation, text("apiVersion"), text("subresource"));
+            id.name = text("manager").to_owned();
+            let owned = Owned {
+                set: entry.get("fieldsV1").map(Set::decode).unwrap_or_default(),
+                api_version: text("apiVersion").to_owned(),
+                time: entry.get("time").and_then(Value::as_str).map(str::to_owned),
+            };
+            managed.entries.insert(id, owned);
+        }
+        Some(managed)
+    }
+
+    /// The entries in upstream's order: by operation, time, name, version, subresource.
+    pub(super) fn encode(&self) -> Option<Value> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let mut entries: Vec<(&Manager, &Owned)> = self.entries.iter().collect();
+        entries.sort_by(|(a, x), (b, y)| {
+            let key = |m: &Manager, o: &Owned| (m.operation, o.time.clone(), m.name.clone(), o.api_version.clone(), m.subresource.clone());
+            key(a, x).cmp(&key(b, y))
+        });
+        Some(entries.into_iter().map(|(id, owned)| encode_entry(id, owned)).collect())
+    }
+
+    /// Gathers the oldest updates of each version under one name, until no more than `most` managers have updated.
+    pub(super) fn cap(&mut self, most: usize, bucket: &str) {
+        let mut updaters: Vec<(Option<String>, Manager)> = self
+            .entries
+            .iter()
+            .filter(|(id, _)| id.operation == Operation::Update)
+            .map(|(id, owned)| (owned.time.clone(), id.clone()))
+            .collect();
+        let mut length = updaters.len();
+        if length <= most {
+            return;
+        }
+        updaters.sort();
+        let mut first_of: BTreeMap<String, Manager> = BTreeMap::new();
+        for (_, id) in updaters {
+            if length <= most {
+                break;
+            }
+            let version = id.api_version.clone();
+            let Some(first) = first_of.get(&version) else {
+                first_of.insert(version, id);
+                continue;
+            };
+            let target = Manager::new(bucket, Operation::Update, &version, "");
+            if !self.entries.contains_key(&target)
+                && let Some(owned) = self.entries.remove(first)
+            {
+                self.entries.insert(target.clone(), owned);
+            }
+            if let Some(owned) = self.entries.remove(&id)
+                && let Some(gathered) = self.entries.get_mut(&target)
+            {
+                gathered.set = gathered.set.union(&owned.set);
+                gathered.time = owned.time;
+                length -= 1;
+            }
+        }
+    }
+}
+
+fn encode_entry(id: &Manager, owned: &Owned) -> Value {
+    let operation = if id.operation == Operation::Apply { "Apply" } else { "Update" };
+    let mut entry = Map::new();
+    for (field, text) in [("manager", &id.name), ("apiVersion", &owned.api_version), ("subresource", &id.subresource)] {
+        if !text.is_empty() {
+            entry.insert(field.into(), json!(text));
+        }
+    }
+    if let Some(time) = &owned.time {
+        entry.insert("time".into(), json!(time));
+    }
+    entry.insert("operation".into(), json!(operation));
+    entry.insert("fieldsType".into(), json!("FieldsV1"));
+    entry.insert("fieldsV1".into(), owned.set.encode());
+    Value::Object(entry)
+}
