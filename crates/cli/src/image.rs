@@ -1,0 +1,1 @@
+//! `tiphys image`: the machine's image store by hand.

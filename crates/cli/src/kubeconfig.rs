@@ -1,0 +1,188 @@
+//! Kubeconfig files: the cluster's own, and the user's, into which it is merged without touching anything else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+use tiphys_base::pki::Identity;
+
+use crate::cluster::Cluster;
+
+/// The name of the cluster, its user and its context in kubeconfig files.
+pub fn context_name(cluster: &str) -> String {
+    format!("tiphys-{cluster}")
+}
+
+/// A kubeconfig of one cluster with an embedded client certificate.
+pub fn build(cluster: &Cluster, server: &str, ca_pem: &str, user: &Identity) -> Value {
+    let name = context_name(&cluster.name);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": base64(ca_pem)}}],
+        "users": [{"name": name, "user": {"client-certificate-data": base64(&user.cert_pem), "client-key-data": base64(&user.key_pem)}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    })
+}
+
+/// Standard base64 with padding (RFC 4648, section 4).
+fn base64(text: &str) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(text.len().div_ceil(3) * 4);
+    for chunk in text.as_bytes().chunks(3) {
+        let bits = chunk.iter().fold(0u32, |b, byte| b << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for i in 0..4 {
+            out.push(if i <= chunk.len() { char::from(ALPHABET[(bits >> (18 - 6 * i)) as usize & 63]) } else { '=' });
+        }
+    }
+    out
+}
+
+pub fn to_yaml(config: &Value) -> Result<String> {
+    serde_saphyr::to_string(config).context("cannot write YAML")
+}
+
+/// The user's own file: the first of `$KUBECONFIG`, else `~/.kube/config`.
+pub fn users_file() -> Result<PathBuf> {
+    if let Some(list) = std::env::var_os("KUBECONFIG").filter(|l| !l.is_empty())
+        && let Some(first) = std::env::split_paths(&list).find(|p| !p.as_os_str().is_empty())
+    {
+        return Ok(first);
+    }
+    let home = std::env::var_os("HOME")
+        .filter(|h| !h.is_empty())
+        .context("neither KUBECONFIG nor HOME is set; name a file with KUBECONFIG=FILE")?;
+    Ok(Path::new(&home).join(".kube/config"))
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    if text.trim().is_empty() {
+        return Ok(json!({"apiVersion": "v1", "kind": "Config", "preferences": {}}));
+    }
+    let config: Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is no YAML; it is left as it is", path.display()))?;
+    if !config.is_object() {
+        bail!("{} is no kubeconfig; it is left as it is", path.display());
+    }
+    Ok(config)
+}
+
+fn write(path: &Path, config: &Value) -> Result<()> {
+    // A link stays a link: what it points at is replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    tiphys_base::files::write_atomic(&target, to_yaml(config)?.as_bytes(), 0o600)
+        .with_context(|| format!("cannot write {}", target.display()))
+}
+
+/// Adds or replaces the entries of `own` in the user's file and makes its context the current one.
+pub fn merge_into(path: &Path, own: &Value) -> Result<()> {
+    let mut config = read(path)?;
+    merge(&mut config, own);
+    write(path, &config)
+}
+
+/// Takes the cluster's entries out of the user's file. A file or entry that is not there is fine.
+pub fn remove_from(path: &Path, cluster: &str) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut config = read(path)?;
+    if remove(&mut config, &context_name(cluster)) { write(path, &config) } else { Ok(()) }
+}
+
+const LISTS: [&str; 3] = ["clusters", "users", "contexts"];
+
+fn merge(config: &mut Value, own: &Value) {
+    let Some(map) = config.as_object_mut() else { return };
+    for list in LISTS {
+        for entry in own.get(list).and_then(Value::as_array).into_iter().flatten() {
+            put(map, list, entry);
+        }
+    }
+    if let Some(current) = own.get("current-context") {
+        map.insert("current-context".into(), current.clone());
+    }
+}
+
+fn put(config: &mut Map<String, Value>, list: &str, entry: &Value) {
+    let slot = config.entry(list).or_insert(Value::Null);
+    if !slot.is_array() {
+        *slot = json!([]);
+    }
+    let Some(entries) = slot.as_array_mut() else { return };
+    match entries.iter_mut().find(|e| e.get("name") == entry.get("name")) {
+        Some(old) => *old = entry.clone(),
+        None => entries.push(entry.clone()),
+    }
+}
+
+fn remove(config: &mut Value, name: &str) -> bool {
+    let Some(map) = config.as_object_mut() else { return false };
+    let mut changed = false;
+    for list in LISTS {
+        if let Some(entries) = map.get_mut(list).and_then(Value::as_array_mut) {
+            let before = entries.len();
+            entries.retain(|e| e.get("name").and_then(Value::as_str) != Some(name));
+            changed |= entries.len() != before;
+        }
+    }
+    if map.get("current-context").and_then(Value::as_str) == Some(name) {
+        map.insert("current-context".into(), json!(""));
+        changed = true;
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Value {
+        json!({"clusters": [{"name": "tiphys-a", "cluster": {"server": "https://x"}}], "users": [{"name": "tiphys-a", "user": {}}],
+               "contexts": [{"name": "tiphys-a", "context": {}}], "current-context": "tiphys-a"})
+    }
+
+    #[test]
+    fn others_entries_survive_merging_and_removing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("config");
+        fs::write(
+            &path,
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: work\n  cluster: {server: 'https://w'}\nusers: null\ncurrent-context: work\n",
+        )
+        .expect("written");
+        merge_into(&path, &own()).expect("merged");
+        merge_into(&path, &own()).expect("twice is fine");
+        let merged = read(&path).expect("YAML");
+        let names: Vec<&str> = merged["clusters"].as_array().expect("list").iter().filter_map(|c| c["name"].as_str()).collect();
+        assert_eq!(names, ["work", "tiphys-a"]);
+        assert_eq!(merged["current-context"], "tiphys-a");
+        remove_from(&path, "a").expect("removed");
+        let left = read(&path).expect("YAML");
+        assert_eq!(left["clusters"].as_array().expect("list").len(), 1);
+        assert_eq!(left["current-context"], "");
+    }
+
+    #[test]
+    fn a_file_that_is_no_kubeconfig_is_left_alone() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("config");
+        fs::write(&path, "just text").expect("written");
+        assert!(merge_into(&path, &own()).is_err());
+        assert_eq!(fs::read_to_string(&path).expect("there"), "just text");
+    }
+
+    #[test]
+    fn base64_pads() {
+        assert_eq!(["", "f", "fo", "foo", "foob"].map(base64), ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
+    }
+}
