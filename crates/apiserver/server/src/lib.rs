@@ -12,6 +12,7 @@ pub mod chain;
 pub mod config;
 mod documents;
 mod errors;
+pub mod flags;
 mod in_process;
 mod listener;
 mod metrics;
