@@ -200,6 +200,13 @@ impl Cgroup {
         self.folders().iter().try_for_each(|folder| self.remove_tree(folder, deadline))
     }
 
+    /// Removes it where it is there and has no process, now or never.
+    pub fn remove_if_empty(&self) {
+        for folder in self.folders() {
+            std::fs::remove_dir(folder).ok();
+        }
+    }
+
     fn remove_tree(&self, folder: &Path, deadline: i64) -> Result<()> {
         subfolders(folder).into_iter().rev().try_for_each(|folder| self.remove_folder(&folder, deadline))
     }

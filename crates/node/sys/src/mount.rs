@@ -127,6 +127,28 @@ pub fn move_mount(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()
     .map(drop)
 }
 
+/// Mounts an overlay; `lower` has the topmost layer first. Without `upper` (folder, work folder) it is read-only.
+///
+/// Nothing is synced to disk for it (`volatile`): what a container writes lives no longer than the container.
+pub fn overlay(lower: &[std::path::PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    };
+    // One call per layer: a single option string ends at one page, which some forty layers fill (Linux 6.5 and later).
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in lower {
+        fsconfig_set_string(&context, "lowerdir+", layer)?;
+    }
+    if let Some((upper, work)) = upper {
+        fsconfig_set_string(&context, "upperdir", upper)?;
+        fsconfig_set_string(&context, "workdir", work)?;
+        fsconfig_set_flag(&context, "volatile")?;
+    }
+    fsconfig_create(&context)?;
+    let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    move_mount(tree.as_fd(), crate::fs::open_path(target)?.as_fd())
+}
+
 /// Where an O_PATH descriptor can be named as a path, for the classic calls.
 pub fn fd_path(fd: impl AsFd) -> std::path::PathBuf {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()

@@ -60,9 +60,8 @@ impl Sync {
 }
 
 fn end(sync: &Sync, outcome: Step<Infallible>) -> ! {
-    if let Err(text) = outcome {
-        sync.error(&text);
-    }
+    let Err(text) = outcome;
+    sync.error(&text);
     process::exit_now(1)
 }
 

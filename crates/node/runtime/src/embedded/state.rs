@@ -1,0 +1,204 @@
+//! What the runtime remembers of sandboxes and containers, in memory and on disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tiphys_cri::{
+    Container, ContainerConfig, ContainerState, ContainerStatus, LinuxContainerResources, LinuxContainerUser, PodSandbox, PodSandboxConfig,
+    PodSandboxState, PodSandboxStatus,
+};
+
+use crate::network::PodNetworkRequest;
+use crate::oci::spec::Launch;
+
+/// One sandbox, as its `state.json` says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct SandboxRecord {
+    pub(super) id: String,
+    pub(super) config: PodSandboxConfig,
+    pub(super) runtime_handler: String,
+    pub(super) created_at: i64,
+    pub(super) ready: bool,
+    pub(super) ips: Vec<String>,
+    /// The pinned namespaces; None is the host's.
+    pub(super) net: Option<PathBuf>,
+    pub(super) ipc: Option<PathBuf>,
+    pub(super) uts: Option<PathBuf>,
+    pub(super) shm: Option<PathBuf>,
+    pub(super) shared_pid: bool,
+    pub(super) hostname: String,
+}
+
+/// One container, as its `state.json` says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct ContainerRecord {
+    pub(super) id: String,
+    pub(super) sandbox_id: String,
+    pub(super) config: ContainerConfig,
+    pub(super) image_id: String,
+    pub(super) image_ref: String,
+    pub(super) created_at: i64,
+    pub(super) started_at: i64,
+    pub(super) ended: Option<Ended>,
+    pub(super) user: LinuxContainerUser,
+    pub(super) resources: LinuxContainerResources,
+    pub(super) stop_signal: String,
+    /// What the supervisor is told; also what an exec inherits.
+    pub(super) launch: Launch,
+    /// Image volumes that are mounted for it.
+    pub(super) image_mounts: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ended {
+    pub(super) code: i32,
+    pub(super) finished_at: i64,
+    pub(super) reason: String,
+    pub(super) message: String,
+}
+
+impl SandboxRecord {
+    pub(super) fn state(&self) -> PodSandboxState {
+        if self.ready { PodSandboxState::Ready } else { PodSandboxState::NotReady }
+    }
+
+    pub(super) fn status(&self) -> PodSandboxStatus {
+        PodSandboxStatus {
+            id: self.id.clone(),
+            metadata: self.config.metadata.clone(),
+            state: self.state(),
+            created_at: self.created_at,
+            ips: self.ips.clone(),
+            namespaces: self.config.linux.security_context.namespace_options.clone(),
+            labels: self.config.labels.clone(),
+            annotations: self.config.annotations.clone(),
+            runtime_handler: self.runtime_handler.clone(),
+        }
+    }
+
+    pub(super) fn summary(&self) -> PodSandbox {
+        PodSandbox {
+            id: self.id.clone(),
+            metadata: self.config.metadata.clone(),
+            state: self.state(),
+            created_at: self.created_at,
+            labels: self.config.labels.clone(),
+            annotations: self.config.annotations.clone(),
+            runtime_handler: self.runtime_handler.clone(),
+        }
+    }
+
+    /// None on the host's network.
+    pub(super) fn network_request(&self) -> Option<PodNetworkRequest> {
+        Some(PodNetworkRequest {
+            sandbox_id: self.id.clone(),
+            netns: self.net.clone()?,
+            namespace: self.config.metadata.namespace.clone(),
+            name: self.config.metadata.name.clone(),
+            uid: self.config.metadata.uid.clone(),
+            port_mappings: self.config.port_mappings.clone(),
+            annotations: self.config.annotations.clone(),
+        })
+    }
+}
+
+impl ContainerRecord {
+    pub(super) fn state(&self) -> ContainerState {
+        match (&self.ended, self.started_at) {
+            (Some(_), _) => ContainerState::Exited,
+            (None, 0) => ContainerState::Created,
+            (None, _) => ContainerState::Running,
+        }
+    }
+
+    pub(super) fn status(&self) -> ContainerStatus {
+        let ended = self.ended.clone().unwrap_or_default();
+        ContainerStatus {
+            id: self.id.clone(),
+            pod_sandbox_id: self.sandbox_id.clone(),
+            metadata: self.config.metadata.clone(),
+            state: self.state(),
+            created_at: self.created_at,
+            started_at: self.started_at,
+            finished_at: ended.finished_at,
+            exit_code: ended.code,
+            image: self.config.image.clone(),
+            image_ref: self.image_ref.clone(),
+            image_id: self.image_id.clone(),
+            reason: ended.reason,
+            message: ended.message,
+            labels: self.config.labels.clone(),
+            annotations: self.config.annotations.clone(),
+            mounts: self.config.mounts.clone(),
+            log_path: self.launch.log_path.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+            resources: Some(self.resources.clone()),
+            user: Some(self.user.clone()),
+            stop_signal: self.stop_signal.clone(),
+        }
+    }
+
+    pub(super) fn summary(&self) -> Container {
+        Container {
+            id: self.id.clone(),
+            pod_sandbox_id: self.sandbox_id.clone(),
+            metadata: self.config.metadata.clone(),
+            image: self.config.image.clone(),
+            image_ref: self.image_ref.clone(),
+            image_id: self.image_id.clone(),
+            state: self.state(),
+            created_at: self.created_at,
+            labels: self.config.labels.clone(),
+            annotations: self.config.annotations.clone(),
+        }
+    }
+}
+
+/// The folders of a runtime.
+#[derive(Debug, Clone)]
+pub(super) struct Folders {
+    pub(super) root: PathBuf,
+}
+
+impl Folders {
+    pub(super) fn sandbox(&self, id: &str) -> PathBuf {
+        self.root.join("sandboxes").join(id)
+    }
+
+    pub(super) fn container(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(id)
+    }
+
+    /// The supervisor's folder.
+    pub(super) fn supervisor(&self) -> PathBuf {
+        self.root.join("supervisor")
+    }
+
+    pub(super) fn all<T: DeserializeOwned>(&self, kind: &str) -> io::Result<Vec<(PathBuf, Option<T>)>> {
+        let folder = self.root.join(kind);
+        std::fs::create_dir_all(&folder)?;
+        let entries = std::fs::read_dir(&folder)?.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        Ok(entries.map(|entry| (entry.path(), load(&entry.path()))).collect())
+    }
+}
+
+fn load<T: DeserializeOwned>(folder: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()
+}
+
+/// Replaces `state.json` whole. Not synced: what it speaks of does not survive a loss of power either.
+pub(super) fn save(folder: &Path, record: &impl Serialize) -> io::Result<()> {
+    let temporary = folder.join("state.json.new");
+    std::fs::write(&temporary, serde_json::to_vec(record)?)?;
+    std::fs::rename(temporary, folder.join("state.json"))
+}
+
+/// 64 hexadecimal digits by chance, as ids of containers are everywhere.
+pub(super) fn new_id() -> io::Result<String> {
+    use std::io::Read;
+    let mut bytes = [0u8; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
