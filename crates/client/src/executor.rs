@@ -16,6 +16,7 @@ use crate::{Client, ClientError};
 /// What the executor must know of an informer: whether it has seen what was written.
 pub trait Cache: Send + Sync + 'static {
     fn gvr(&self) -> &Gvr;
+    fn wait_synced(&self) -> BoxFuture<'_, ()>;
     fn wait_for(&self, revision: u64, limit: Duration) -> BoxFuture<'_, bool>;
     /// Until the object is gone, is another one, or has a deletion timestamp.
     fn wait_leaving<'a>(&'a self, key: &'a ObjectKey, uid: &'a str, limit: Duration) -> BoxFuture<'a, bool>;
@@ -58,6 +59,11 @@ impl<K: QueueKey> Executor<K> {
 
     pub fn recorder(&self) -> &EventRecorder {
         &self.recorder
+    }
+
+    /// Waits until all declared caches hold their first list.
+    pub async fn synced(&self) {
+        join_all(self.caches.values().map(|cache| cache.wait_synced())).await;
     }
 
     /// Waits until the caches show what earlier plans for this key wrote.
@@ -121,6 +127,8 @@ impl<K: QueueKey> Executor<K> {
                 Ok(())
             }
             Err(error) if action.settled_is_fine && is_settled(&action.verb, &error) => Ok(()),
+            // Nothing new comes into a namespace that is going: not an error, and nothing to tell.
+            Err(error) if error.is_namespace_terminating() => Ok(()),
             Err(error) => {
                 self.say(action.failed, &action.key, &Value::Null, &error.to_string());
                 Err(error)

@@ -9,7 +9,8 @@ use tiphys_meta::Gvr;
 use tokio::sync::{mpsc, watch};
 
 use crate::executor::Cache;
-use crate::object::{ObjectKey, Stored, controller_of, is_leaving};
+use crate::object::{ObjectKey, Stored, is_leaving};
+use tiphys_types::owners::controller_of;
 
 /// One change of a cache, with the last state known of what was deleted.
 #[derive(Debug)]
@@ -328,6 +329,10 @@ impl<T> Subscription<T> {
 impl<T: Stored> Cache for Informer<T> {
     fn gvr(&self) -> &Gvr {
         &self.shared.gvr
+    }
+
+    fn wait_synced(&self) -> futures_util::future::BoxFuture<'_, ()> {
+        Box::pin(self.synced())
     }
 
     fn wait_for(&self, revision: u64, limit: Duration) -> futures_util::future::BoxFuture<'_, bool> {

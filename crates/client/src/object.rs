@@ -3,7 +3,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tiphys_meta::Gvr;
-use tiphys_types::metav1::{ObjectMeta, OwnerReference};
+use tiphys_types::metav1::ObjectMeta;
 use tiphys_types::{Metadata, Resource, api};
 
 /// Any typed kind that has metadata.
@@ -111,11 +111,6 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>, T: DeserializeOwned>(deserial
 /// Group, version and resource of a typed kind.
 pub fn gvr_of<K: Resource>() -> Gvr {
     Gvr::new(K::GROUP, K::VERSION, K::URL_PATH_SEGMENT)
-}
-
-/// The owner that is marked as the controller.
-pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.as_ref()?.iter().find(|r| r.controller == Some(true))
 }
 
 pub fn is_leaving(meta: &ObjectMeta) -> bool {

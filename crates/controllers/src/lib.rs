@@ -1,1 +1,41 @@
-//! To be written.
+//! What keeps declared things true: one folder per controller, all in one process, all through the API server like any outside client.
+//!
+//! # Adding a controller
+//! 1. A folder `src/NAME/`: `mod.rs` says in prose what it watches, owns and writes, and has `pub(crate) fn start(context: &Context)`.
+//! 2. Decide purely: `plan.rs` has `fn plan(&Observed, now) -> Plan` (no IO, no clock, not async); `observe.rs` (or `mod.rs`) reads informers
+//!    into `Observed`. Implement [`tiphys_client::Planner`] and start it with [`Context::run`], naming every informer that plans are made from
+//!    with `.reading(…)`: the executor then waits until they show the controller's own writes, so no expectations are needed.
+//!    Only what must ask the API server first (garbage collector, namespace) implements [`tiphys_client::Reconcile`] itself ([`Context::run_live`]).
+//! 3. Wire events to keys with `shared::watch`: `own` (the object itself), `owned` (by controller reference), or `Informer::on_change`.
+//!    Handlers must not wait.
+//! 4. One line in [`CONTROLLERS`], under upstream's name (they are what `--controllers` takes).
+//! 5. Tests: tables on `plan`; one against `tiphys_testing::FakeApi`; and the property that all share: apply a plan, plan again, it is empty
+//!    (`shared::test::settles`).
+//!
+//! Statuses are written only where they differ (`Plan::update_status_if_changed`), for every write wakes its writer again.
+
+mod context;
+mod deployment;
+mod replicaset;
+mod shared;
+
+pub use context::{Config, Context, Controllers, Running};
+
+/// A controller's name and how to start it.
+pub struct Entry {
+    pub name: &'static str,
+    start: fn(&Context),
+    /// Started only when named, not by `*`.
+    off_by_default: bool,
+}
+
+const fn on(name: &'static str, start: fn(&Context)) -> Entry {
+    Entry { name, start, off_by_default: false }
+}
+
+/// All controllers, under upstream's names.
+pub static CONTROLLERS: &[Entry] = &[
+    on("deployment-controller", deployment::start),
+    on("replicaset-controller", replicaset::start),
+    on("replicationcontroller-controller", replicaset::start_replication_controllers),
+];

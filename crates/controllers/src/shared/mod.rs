@@ -1,0 +1,8 @@
+//! What several controllers do alike.
+
+pub(crate) mod claim;
+pub(crate) mod pod;
+pub(crate) mod watch;
+
+#[cfg(test)]
+pub(crate) mod test;
