@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-pub type Result<T> = std::result::Result<T, ImageError>;
+pub(crate) type Result<T> = std::result::Result<T, ImageError>;
 
 /// The texts use the words that users of kubelets and containerd know ("not found", "unauthorized", "no such host").
 #[derive(Debug, Clone, thiserror::Error)]

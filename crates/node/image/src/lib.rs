@@ -20,7 +20,7 @@ mod unpack;
 
 pub use builtin::Builtin;
 pub use digest::Digest;
-pub use error::{ImageError, Result};
+pub use error::ImageError;
 pub use reference::Reference;
 pub use registry::Credentials;
 pub use registry::hosts::{Hosts, Mirror};

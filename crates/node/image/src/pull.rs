@@ -1,9 +1,9 @@
 //! Pulling: reference to manifest to layers, fetched side by side and unpacked in order.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::task::JoinHandle;
@@ -13,7 +13,7 @@ use crate::error::{ImageError, Result};
 use crate::reference::Reference;
 use crate::registry::{Credentials, Repository};
 use crate::spec::{ConfigFile, Descriptor, Document, Manifest};
-use crate::store::blobs::{Blobs, Ingest};
+use crate::store::blobs::Ingest;
 use crate::store::db::{Image, Layer};
 use crate::store::files::{FileLock, blocking};
 use crate::store::{ImageStore, layers_of};
@@ -112,26 +112,20 @@ impl ImageStore {
         Ok(Resolved { top, digest, manifest, bytes: bytes.len() as u64 })
     }
 
-    async fn config(&self, repository: &Arc<Repository>, descriptor: &Descriptor) -> Result<ConfigFile> {
-        fetch(self.blobs.clone(), repository.clone(), descriptor.digest.clone()).await?;
+    async fn config(self: &Arc<Self>, repository: &Arc<Repository>, descriptor: &Descriptor) -> Result<ConfigFile> {
+        fetch(self.clone(), repository.clone(), descriptor.digest.clone(), None).await?;
         ConfigFile::parse(&self.blobs.read(&descriptor.digest)?)
     }
 
     async fn fetch_layers(self: &Arc<Self>, repository: &Arc<Repository>, layers: &[Layer]) -> Result<()> {
-        let fetches = layers.iter().map(|layer| {
-            let missing = self.layers.get(&layer.chain_id).is_none() || (self.keep_blobs && !self.blobs.has(&layer.digest));
-            let fetch = missing.then(|| fetch(self.blobs.clone(), repository.clone(), layer.digest.clone()));
-            // Spawned, so that they go on while a layer is being unpacked.
-            async move { fetch.map(|fetch| Fetch(tokio::spawn(fetch))) }
-        });
-        let mut fetches = futures_util::stream::iter(fetches).buffered(1);
-        let mut underway = std::collections::VecDeque::new();
+        let mut underway = VecDeque::new();
+        let mut begun = 0;
         for at in 0..layers.len() {
-            while underway.len() < FETCHES {
-                let Some(fetch) = fetches.next().await else { break };
-                underway.push_back(fetch);
+            while underway.len() < FETCHES && begun < layers.len() {
+                underway.push_back(self.begin_fetch(repository, &layers[begun]));
+                begun += 1;
             }
-            if let Some(Some(fetch)) = underway.pop_front() {
+            if let Some(fetch) = underway.pop_front().flatten() {
                 fetch.done().await?;
             }
             self.unpack_layer(layers, at).await?;
@@ -139,7 +133,18 @@ impl ImageStore {
         Ok(())
     }
 
-    pub(crate) async fn unpack_layer(self: &Arc<Self>, layers: &[Layer], at: usize) -> Result<()> {
+    /// A task of its own, so that it goes on while another layer is being unpacked; none if the layer is here.
+    fn begin_fetch(self: &Arc<Self>, repository: &Arc<Repository>, layer: &Layer) -> Option<Fetch> {
+        let fetch = || fetch(self.clone(), repository.clone(), layer.digest.clone(), Some(layer.chain_id.clone()));
+        self.needs(&layer.digest, &layer.chain_id).then(|| Fetch(tokio::spawn(fetch())))
+    }
+
+    /// Whether the blob of this layer is of any use.
+    fn needs(&self, blob: &Digest, chain_id: &Digest) -> bool {
+        self.layers.get(chain_id).is_none() || (self.keep_blobs && !self.blobs.has(blob))
+    }
+
+    async fn unpack_layer(self: &Arc<Self>, layers: &[Layer], at: usize) -> Result<()> {
         let (store, stack) = (self.clone(), layers[..=at].to_vec());
         blocking(move || store.unpack_top(&stack)).await
     }
@@ -149,7 +154,12 @@ impl ImageStore {
         let Some((top, below)) = stack.split_last() else { return Ok(()) };
         if self.layers.get(&top.chain_id).is_none() {
             let parents: Vec<Digest> = below.iter().map(|layer| layer.chain_id.clone()).collect();
-            self.layers.add(self.blobs.open(&top.digest)?, &top.diff_id, &parents)?;
+            match self.blobs.open(&top.digest) {
+                Ok(blob) => drop(self.layers.add(blob, &top.diff_id, &parents)?),
+                // Another process has unpacked the layer just now, and then removed the blob.
+                Err(_) if self.layers.get(&top.chain_id).is_some() => {}
+                Err(error) => return Err(error),
+            }
         }
         if !self.keep_blobs {
             self.blobs.remove(&top.digest)?;
@@ -158,11 +168,14 @@ impl ImageStore {
     }
 }
 
-/// Brings a blob here unless it is; someone else fetching the same is waited for.
-async fn fetch(blobs: Blobs, repository: Arc<Repository>, digest: Digest) -> Result<()> {
+/// Brings a blob here unless it is; someone else fetching the same is waited for, and may even have unpacked it.
+async fn fetch(store: Arc<ImageStore>, repository: Arc<Repository>, digest: Digest, layer: Option<Digest>) -> Result<()> {
     for attempt in 1.. {
-        let (waiting, wanted) = (blobs.clone(), digest.clone());
-        let Some(mut ingest) = blocking(move || waiting.ingest(&wanted)).await? else { break };
+        let (blobs, wanted) = (store.blobs.clone(), digest.clone());
+        let Some(mut ingest) = blocking(move || blobs.ingest(&wanted)).await? else { break };
+        if layer.as_ref().is_some_and(|layer| !store.needs(&digest, layer)) {
+            return ingest.abandon();
+        }
         let error = match stream(&repository, &digest, &mut ingest).await {
             Ok(()) => match ingest.finish() {
                 Ok(()) => break,

@@ -350,7 +350,7 @@ impl Unpacker {
             EntryType::Block => FileType::BlockDevice,
             _ => FileType::Fifo,
         };
-        let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
+        let (major, minor) = (header.device_major().ok().flatten().unwrap_or(0), header.device_minor().ok().flatten().unwrap_or(0));
         let device = if kind == FileType::Fifo { 0 } else { makedev(major, minor) };
         mknodat(&parent.fd, name, kind, metadata.mode, device)?;
         self.count(0);
@@ -426,9 +426,11 @@ impl Metadata {
         let header = entry.header();
         let owner =
             |id: u64| u32::try_from(id).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("owner {id} is out of range")));
-        let (uid, gid) = (Uid::from_raw(owner(header.uid()?)?), Gid::from_raw(owner(header.gid()?)?));
-        let mode = Mode::from_raw_mode(header.mode()? as RawMode & 0o7777);
-        let mut modified = Timespec { tv_sec: header.mtime()? as i64, tv_nsec: 0 };
+        let old = header.as_old();
+        let uid = Uid::from_raw(owner(or_blank(header.uid(), &old.uid)?)?);
+        let gid = Gid::from_raw(owner(or_blank(header.gid(), &old.gid)?)?);
+        let mode = Mode::from_raw_mode(or_blank(header.mode(), &old.mode)? as RawMode & 0o7777);
+        let mut modified = Timespec { tv_sec: or_blank(header.mtime(), &old.mtime)? as i64, tv_nsec: 0 };
         let mut xattrs = Vec::new();
         for extension in entry.pax_extensions()?.into_iter().flatten() {
             let extension = extension?;
@@ -466,6 +468,11 @@ impl Metadata {
         }
         Ok(utimensat(&parent.fd, name, &self.times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
+}
+
+/// A field that was left blank is zero, as Go's reader has it.
+fn or_blank<T: Default>(read: io::Result<T>, field: &[u8]) -> io::Result<T> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(T::default()) } else { read }
 }
 
 /// Seconds with a fraction, as PAX headers have them.
@@ -522,7 +529,7 @@ mod tests {
         }
 
         fn add(&mut self, lines: &[Line<'_>]) -> Result<PathBuf> {
-            let target = self.dir.path().join(format!("layer{}", self.layers.len()));
+            let target = self.dir.path().join(format!("layer{}", fs::read_dir(self.dir.path()).expect("a folder").count()));
             fs::create_dir(&target).expect("a folder");
             let bytes = archive(lines);
             let expected = Digest::of(&bytes);

@@ -118,6 +118,11 @@ impl Ingest {
         Ok(())
     }
 
+    /// Nobody needs the blob any more.
+    pub(crate) fn abandon(self) -> Result<()> {
+        fs::remove_file(&self.path).map_err(io_error("removing", &self.path))
+    }
+
     pub(crate) fn restart(&mut self) -> Result<()> {
         let mut file = self.lock.file();
         file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(io_error("truncating", &self.path))?;

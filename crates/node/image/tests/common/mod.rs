@@ -28,8 +28,8 @@ pub(crate) struct State {
     /// Cut the connection after so many bytes of a blob, so many times.
     pub(crate) cuts: usize,
     pub(crate) cut_after: usize,
-    /// Never finish a blob.
-    pub(crate) stall: bool,
+    /// Never finish a blob that is larger than this.
+    pub(crate) stall_above: Option<usize>,
     /// Send blob requests here first.
     pub(crate) redirect_blobs: Option<String>,
 }
@@ -152,7 +152,7 @@ fn blob(state: &mut State, request: &Request<Incoming>, content: Bytes) -> Respo
     let from: usize = range.unwrap_or(0);
     let rest = content.slice(from.min(content.len())..);
     let cut = state.cuts > 0 && rest.len() > state.cut_after;
-    let mut response = if state.stall {
+    let mut response = if state.stall_above.is_some_and(|limit| content.len() > limit) {
         let first = futures_util::stream::iter([Ok(Frame::data(rest.slice(..rest.len() / 2)))]);
         let stalled = futures_util::StreamExt::chain(first, futures_util::stream::pending());
         Response::new(BodyExt::boxed(StreamBody::new(stalled)))
