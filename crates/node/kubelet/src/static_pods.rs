@@ -1,0 +1,166 @@
+//! Static pods: files in a folder, run whatever the API says, shown there by a mirror pod.
+
+use crate::agent::Agent;
+use crate::changes::Changes;
+use crate::pod::spec;
+use crate::resources::fnv;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tiphys_client::{DeleteOptions, Delta};
+use tiphys_types::api::core::v1::Pod;
+
+pub(crate) fn start(agent: &Arc<Agent>, changes: &Arc<Changes>) {
+    let Some(folder) = agent.config.static_pod_path.clone() else { return };
+    let (this, changes) = (agent.clone(), changes.clone());
+    agent.tasks.spawn("static-pods", async move {
+        let mut known: HashMap<String, Arc<Pod>> = HashMap::new();
+        loop {
+            let mut told = changes.of(&folder).ok();
+            if let Some(told) = &mut told {
+                told.mark_unchanged();
+            }
+            read_all(&this, &folder, &mut known).await;
+            match told {
+                // An editor writes in several steps; the last of them counts.
+                Some(mut told) => drop(told.changed().await),
+                None => tokio::time::sleep(Duration::from_secs(20)).await,
+            }
+        }
+    });
+}
+
+async fn read_all(agent: &Arc<Agent>, folder: &Path, known: &mut HashMap<String, Arc<Pod>>) {
+    let mut found = HashMap::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if hidden || !path.is_file() {
+            continue;
+        }
+        match std::fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|text| parse(&text, &path, &agent.config.node_name)) {
+            Ok(pod) => {
+                found.insert(spec::uid(&pod).to_owned(), Arc::new(pod));
+            }
+            Err(error) => tracing::warn!(path = %path.display(), error, "not a static pod"),
+        }
+    }
+    for (uid, pod) in known.iter().filter(|(uid, _)| !found.contains_key(*uid)) {
+        tracing::info!(uid, "a static pod's file is gone");
+        agent.workers.remove(pod.clone());
+        delete_mirror(agent, pod).await;
+    }
+    for (uid, pod) in &found {
+        if !known.contains_key(uid) {
+            agent.workers.update(agent, pod.clone());
+        }
+        create_mirror(agent, pod).await;
+    }
+    *known = found;
+}
+
+/// The pod of a file: its uid is a hash of the content, so that a changed file is another pod.
+fn parse(text: &str, path: &Path, node: &str) -> Result<Pod, String> {
+    let mut value: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let hash = format!("{:016x}", fnv(format!("{}\0{node}\0{text}", path.display()).as_bytes()));
+    let meta = &mut value["metadata"];
+    let name = meta["name"].as_str().ok_or("no metadata.name")?.to_owned();
+    meta["name"] = json!(format!("{name}-{node}"));
+    if meta["namespace"].is_null() {
+        meta["namespace"] = json!("default");
+    }
+    meta["uid"] = json!(format!("{hash}{:016x}", fnv(hash.as_bytes())));
+    meta["annotations"][spec::CONFIG_HASH] = json!(hash);
+    meta["annotations"][spec::CONFIG_SOURCE] = json!("file");
+    value["spec"]["nodeName"] = json!(node);
+    let defaults = [("restartPolicy", json!("Always")), ("dnsPolicy", json!("ClusterFirst")), ("terminationGracePeriodSeconds", json!(30))];
+    for (key, default) in defaults.into_iter().chain([("enableServiceLinks", json!(true)), ("tolerations", json!([]))]) {
+        if value["spec"][key].is_null() {
+            value["spec"][key] = default;
+        }
+    }
+    if let Some(tolerations) = value["spec"]["tolerations"].as_array_mut() {
+        tolerations.push(json!({"operator": "Exists", "effect": "NoExecute"}));
+    }
+    for list in ["containers", "initContainers"] {
+        for container in value["spec"][list].as_array_mut().into_iter().flatten() {
+            if container["terminationMessagePath"].is_null() {
+                container["terminationMessagePath"] = json!("/dev/termination-log");
+            }
+        }
+    }
+    let pod: Pod = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    if spec::containers(&pod).is_empty() { Err("no containers".into()) } else { Ok(pod) }
+}
+
+async fn create_mirror(agent: &Agent, pod: &Pod) {
+    let mut mirror = pod.clone();
+    mirror.metadata.uid = None;
+    let hash = spec::annotation(pod, spec::CONFIG_HASH).unwrap_or_default().to_owned();
+    mirror.metadata.annotations.get_or_insert_default().insert(spec::CONFIG_MIRROR.into(), hash);
+    if let Some(node) = agent.node.get("", &agent.config.node_name) {
+        mirror.metadata.owner_references = Some(vec![tiphys_types::metav1::OwnerReference {
+            api_version: "v1".into(),
+            kind: "Node".into(),
+            name: agent.config.node_name.clone(),
+            uid: node.metadata.uid.clone().unwrap_or_default(),
+            controller: Some(true),
+            ..Default::default()
+        }]);
+    }
+    match agent.client.create(&mirror).await {
+        Ok(_) => {}
+        Err(error) if error.is_already_exists() => {}
+        Err(error) => tracing::warn!(%error, pod = spec::format(pod), "cannot create a mirror pod"),
+    }
+}
+
+async fn delete_mirror(agent: &Agent, pod: &Pod) {
+    let deleted = agent.client.delete::<Pod>(spec::namespace(pod), spec::name(pod), &DeleteOptions::grace(0)).await;
+    if let Err(error) = deleted.map(drop)
+        && !error.is_not_found()
+    {
+        tracing::warn!(%error, pod = spec::format(pod), "cannot delete a mirror pod");
+    }
+}
+
+/// Connects a mirror with the static pod that it shows; one of an older file or of no file goes.
+pub(crate) fn mirror_changed(agent: &Arc<Agent>, delta: &Delta<Pod>) {
+    let mirror = delta.object();
+    let source = agent
+        .workers
+        .list()
+        .into_iter()
+        .map(|s| s.pod)
+        .find(|p| spec::is_static(p) && spec::name(p) == spec::name(mirror) && spec::namespace(p) == spec::namespace(mirror));
+    let (agent, mirror) = (agent.clone(), mirror.clone());
+    let fits = source.as_ref().is_some_and(|p| spec::annotation(p, spec::CONFIG_HASH) == spec::annotation(&mirror, spec::CONFIG_MIRROR));
+    let gone = matches!(delta, Delta::Deleted(_));
+    match source {
+        Some(pod) if fits && !gone && !spec::is_deleted(&mirror) => agent.workers.mirror(spec::uid(&pod), Some(mirror)),
+        Some(pod) if gone => {
+            agent.workers.mirror(spec::uid(&pod), None);
+            agent.clone().tasks.spawn("mirror", async move { create_mirror(&agent, &pod).await });
+        }
+        _ if !gone => agent.clone().tasks.spawn("mirror", async move { delete_mirror(&agent, &mirror).await }),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_becomes_a_pod_of_this_node() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: [{name: c, image: nginx}]\n";
+        let pod = parse(text, Path::new("/etc/web.yaml"), "node-1").expect("a pod");
+        assert_eq!((spec::name(&pod), spec::namespace(&pod)), ("web-node-1", "default"));
+        assert!(spec::is_static(&pod) && !spec::is_mirror(&pod));
+        let changed = parse(&text.replace("nginx", "nginx:2"), Path::new("/etc/web.yaml"), "node-1").expect("a pod");
+        assert_ne!(spec::uid(&pod), spec::uid(&changed));
+        assert!(parse("metadata: {name: x}", Path::new("x"), "n").is_err());
+    }
+}
