@@ -151,8 +151,10 @@ fn family(ip: IpAddr) -> &'static str {
 }
 
 /// The `kubernetes` Service in `default`, its Endpoints and its EndpointSlice: made, and mended where they point elsewhere.
+/// Endpoints cannot name a loopback address (the API refuses it): a server that advertises one is for clients beside it, and has none.
 pub async fn kubernetes_service(client: &Client, cache: &dyn Objects, facts: &Facts) -> Result<(), ClientError> {
-    for (gvr, want) in kubernetes_objects(facts) {
+    let reachable = !facts.advertise_address.is_loopback();
+    for (gvr, want) in kubernetes_objects(facts).into_iter().filter(|(gvr, _)| reachable || **gvr == known::SERVICES) {
         match cache.get(gvr, "default", "kubernetes") {
             None => create(client, gvr, &want).await?,
             Some(have) => {

@@ -25,9 +25,12 @@ async fn dispatch(door: &Arc<Door>, call: &mut Call) -> Result<Outcome, DoorErro
         return door.documents.answer(door, call).map(Outcome::Http);
     }
     if let Some(kind) = streams::Kind::of(&call.info) {
+        // Who has just made the pod may look into it: the caches must show what was acknowledged.
+        door.registry.catch_up().await;
         return streams::serve(door, call, kind).await.map(Outcome::Http);
     }
     if let Some(review) = reviews::Review::of(&call.info) {
+        door.registry.catch_up().await;
         return reviews::serve(door, call, review).await.map(Outcome::Http);
     }
     to_registry(door, call).await.map(Outcome::Objects)
