@@ -187,3 +187,29 @@ async fn services_get_and_give_back_addresses() {
     again.registry.catch_up().await;
     again.post(&services, "default", taken).await.expect("free");
 }
+
+#[tokio::test]
+async fn managers_are_noted_and_apply_minds_them() {
+    let rig = Rig::new().await;
+    let maps = core("configmaps");
+    let ask = |manager: &str, more: &str| {
+        rig.ask(Verb::Patch, &maps, "default", "a").content("application/apply-patch+yaml").query(&format!("fieldManager={manager}{more}"))
+    };
+    let config = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": value}});
+    let made = ask("one", "").json(config("1")).await.expect("created");
+    assert_eq!(made["data"], json!({"k": "1"}));
+    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "one");
+    assert_eq!(made["metadata"]["managedFields"][0]["operation"], "Apply");
+    let same = ask("one", "").json(config("1")).await.expect("the same");
+    assert_eq!(version(&same), version(&made));
+    let conflict = ask("two", "").json(config("2")).await.expect_err("owned");
+    assert_eq!((conflict.code, conflict.causes[0].reason.as_str()), (409, "FieldManagerConflict"));
+    let forced = ask("two", "&force=true").json(config("2")).await.expect("forced");
+    assert_eq!(forced["data"], json!({"k": "2"}));
+    // Nobody wants the key any more once its owner applies without it.
+    let bare = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    let dropped = ask("two", "").json(bare).await.expect("applied");
+    assert!(dropped.get("data").is_none(), "{dropped}");
+    let nameless = ask("", "").json(config("3")).await.expect_err("no manager");
+    assert!(nameless.message.contains("is required for apply patch"));
+}

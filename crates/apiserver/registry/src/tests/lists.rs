@@ -91,6 +91,7 @@ async fn exact_and_not_older_than() {
     let rig = Rig::new().await;
     let first = rig.config_map("a", json!({})).await;
     rig.config_map("b", json!({})).await;
+    rig.registry.catch_up().await;
     let exact = list(&rig, &format!("resourceVersion={}&resourceVersionMatch=Exact", version(&first))).await;
     assert_eq!((names(&exact), version(&exact)), (vec!["a"], version(&first)));
     let newer = list(&rig, &format!("resourceVersion={}&resourceVersionMatch=NotOlderThan", version(&first))).await;

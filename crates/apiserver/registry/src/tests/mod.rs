@@ -2,7 +2,9 @@
 
 mod conflicts;
 mod content;
+mod lifecycle;
 mod lists;
+mod plugins;
 mod watches;
 
 use std::sync::Arc;

@@ -1,21 +1,93 @@
-//! Server-side apply, and the bookkeeping of field managers on other writes.
+//! Server-side apply, and the bookkeeping of field managers on other writes. The rules are `tiphys_schema::apply`'s.
+//!
+//! Managers are kept in the stored version of a kind; an applied configuration is merged in the version it is sent in.
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
-use tiphys_meta::ApiError;
+use tiphys_meta::{ApiError, ErrorList, Path, object, time};
+use tiphys_schema::apply::{self, Options, Schema};
+use tiphys_schema::codec::{self, Strictness};
 
 use super::Call;
-use super::update::How;
+use super::update::{Change, How};
 use crate::answer::Answer;
-use crate::negotiate::unsupported;
 use crate::options::WriteOptions;
-use crate::verbs::patch::{JSON, MERGE, STRATEGIC};
 
 impl Call<'_> {
-    /// Notes in `managedFields` which fields this write changed.
-    pub(crate) fn fields_updated(&self, _old: &Value, _new: &mut Value, _manager: &str) {}
+    /// Notes in `managedFields` which fields this write changes; `old` is none on create. Both are of the stored version.
+    pub(crate) fn fields_updated(&self, old: Option<&Value>, new: &mut Value, manager: &str) {
+        let now = time::format(self.registry.config.clock.now());
+        apply::update(&Schema::Kind(self.resource.kind), old, new, &self.managing(manager, &now, false));
+    }
 
-    pub(crate) async fn apply(&mut self, _body: Bytes, _how: How, _options: &WriteOptions) -> Result<Answer, ApiError> {
-        Err(unsupported(&[JSON, MERGE, STRATEGIC]))
+    fn managing<'o>(&'o self, manager: &'o str, now: &'o str, force: bool) -> Options<'o> {
+        const STATUS: &[&[&str]] = &[&["status"]];
+        const SPEC: &[&[&str]] = &[&["spec"]];
+        let reset = match self.info.subresource.as_str() {
+            "status" => SPEC,
+            "" if self.resource.strategy.initial_status.is_some() => STATUS,
+            _ => &[],
+        };
+        Options { manager, subresource: &self.info.subresource, now, reset, force }
+    }
+
+    pub(crate) async fn apply(&mut self, body: Bytes, how: How, options: &WriteOptions) -> Result<Answer, ApiError> {
+        if self.query.get("fieldManager").is_empty() {
+            let mut errors = ErrorList::new();
+            errors.required(&Path::new("fieldManager"), "is required for apply patch");
+            return Err(errors.into_invalid("meta.k8s.io", "PatchOptions", ""));
+        }
+        let config = codec::yaml::to_tree(&body).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+        let mut change = Apply { config, options: options.clone() };
+        if how.subresource.is_none() && self.current().await.is_none() {
+            let tree = change.applied(self, None)?;
+            let entry = self.create_tree(tree, options).await?;
+            return self.answer(201, &entry);
+        }
+        let entry = self.change(&mut change, how, options).await?;
+        self.answer(200, &entry)
+    }
+}
+
+struct Apply {
+    config: Value,
+    options: WriteOptions,
+}
+
+impl Apply {
+    /// The object to write, in the stored version, with its defaults.
+    fn applied(&self, call: &mut Call<'_>, live: Option<&Value>) -> Result<Value, ApiError> {
+        let live = live.map(|live| {
+            let mut live = live.clone();
+            call.serve(&mut live);
+            live
+        });
+        let now = time::format(call.registry.config.clock.now());
+        let force = self.options.force.unwrap_or(false);
+        let managing = call.managing(&self.options.manager, &now, force);
+        let merged = apply::apply(&Schema::Kind(call.served.kind), live.as_ref(), &self.config, &managing)?;
+        let decoded = codec::json::canonicalize(call.served.kind, merged, Strictness::Ignore);
+        let mut tree = decoded.map_err(|e| ApiError::bad_request(e.to_string()))?.object;
+        call.check_namespace(&mut tree)?;
+        call.check_name(&mut tree)?;
+        if live.is_none() {
+            super::create::wipe_system_fields(&mut tree);
+        }
+        call.served.conversion.to_stored(&mut tree);
+        call.resource.strategy.default(&mut tree);
+        Ok(tree)
+    }
+}
+
+#[async_trait]
+impl Change for Apply {
+    async fn wanted(&mut self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError> {
+        let config_version = object::resource_version(&self.config).to_owned();
+        let mut tree = self.applied(call, Some(old))?;
+        if !config_version.is_empty() {
+            object::meta_mut(&mut tree).insert("resourceVersion".into(), Value::from(config_version));
+        }
+        Ok(tree)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tiphys_meta::{ApiError, Reason, generate_name, object, time};
 
 use super::Call;
@@ -25,9 +25,9 @@ impl Call<'_> {
         drop(body);
         wipe_system_fields(&mut tree);
         self.check_namespace(&mut tree)?;
-        self.fields_updated(&json!({}), &mut tree, &options.manager);
         self.served.conversion.to_stored(&mut tree);
         self.resource.strategy.default(&mut tree);
+        self.fields_updated(None, &mut tree, &options.manager);
         let entry = self.create_tree(tree, &options).await?;
         self.answer(201, &entry)
     }
@@ -114,7 +114,7 @@ fn no_name_left(error: ApiError) -> ApiError {
 }
 
 /// What only the server sets (`rest.WipeObjectMetaSystemFields`).
-fn wipe_system_fields(tree: &mut Value) {
+pub(crate) fn wipe_system_fields(tree: &mut Value) {
     let meta = object::meta_mut(tree);
     for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         meta.remove(field);

@@ -48,6 +48,10 @@ pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: B
     }
     let query = Query::parse(&info.query);
     let output = Output::negotiate(&info.accept, info.verb == Verb::Watch)?;
+    if !matches!(info.verb, Verb::Get | Verb::List | Verb::Watch) {
+        // Rules and admission see everything that was acknowledged before: nobody has to think about stale caches.
+        registry.catch_up().await;
+    }
     let mut call = Call { registry, info, resource, served, version, query, output, warnings: Vec::new() };
     if !info.subresource.is_empty() {
         return subresources::handle(&mut call, body).await;

@@ -63,9 +63,9 @@ impl Change for Patched {
         let decoded: Decoded = codec::json::canonicalize(kind, tree, self.options.validation.strictness()).map_err(unreadable)?;
         let mut wanted = call.report(kind, decoded, self.options.validation)?;
         call.check_namespace(&mut wanted)?;
-        call.fields_updated(old, &mut wanted, &self.options.manager);
         call.served.conversion.to_stored(&mut wanted);
         call.resource.strategy.default(&mut wanted);
+        call.fields_updated(Some(old), &mut wanted, &self.options.manager);
         Ok(wanted)
     }
 }

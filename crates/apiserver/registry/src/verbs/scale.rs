@@ -56,7 +56,8 @@ enum Source {
     Patch(Patch, WriteOptions),
 }
 
-struct Rescale(Source);
+/// With the manager who does it.
+struct Rescale(Source, String);
 
 #[async_trait]
 impl Change for Rescale {
@@ -71,7 +72,9 @@ impl Change for Rescale {
                 call.report(kind, decoded.map_err(|e| ApiError::bad_request(e.to_string()))?, options.validation)?
             }
         };
-        call.rescaled(&scale, old)
+        let mut wanted = call.rescaled(&scale, old)?;
+        call.fields_updated(Some(old), &mut wanted, &self.1);
+        Ok(wanted)
     }
 }
 
@@ -86,7 +89,7 @@ impl Call<'_> {
                 let mut scale = self.decode(&body, kind, options.validation)?;
                 self.check_namespace(&mut scale)?;
                 self.check_name(&mut scale)?;
-                self.change(&mut Rescale(Source::Sent(scale)), how, &options).await?
+                self.change(&mut Rescale(Source::Sent(scale), options.manager.clone()), how, &options).await?
             }
             Verb::Patch => {
                 let options = WriteOptions::parse(self.info, &self.query, "PatchOptions")?;
@@ -94,7 +97,7 @@ impl Call<'_> {
                     return Err(unsupported(&[super::patch::JSON, super::patch::MERGE, super::patch::STRATEGIC]));
                 }
                 let (patch, _) = Patch::parse(&self.info.content_type, &body)?;
-                self.change(&mut Rescale(Source::Patch(patch, options.clone())), how, &options).await?
+                self.change(&mut Rescale(Source::Patch(patch, options.clone()), options.manager.clone()), how, &options).await?
             }
             _ => return Err(super::not_allowed(self.served, self.info)),
         };

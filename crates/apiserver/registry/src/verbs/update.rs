@@ -45,7 +45,7 @@ struct Replace {
 impl Change for Replace {
     async fn wanted(&mut self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError> {
         let mut wanted = self.sent.clone();
-        call.fields_updated(old, &mut wanted, &self.manager);
+        call.fields_updated(Some(old), &mut wanted, &self.manager);
         Ok(wanted)
     }
 }
@@ -68,6 +68,7 @@ impl Call<'_> {
         let creates = how.subresource.is_none() && self.resource.strategy.allow_create_on_update;
         if creates && self.current().await.is_none() {
             object::meta_mut(&mut tree).remove("resourceVersion");
+            self.fields_updated(None, &mut tree, &options.manager);
             let entry = self.create_tree(tree, &options).await?;
             return self.answer(201, &entry);
         }
