@@ -15,6 +15,11 @@ impl<K> Kube for K where K: Resource + Metadata<Ty = ObjectMeta> + DeserializeOw
 pub trait Stored: DeserializeOwned + Send + Sync + 'static {
     fn meta(&self) -> &ObjectMeta;
     fn meta_mut(&mut self) -> &mut ObjectMeta;
+
+    /// Drops what no reader of a cache asks for. An update without managedFields leaves the server's as they are.
+    fn trim(&mut self) {
+        self.meta_mut().managed_fields = None;
+    }
 }
 
 impl<K> Stored for K
@@ -49,6 +54,13 @@ impl Stored for Partial {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+
+    /// Held of every object there is, so only what says who owns it and whether it is going.
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+        self.metadata.labels = None;
     }
 }
 

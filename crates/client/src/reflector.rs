@@ -66,7 +66,7 @@ impl<T: Stored> Reflector<T> {
 
     async fn list(&self) -> Result<String, ClientError> {
         let mut list = self.client.list_as::<T>(&self.gvr, "", &self.options.clone().cached()).await?;
-        list.items.iter_mut().for_each(trim);
+        list.items.iter_mut().for_each(T::trim);
         let revision = list.metadata.resource_version;
         self.informer.replace(list.items, revision.parse().unwrap_or(0));
         Ok(revision)
@@ -105,7 +105,7 @@ impl<T: Stored> Reflector<T> {
             }
             EventType::Added | EventType::Modified | EventType::Deleted => {
                 let mut object: T = decode(object)?;
-                trim(&mut object);
+                object.trim();
                 if let Some(seen) = &object.meta().resource_version {
                     revision.clone_from(seen);
                 }
@@ -122,9 +122,4 @@ impl<T: Stored> Reflector<T> {
 
 fn decode<T: serde::de::DeserializeOwned>(object: &Bytes) -> Result<T, ClientError> {
     serde_json::from_slice(object).map_err(|e| ClientError::Decode(e.to_string()))
-}
-
-/// No reader of a cache asks who wrote a field; an update without managedFields leaves the server's as they are.
-fn trim<T: Stored>(object: &mut T) {
-    object.meta_mut().managed_fields = None;
 }

@@ -16,7 +16,12 @@
 
 mod context;
 mod deployment;
+mod garbage_collector;
+mod namespace;
+mod pod_gc;
 mod replicaset;
+mod root_ca;
+mod serviceaccount;
 mod shared;
 
 pub use context::{Config, Context, Controllers, Running};
@@ -36,6 +41,11 @@ const fn on(name: &'static str, start: fn(&Context)) -> Entry {
 /// All controllers, under upstream's names.
 pub static CONTROLLERS: &[Entry] = &[
     on("deployment-controller", deployment::start),
+    on("garbage-collector-controller", garbage_collector::start),
+    on("namespace-controller", namespace::start),
+    on("pod-garbage-collector-controller", pod_gc::start),
     on("replicaset-controller", replicaset::start),
     on("replicationcontroller-controller", replicaset::start_replication_controllers),
+    on("root-ca-certificate-publisher-controller", root_ca::start),
+    on("serviceaccount-controller", serviceaccount::start),
 ];

@@ -1,6 +1,8 @@
 //! What several controllers do alike.
 
 pub(crate) mod claim;
+pub(crate) mod discovery;
+pub(crate) mod namespaces;
 pub(crate) mod pod;
 pub(crate) mod watch;
 
