@@ -13,23 +13,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::errors::DoorError;
 
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
-pub type Request = http::Request<Body>;
-pub type Answered = Response<Body>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) type Request = http::Request<Body>;
+pub(crate) type Answered = Response<Body>;
 
 /// Requests larger than this are refused (upstream's MaxRequestBodyBytes).
-pub const MAX_REQUEST_BYTES: usize = 3 * 1024 * 1024;
+pub(crate) const MAX_REQUEST_BYTES: usize = 3 * 1024 * 1024;
 
-pub fn full(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-pub fn empty() -> Body {
+pub(crate) fn empty() -> Body {
     full(Bytes::new())
 }
 
-pub fn streaming<S>(chunks: S) -> Body
+pub(crate) fn streaming<S>(chunks: S) -> Body
 where
     S: Stream<Item = Bytes> + Send + 'static,
 {
@@ -37,7 +37,7 @@ where
 }
 
 /// Reads a whole request body. A body of one frame is not copied.
-pub async fn collect(mut body: Body) -> Result<Bytes, DoorError> {
+pub(crate) async fn collect(mut body: Body) -> Result<Bytes, DoorError> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -58,7 +58,7 @@ pub async fn collect(mut body: Body) -> Result<Bytes, DoorError> {
     Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
 }
 
-pub fn answer(code: u16, content_type: &str, body: Body) -> Answered {
+pub(crate) fn answer(code: u16, content_type: &str, body: Body) -> Answered {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = HeaderValue::from_str(content_type) {
@@ -67,16 +67,16 @@ pub fn answer(code: u16, content_type: &str, body: Body) -> Answered {
     response
 }
 
-pub fn json(code: u16, value: &serde_json::Value) -> Answered {
+pub(crate) fn json(code: u16, value: &serde_json::Value) -> Answered {
     answer(code, "application/json", full(value.to_string()))
 }
 
-pub fn text(code: u16, text: impl Into<Bytes>) -> Answered {
+pub(crate) fn text(code: u16, text: impl Into<Bytes>) -> Answered {
     answer(code, "text/plain; charset=utf-8", full(text.into()))
 }
 
 /// `Warning: 299 - "…"` (RFC 7234 §5.5), one for each text.
-pub fn add_warnings(response: &mut Answered, warnings: &[String]) {
+pub(crate) fn add_warnings(response: &mut Answered, warnings: &[String]) {
     for warning in warnings {
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
@@ -86,7 +86,7 @@ pub fn add_warnings(response: &mut Answered, warnings: &[String]) {
 }
 
 /// The registry's answer as it goes over the wire. A watch ends when `stop` does.
-pub fn from_registry(answered: Answer, stop: CancellationToken) -> Answered {
+pub(crate) fn from_registry(answered: Answer, stop: CancellationToken) -> Answered {
     match answered {
         Answer::Object(Document { code, content_type, body, warnings }) => {
             let body = match body {

@@ -17,7 +17,7 @@ use crate::policy;
 
 /// What the objects say of this server.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub(crate) struct Facts {
     pub advertise_address: IpAddr,
     pub secure_port: u16,
     /// The first address of the service range.
@@ -28,7 +28,7 @@ pub struct Facts {
 }
 
 /// Makes everything that is missing; what nodes and components need first comes first.
-pub async fn ensure(client: &Client, cache: &dyn Objects, facts: &Facts) -> Result<(), ClientError> {
+pub(crate) async fn ensure(client: &Client, cache: &dyn Objects, facts: &Facts) -> Result<(), ClientError> {
     create_all(client, namespaces()).await?;
     tokio::try_join!(policy::ensure(client, cache), create_all(client, first_objects(facts)), kubernetes_service(client, cache, facts))?;
     Ok(())
@@ -152,7 +152,7 @@ fn family(ip: IpAddr) -> &'static str {
 
 /// The `kubernetes` Service in `default`, its Endpoints and its EndpointSlice: made, and mended where they point elsewhere.
 /// Endpoints cannot name a loopback address (the API refuses it): a server that advertises one is for clients beside it, and has none.
-pub async fn kubernetes_service(client: &Client, cache: &dyn Objects, facts: &Facts) -> Result<(), ClientError> {
+pub(crate) async fn kubernetes_service(client: &Client, cache: &dyn Objects, facts: &Facts) -> Result<(), ClientError> {
     let reachable = !facts.advertise_address.is_loopback();
     for (gvr, want) in kubernetes_objects(facts).into_iter().filter(|(gvr, _)| reachable || **gvr == known::SERVICES) {
         match cache.get(gvr, "default", "kubernetes") {
@@ -210,7 +210,7 @@ fn differing(have: &Value, want: &Value) -> Option<Value> {
 }
 
 /// Puts the `kubernetes` Service right again when someone changes or deletes a part of it.
-pub async fn keep_kubernetes_service(client: Client, cache: Arc<dyn Objects>, facts: Facts) {
+pub(crate) async fn keep_kubernetes_service(client: Client, cache: Arc<dyn Objects>, facts: Facts) {
     loop {
         let watches = [&known::SERVICES, &known::ENDPOINTS, &known::ENDPOINT_SLICES].map(|gvr| {
             let path = format!("{}?watch=true&fieldSelector=metadata.name%3Dkubernetes", gvr.path("default", ""));
@@ -230,7 +230,7 @@ pub async fn keep_kubernetes_service(client: Client, cache: Arc<dyn Objects>, fa
 }
 
 /// Keeps the compiled policy and the aggregated roles as the objects say.
-pub async fn follow_policy(client: Client, cache: Arc<dyn Objects>, rbac: Arc<crate::authorize::rbac::Rbac>) {
+pub(crate) async fn follow_policy(client: Client, cache: Arc<dyn Objects>, rbac: Arc<crate::authorize::rbac::Rbac>) {
     loop {
         let watches = [&known::ROLES, &known::CLUSTER_ROLES, &known::ROLE_BINDINGS, &known::CLUSTER_ROLE_BINDINGS]
             .map(|gvr| client.watch_path(format!("{}?watch=true&allowWatchBookmarks=false", gvr.path("", ""))));

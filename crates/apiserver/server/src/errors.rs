@@ -70,11 +70,11 @@ impl DoorError {
     }
 }
 
-pub fn not_found_path() -> ApiError {
+pub(crate) fn not_found_path() -> ApiError {
     ApiError::new(Reason::NotFound, "the server could not find the requested resource")
 }
 
-pub fn method_not_allowed(gvr: &Gvr, verb: &str) -> ApiError {
+pub(crate) fn method_not_allowed(gvr: &Gvr, verb: &str) -> ApiError {
     let mut error =
         ApiError::new(Reason::MethodNotAllowed, format!("{verb} is not supported on resources of kind \"{}\"", gvr.group_resource()));
     error.group = gvr.group.to_string();
@@ -83,7 +83,7 @@ pub fn method_not_allowed(gvr: &Gvr, verb: &str) -> ApiError {
 }
 
 /// `pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "default"`.
-pub fn forbidden(user: &UserInfo, question: &Attributes<'_>, reason: &str) -> ApiError {
+pub(crate) fn forbidden(user: &UserInfo, question: &Attributes<'_>, reason: &str) -> ApiError {
     let mut why = escape(&cannot(user, question));
     if !reason.is_empty() {
         why.push_str(": ");
@@ -112,7 +112,7 @@ fn escape(text: &str) -> String {
 }
 
 /// One field of a kind that does not validate.
-pub struct BadField<'a> {
+pub(crate) struct BadField<'a> {
     pub field: &'a str,
     /// `FieldValueInvalid`, `FieldValueRequired`, …
     pub reason: &'a str,
@@ -120,7 +120,7 @@ pub struct BadField<'a> {
     pub detail: String,
 }
 
-pub fn invalid(gvk: &Gvk, name: &str, bad: Vec<BadField<'_>>) -> ApiError {
+pub(crate) fn invalid(gvk: &Gvk, name: &str, bad: Vec<BadField<'_>>) -> ApiError {
     let texts: Vec<String> = bad.iter().map(|b| format!("{}: {}", b.field, b.detail)).collect();
     let all = if let [one] = texts.as_slice() { one.clone() } else { format!("[{}]", texts.join(", ")) };
     let kind = if gvk.group.is_empty() { gvk.kind.to_string() } else { format!("{}.{}", gvk.kind, gvk.group) };

@@ -34,12 +34,7 @@ pub struct Parsed {
 
 /// `program` is how the command was called, for its help.
 pub fn command(program: &'static str) -> Command {
-    Command::new(program)
-        .about("The Kubernetes API server")
-        .args(serving())
-        .args(authentication())
-        .args(service_accounts())
-        .args(objects())
+    Command::new(program).about("The Kubernetes API server").args(serving()).args(authentication()).args(service_accounts()).args(objects())
 }
 
 pub fn parse(program: &'static str, args: impl IntoIterator<Item = String>) -> Result<Parsed, FlagError> {
@@ -57,7 +52,11 @@ fn list(name: &'static str, help: &'static str) -> Arg {
 
 /// As Go's: `--flag`, `--flag=true`, `--flag=false`.
 fn switch(name: &'static str, help: &'static str) -> Arg {
-    value(name, help).num_args(0..=1).require_equals(true).default_missing_value("true").value_parser(clap::builder::BoolishValueParser::new())
+    value(name, help)
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+        .value_parser(clap::builder::BoolishValueParser::new())
 }
 
 fn serving() -> Vec<Arg> {
@@ -194,7 +193,9 @@ fn set<T: Clone + Send + Sync + 'static>(m: &ArgMatches, flag: &str, field: &mut
 fn storage(m: &ArgMatches) -> Result<Storage, FlagError> {
     match m.get_one::<String>("etcd-servers").map(String::as_str) {
         None | Some("embedded") => {}
-        Some(other) => return wrong("etcd-servers", format!("{other:?}: an outside etcd is not supported yet; say 'embedded', with --data-dir")),
+        Some(other) => {
+            return wrong("etcd-servers", format!("{other:?}: an outside etcd is not supported yet; say 'embedded', with --data-dir"));
+        }
     }
     let folder = m.get_one::<String>("data-dir").ok_or(FlagError::Missing("data-dir"))?;
     Ok(Storage::Embedded(PathBuf::from(folder)))
@@ -324,7 +325,8 @@ fn self_signed(folder: &Path) -> Result<PemPair, FlagError> {
 mod tests {
     use super::*;
 
-    const NEEDED: &str = "--tls-cert-file=c --tls-private-key-file=k --service-account-signing-key-file=s --service-account-issuer=https://x --data-dir=d";
+    const NEEDED: &str =
+        "--tls-cert-file=c --tls-private-key-file=k --service-account-signing-key-file=s --service-account-issuer=https://x --data-dir=d";
 
     fn given(more: &str) -> Result<Config, String> {
         let args = NEEDED.split(' ').chain(more.split_whitespace()).map(str::to_owned);

@@ -17,13 +17,13 @@ use crate::chain::{Call, Door, Origin, Outcome};
 use crate::errors::DoorError;
 
 /// Carries requests of one identity.
-pub struct InProcess {
+pub(crate) struct InProcess {
     door: Arc<Door>,
     user: Arc<UserInfo>,
 }
 
 impl InProcess {
-    pub fn new(door: Arc<Door>, user: UserInfo) -> Self {
+    pub(crate) fn new(door: Arc<Door>, user: UserInfo) -> Self {
         InProcess { door, user: Arc::new(user) }
     }
 

@@ -31,7 +31,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// TLS that asks for client certificates and takes any; [`crate::authenticate`] judges them.
-pub fn tls_config(serving: &Identity, client_cas: &[&str]) -> Result<Arc<ServerConfig>, tls::TlsError> {
+pub(crate) fn tls_config(serving: &Identity, client_cas: &[&str]) -> Result<Arc<ServerConfig>, tls::TlsError> {
     let mut config = ServerConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(AskForCertificate::new(client_cas)?)
@@ -41,7 +41,7 @@ pub fn tls_config(serving: &Identity, client_cas: &[&str]) -> Result<Arc<ServerC
 }
 
 /// Accepts until told to stop; connections then finish what they are at.
-pub async fn run(listener: TcpListener, config: Arc<ServerConfig>, door: Arc<Door>, tasks: Tasks) {
+pub(crate) async fn run(listener: TcpListener, config: Arc<ServerConfig>, door: Arc<Door>, tasks: Tasks) {
     let acceptor = TlsAcceptor::from(config);
     let stop = tasks.token();
     loop {

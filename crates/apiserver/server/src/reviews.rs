@@ -19,7 +19,7 @@ use crate::request_info::Info;
 use crate::wire;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Review {
+pub(crate) enum Review {
     SubjectAccess,
     LocalSubjectAccess,
     SelfSubjectAccess,
@@ -30,7 +30,7 @@ pub enum Review {
 }
 
 impl Review {
-    pub fn of(info: &Info) -> Option<Self> {
+    pub(crate) fn of(info: &Info) -> Option<Self> {
         Some(match (info.group.as_str(), info.version.as_str(), info.resource.as_str(), info.subresource.as_str()) {
             ("authorization.k8s.io", "v1", "subjectaccessreviews", "") => Review::SubjectAccess,
             ("authorization.k8s.io", "v1", "localsubjectaccessreviews", "") => Review::LocalSubjectAccess,
@@ -56,7 +56,7 @@ impl Review {
     }
 }
 
-pub async fn serve(door: &Arc<Door>, call: &mut Call, review: Review) -> Result<Answered, DoorError> {
+pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, review: Review) -> Result<Answered, DoorError> {
     if call.info.verb != "create" {
         let gvr = tiphys_meta::Gvr::new(call.info.group.clone(), call.info.version.clone(), call.info.resource.clone());
         return Err(method_not_allowed(&gvr, call.parts.method.as_str()).into());

@@ -15,7 +15,7 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const YAML: &str = "application/yaml";
 
 /// The request's body as a tree of `gvk`, with its apiVersion and kind.
-pub async fn decode(call: &mut Call, gvk: &Gvk) -> Result<Value, DoorError> {
+pub(crate) async fn decode(call: &mut Call, gvk: &Gvk) -> Result<Value, DoorError> {
     let bytes = match call.body.take() {
         Some(body) => body::collect(body).await?,
         None => Bytes::new(),
@@ -49,7 +49,7 @@ fn tree(content_type: &str, bytes: &Bytes, gvk: &Gvk) -> Result<Value, ApiError>
 }
 
 /// The object in what the client accepts; JSON where it accepts nothing that we have.
-pub fn encode(call: &Call, code: u16, gvk: &Gvk, object: &Value) -> Result<Answered, DoorError> {
+pub(crate) fn encode(call: &Call, code: u16, gvk: &Gvk, object: &Value) -> Result<Answered, DoorError> {
     let accept = call.header(header::ACCEPT);
     let wants_proto = accept.split(',').next().is_some_and(|first| first.trim().starts_with(PROTOBUF));
     if !wants_proto {

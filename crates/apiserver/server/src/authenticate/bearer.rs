@@ -20,6 +20,9 @@ pub struct Found {
     pub audiences: Vec<String>,
 }
 
+/// A user, and the audiences of the token where its kind has any.
+type WithAudiences = (UserInfo, Option<Vec<String>>);
+
 pub struct Bearer {
     fixed: HashMap<String, UserInfo>,
     service_accounts: Arc<ServiceAccountTokens>,
@@ -50,7 +53,7 @@ impl Bearer {
         }))
     }
 
-    fn identify_by_scheme(&self, token: &str, wanted: &[String]) -> Result<Option<(UserInfo, Option<Vec<String>>)>, String> {
+    fn identify_by_scheme(&self, token: &str, wanted: &[String]) -> Result<Option<WithAudiences>, String> {
         // Hashing first makes the look-up's time say nothing about how much of a guess was right.
         if let Some(user) = self.fixed.get(&fingerprint(token)) {
             return Ok(Some((user.clone(), None)));

@@ -19,7 +19,9 @@ pub fn check(objects: &dyn Objects, user: &UserInfo, write: &Write<'_>) -> Resul
         ("", "nodes") => node_object(node, write),
         ("", "persistentvolumeclaims") if write.subresource != "status" => Err("may only update PVC status".into()),
         ("coordination.k8s.io", "leases") => lease(node, write),
-        ("storage.k8s.io", "csinodes") if name_of(write) != node => Err("can only access CSINode with the same name as the requesting node".into()),
+        ("storage.k8s.io", "csinodes") if name_of(write) != node => {
+            Err("can only access CSINode with the same name as the requesting node".into())
+        }
         ("resource.k8s.io", "resourceslices") => resource_slice(node, write),
         ("certificates.k8s.io", "certificatesigningrequests") => signing_request(node, write),
         _ => Ok(()),
@@ -148,8 +150,7 @@ fn node_object(node: &str, write: &Write<'_>) -> Result<(), String> {
 fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
     let label = |o: &Value, key: &str| object::labels(o).find(|(k, _)| *k == key).map(|(_, v)| v.to_owned());
     let keys = object::labels(new).chain(object::labels(old)).map(|(k, _)| k);
-    let mut changed: Vec<String> =
-        keys.filter(|k| label(new, k) != label(old, k)).filter(|k| !is_kubelets(k)).map(str::to_owned).collect();
+    let mut changed: Vec<String> = keys.filter(|k| label(new, k) != label(old, k)).filter(|k| !is_kubelets(k)).map(str::to_owned).collect();
     changed.sort();
     changed.dedup();
     changed
@@ -191,7 +192,9 @@ fn lease(node: &str, write: &Write<'_>) -> Result<(), String> {
 fn resource_slice(node: &str, write: &Write<'_>) -> Result<(), String> {
     let mine = |o: Option<&Value>| o.is_some_and(|o| text(o, &["spec", "nodeName"]) == node);
     match write.operation {
-        Operation::Create if !mine(write.object) => Err("can only create ResourceSlice with the same NodeName as the requesting node".into()),
+        Operation::Create if !mine(write.object) => {
+            Err("can only create ResourceSlice with the same NodeName as the requesting node".into())
+        }
         Operation::Delete if !mine(write.old) => Err("can only delete ResourceSlice with the same NodeName as the requesting node".into()),
         _ => Ok(()),
     }
@@ -201,7 +204,9 @@ fn resource_slice(node: &str, write: &Write<'_>) -> Result<(), String> {
 fn signing_request(node: &str, write: &Write<'_>) -> Result<(), String> {
     use base64::Engine as _;
     use x509_parser::prelude::FromDer;
-    let Some(request) = write.object.filter(|_| write.subresource.is_empty() && write.operation == Operation::Create) else { return Ok(()) };
+    let Some(request) = write.object.filter(|_| write.subresource.is_empty() && write.operation == Operation::Create) else {
+        return Ok(());
+    };
     let signer = text(request, &["spec", "signerName"]);
     if !matches!(signer, "kubernetes.io/kubelet-serving" | "kubernetes.io/kube-apiserver-client-kubelet") {
         return Ok(());

@@ -38,7 +38,7 @@ impl Catalogue {
     }
 }
 
-pub fn group_paths() -> Vec<String> {
+pub(super) fn group_paths() -> Vec<String> {
     let named = BUILTIN.groups.iter().filter(|g| !g.name.is_empty());
     named
         .flat_map(|g| {
@@ -47,7 +47,7 @@ pub fn group_paths() -> Vec<String> {
         .collect()
 }
 
-pub fn answer(documents: &Documents, call: &Call, path: &str) -> Result<Answered, DoorError> {
+pub(super) fn answer(documents: &Documents, call: &Call, path: &str) -> Result<Answered, DoorError> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         ["api"] if wants_aggregated(call) => Ok(aggregated(call, &CORE)),

@@ -62,7 +62,7 @@ impl Checks {
     }
 }
 
-pub fn is_health(path: &str) -> bool {
+pub(super) fn is_health(path: &str) -> bool {
     ["/healthz", "/livez", "/readyz"].iter().any(|p| path.strip_prefix(p).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 

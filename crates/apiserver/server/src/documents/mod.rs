@@ -3,7 +3,7 @@
 mod discovery;
 mod health;
 mod openapi;
-pub mod version;
+pub(crate) mod version;
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::body::{self, Answered};
 use crate::chain::{Call, Door};
 use crate::errors::DoorError;
-pub use health::Checks;
+pub(crate) use health::Checks;
 
 /// What does not change while the server runs, and the checks of its health.
 pub struct Documents {

@@ -24,7 +24,7 @@ static V3_INDEX: LazyLock<(Bytes, String)> = LazyLock::new(|| {
 /// One tag for both encodings: they say the same, and `Vary: Accept` keeps them apart.
 static V2_HASH: LazyLock<String> = LazyLock::new(|| openapi::hash(&openapi::v2_json(&[])));
 
-pub fn answer(call: &Call, path: &str) -> Result<Answered, DoorError> {
+pub(super) fn answer(call: &Call, path: &str) -> Result<Answered, DoorError> {
     match path {
         "/openapi/v2" => Ok(v2(call)),
         "/openapi/v3" => Ok(with_etag(call, &V3_INDEX.1, || body::answer(200, "application/json", body::full(V3_INDEX.0.clone())))),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// What clients compare; the part behind the plus says whose build it is (Semantic Versioning 2.0.0 §10).
 pub const GIT_VERSION: &str = "v1.36.3+tiphys.1";
 
-pub fn document() -> Value {
+pub(crate) fn document() -> Value {
     json!({
         "major": "1",
         "minor": "36",

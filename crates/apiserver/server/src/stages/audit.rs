@@ -2,7 +2,7 @@
 
 use crate::chain::{Call, Door};
 
-pub const NAME: &str = "audit";
+pub(crate) const NAME: &str = "audit";
 
 pub trait Sink: Send + Sync + 'static {
     fn received(&self, call: &Call);
@@ -10,17 +10,17 @@ pub trait Sink: Send + Sync + 'static {
 }
 
 /// Keeps nothing, as upstream does without `--audit-policy-file`.
-pub struct NoAudit;
+pub(crate) struct NoAudit;
 
 impl Sink for NoAudit {
     fn received(&self, _call: &Call) {}
     fn answered(&self, _call: &Call, _code: u16) {}
 }
 
-pub fn received(door: &Door, call: &Call) {
+pub(crate) fn received(door: &Door, call: &Call) {
     door.audit.received(call);
 }
 
-pub fn answered(door: &Door, call: &Call, code: u16) {
+pub(crate) fn answered(door: &Door, call: &Call, code: u16) {
     door.audit.answered(call, code);
 }

@@ -6,9 +6,9 @@ use crate::authenticate::authenticated;
 use crate::chain::{Call, Door, Origin};
 use crate::errors::DoorError;
 
-pub const NAME: &str = "authentication";
+pub(crate) const NAME: &str = "authentication";
 
-pub fn run(door: &Door, call: &mut Call) -> Result<(), DoorError> {
+pub(crate) fn run(door: &Door, call: &mut Call) -> Result<(), DoorError> {
     let user = match &call.origin {
         Origin::InProcess(user) => authenticated(user.as_ref().clone()),
         Origin::Socket(peer) => {

@@ -4,9 +4,9 @@ use crate::authorize::Attributes;
 use crate::chain::{Call, Door};
 use crate::errors::{DoorError, forbidden};
 
-pub const NAME: &str = "authorization";
+pub(crate) const NAME: &str = "authorization";
 
-pub fn run(door: &Door, call: &Call) -> Result<(), DoorError> {
+pub(crate) fn run(door: &Door, call: &Call) -> Result<(), DoorError> {
     // These stand open to whoever got past authentication, so that a probe needs no role.
     if !call.info.is_resource && matches!(call.info.path.as_str(), "/healthz" | "/livez" | "/readyz") {
         return Ok(());

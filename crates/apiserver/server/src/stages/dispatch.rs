@@ -13,10 +13,10 @@ use crate::chain::{Call, Door, Outcome};
 use crate::errors::{DoorError, method_not_allowed};
 use crate::{reviews, streams};
 
-pub const NAME: &str = "dispatch";
+pub(crate) const NAME: &str = "dispatch";
 
 /// Boxed: the futures behind it are large, and only one of them is needed.
-pub fn run<'a>(door: &'a Arc<Door>, call: &'a mut Call) -> BoxFuture<'a, Result<Outcome, DoorError>> {
+pub(crate) fn run<'a>(door: &'a Arc<Door>, call: &'a mut Call) -> BoxFuture<'a, Result<Outcome, DoorError>> {
     Box::pin(dispatch(door, call))
 }
 

@@ -11,7 +11,7 @@ use crate::authorize::MASTERS;
 use crate::chain::{Call, Door};
 use crate::errors::DoorError;
 
-pub const NAME: &str = "flow control";
+pub(crate) const NAME: &str = "flow control";
 
 /// How long a request waits for its turn: a quarter of upstream's request timeout, as its queues do.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -28,7 +28,7 @@ impl Limits {
     }
 }
 
-pub fn run(door: &Door, call: &Call) -> impl Future<Output = Result<Option<OwnedSemaphorePermit>, DoorError>> + Send + use<> {
+pub(crate) fn run(door: &Door, call: &Call) -> impl Future<Output = Result<Option<OwnedSemaphorePermit>, DoorError>> + Send + use<> {
     let unlimited = call.info.is_long_running() || call.user.in_group(MASTERS) || !call.info.is_resource;
     let reads = matches!(call.info.verb.as_str(), "get" | "list");
     let limit = if reads { &door.limits.reads } else { &door.limits.writes };

@@ -13,14 +13,14 @@ use crate::authorize::Attributes;
 use crate::chain::{Call, Door};
 use crate::errors::{DoorError, forbidden};
 
-pub const NAME: &str = "impersonation";
+pub(crate) const NAME: &str = "impersonation";
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
 
-pub fn run(door: &Door, call: &mut Call) -> Result<(), DoorError> {
+pub(crate) fn run(door: &Door, call: &mut Call) -> Result<(), DoorError> {
     let Some(wanted) = read(&call.parts.headers)? else { return Ok(()) };
     check(door, &call.user, &wanted)?;
     let names: Vec<HeaderName> = call.parts.headers.keys().filter(|k| k.as_str().starts_with("impersonate-")).cloned().collect();

@@ -1,9 +1,9 @@
 //! The stages of the chain, one module each. `crate::chain` has their order.
 
-pub mod audit;
-pub mod authenticate;
-pub mod authorize;
-pub mod dispatch;
-pub mod flow;
-pub mod impersonate;
-pub mod request_info;
+pub(crate) mod audit;
+pub(crate) mod authenticate;
+pub(crate) mod authorize;
+pub(crate) mod dispatch;
+pub(crate) mod flow;
+pub(crate) mod impersonate;
+pub(crate) mod request_info;

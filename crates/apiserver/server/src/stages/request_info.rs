@@ -4,9 +4,9 @@ use crate::chain::Call;
 use crate::errors::DoorError;
 use crate::request_info::Info;
 
-pub const NAME: &str = "request info";
+pub(crate) const NAME: &str = "request info";
 
-pub fn run(call: &mut Call) -> Result<(), DoorError> {
+pub(crate) fn run(call: &mut Call) -> Result<(), DoorError> {
     let parts = &call.parts;
     call.info = Info::parse(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or(""))?;
     Ok(())

@@ -101,6 +101,6 @@ impl Dialer {
     }
 }
 
-pub fn boxed(body: Incoming) -> Body {
+pub(super) fn boxed(body: Incoming) -> Body {
     body.map_err(BoxError::from).boxed_unsync()
 }

@@ -12,13 +12,13 @@ use crate::objects::{at, items, known, text};
 const DEFAULT_PORT: u16 = 10250;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kubelet {
+pub(super) struct Kubelet {
     pub host: String,
     pub port: u16,
 }
 
 impl Kubelet {
-    pub fn of(door: &Door, node: &str) -> Result<Self, ApiError> {
+    pub(super) fn of(door: &Door, node: &str) -> Result<Self, ApiError> {
         let object = door.objects.get(&known::NODES, "", node).ok_or_else(|| ApiError::not_found(&known::NODES, node))?;
         Self::read(&object, &door.streams.address_types)
     }
@@ -33,11 +33,11 @@ impl Kubelet {
         Ok(Kubelet { host, port })
     }
 
-    pub fn authority(&self) -> String {
+    pub(super) fn authority(&self) -> String {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
 
-    pub async fn get(&self, dialer: &Dialer, path: &str, unchecked: bool) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn get(&self, dialer: &Dialer, path: &str, unchecked: bool) -> Result<Response<Body>, ApiError> {
         let request = Request::get(path).header(header::HOST, self.authority()).body(body::empty());
         let request = request.map_err(|e| ApiError::bad_request(e.to_string()))?;
         let trust = if unchecked { Trust::KubeletUnchecked } else { Trust::Kubelet };
@@ -46,7 +46,7 @@ impl Kubelet {
     }
 
     /// In the words that Go's client has for it, which is what users search for.
-    pub fn unreachable(&self, path: &str, error: &dyn std::error::Error) -> ApiError {
+    pub(super) fn unreachable(&self, path: &str, error: &dyn std::error::Error) -> ApiError {
         let message = format!("Get \"https://{}{path}\": {error}", self.authority());
         let mut error = ApiError::internal(&message);
         error.reason = Reason::InternalError;

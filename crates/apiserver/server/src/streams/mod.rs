@@ -22,11 +22,11 @@ use crate::chain::{Call, Door};
 use crate::errors::{BadField, DoorError, forbidden, invalid};
 use crate::objects::{Objects, items, known, text};
 use crate::request_info::{Info, Query};
-pub use dial::Dialer;
+pub(crate) use dial::Dialer;
 use kubelet::Kubelet;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Log,
     Exec,
     Attach,
@@ -37,7 +37,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn of(info: &Info) -> Option<Self> {
+    pub(crate) fn of(info: &Info) -> Option<Self> {
         if !info.group.is_empty() || info.version != "v1" {
             return None;
         }
@@ -78,7 +78,7 @@ pub enum StreamsError {
     Tls(#[from] TlsError),
 }
 
-pub async fn serve(door: &Arc<Door>, call: &mut Call, kind: Kind) -> Result<Answered, DoorError> {
+pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, kind: Kind) -> Result<Answered, DoorError> {
     match kind {
         Kind::Log => log(door, call).await,
         Kind::Exec => stream(door, call, "exec").await,

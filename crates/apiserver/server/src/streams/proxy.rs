@@ -15,7 +15,7 @@ use crate::body::{self, Answered};
 use crate::chain::{Call, Door};
 use crate::errors::DoorError;
 
-pub async fn forward(door: &Arc<Door>, call: &mut Call, target: Target) -> Result<Answered, DoorError> {
+pub(super) async fn forward(door: &Arc<Door>, call: &mut Call, target: Target) -> Result<Answered, DoorError> {
     if call.info.rest.is_empty() && matches!(call.parts.method, Method::GET | Method::HEAD) && !wants_upgrade(&call.parts.headers) {
         return Ok(to_slash(call));
     }

@@ -13,7 +13,7 @@ use crate::objects::{Objects, at, items, known, text};
 use crate::request_info::Info;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub(super) struct Target {
     pub host: String,
     pub port: u16,
     pub trust: Trust,
@@ -39,7 +39,7 @@ fn split(id: &str) -> Option<Named<'_>> {
     good.then_some(Named { https: scheme == "https", name, port })
 }
 
-pub fn resolve(door: &Door, info: &Info, kind: Kind) -> Result<Target, ApiError> {
+pub(super) fn resolve(door: &Door, info: &Info, kind: Kind) -> Result<Target, ApiError> {
     let what = match kind {
         Kind::PodProxy => "pod",
         Kind::ServiceProxy => "service",

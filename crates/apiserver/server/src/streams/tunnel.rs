@@ -28,12 +28,12 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
     let connection = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
     headers.contains_key(header::UPGRADE) && connection.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-pub fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
+pub(super) fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
     let mut out = headers.clone();
     let named: Vec<String> = headers
         .get_all(header::CONNECTION)
@@ -51,7 +51,7 @@ pub fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// To a kubelet's streaming path.
-pub async fn through(door: &Arc<Door>, call: &mut Call, kubelet: &Kubelet, path: &str) -> Result<Answered, DoorError> {
+pub(super) async fn through(door: &Arc<Door>, call: &mut Call, kubelet: &Kubelet, path: &str) -> Result<Answered, DoorError> {
     if !wants_upgrade(&call.parts.headers) {
         return Err(ApiError::bad_request("Upgrade request required").into());
     }
@@ -59,7 +59,14 @@ pub async fn through(door: &Arc<Door>, call: &mut Call, kubelet: &Kubelet, path:
 }
 
 /// Sends the client's upgrade on, and joins the two connections if it is granted.
-pub async fn upgrade(door: &Arc<Door>, call: &mut Call, host: &str, port: u16, trust: Trust, path: &str) -> Result<Answered, DoorError> {
+pub(super) async fn upgrade(
+    door: &Arc<Door>,
+    call: &mut Call,
+    host: &str,
+    port: u16,
+    trust: Trust,
+    path: &str,
+) -> Result<Answered, DoorError> {
     let authority = Kubelet { host: host.to_owned(), port };
     let from_client = call.parts.extensions.remove::<OnUpgrade>();
     let from_client = from_client.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;

@@ -53,7 +53,7 @@ pub struct VerifyKey {
 }
 
 enum Signer {
-    Ec(EcdsaKeyPair),
+    Ec(Box<EcdsaKeyPair>),
     Rsa(Box<RsaKeyPair>),
 }
 
@@ -79,7 +79,7 @@ impl SigningKey {
         let random = SystemRandom::new();
         let signer = match kind {
             SectionKind::PrivateKey => match EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der, &random) {
-                Ok(ec) => Signer::Ec(ec),
+                Ok(ec) => Signer::Ec(Box::new(ec)),
                 Err(_) => Signer::Rsa(Box::new(RsaKeyPair::from_pkcs8(&der).map_err(|e| KeyError::Bad(e.to_string()))?)),
             },
             SectionKind::RsaPrivateKey => Signer::Rsa(Box::new(RsaKeyPair::from_der(&der).map_err(|e| KeyError::Bad(e.to_string()))?)),

@@ -1,10 +1,8 @@
 //! The whole door on a registry in memory: in process, over TLS, and through to a kubelet that is not there.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{Cluster, LOOPBACK};
+use crate::cluster::{Cluster, LOOPBACK};
 use futures_util::StreamExt;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;

@@ -9,16 +9,16 @@ use tiphys_base::pki::{Authority, Identity, Names, Subject, Use, generate_key_pe
 use tiphys_base::{Clock, SystemClock};
 use tokio::net::TcpListener;
 
-pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-pub struct Cluster {
-    pub ca: Authority,
-    pub running: Running,
+pub(crate) struct Cluster {
+    pub(crate) ca: Authority,
+    pub(crate) running: Running,
 }
 
 impl Cluster {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let ca = Authority::generate("kubernetes-ca", SystemClock.now(), YEAR).expect("CA");
         let mut config = Config::new(issue(&ca, "kube-apiserver", &[], Use::Server).into(), Pem::Text(generate_key_pem().expect("key")));
         config.client_ca = Some(Pem::Text(ca.cert_pem().to_owned()));
@@ -33,7 +33,7 @@ impl Cluster {
         Cluster { ca, running }
     }
 
-    pub fn issue(&self, name: &str, groups: &[&str], usage: Use) -> Identity {
+    pub(crate) fn issue(&self, name: &str, groups: &[&str], usage: Use) -> Identity {
         issue(&self.ca, name, groups, usage)
     }
 }

@@ -1,15 +1,13 @@
 //! The page and the program tell the same story.
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 
-use common::Cluster;
+use crate::cluster::Cluster;
 use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-const PAGE: &str = include_str!("../../../../docs/life-of/request.md");
+const PAGE: &str = include_str!("../../../../../docs/life-of/request.md");
 
 /// Names of the spans that stand directly below a request's.
 #[derive(Clone, Default)]
@@ -36,6 +34,7 @@ async fn life_of_a_request() {
     drop(guard);
     let seen = stages.0.lock().expect("no panic while held").clone();
     assert_eq!(seen, tiphys_apiserver::chain::STAGES);
-    let told: Vec<&str> = PAGE.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())).filter_map(|l| l.split("**").nth(1)).collect();
+    let told: Vec<&str> =
+        PAGE.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())).filter_map(|l| l.split("**").nth(1)).collect();
     assert_eq!(told, tiphys_apiserver::chain::STAGES);
 }
