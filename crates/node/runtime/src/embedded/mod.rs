@@ -15,6 +15,7 @@ mod stats;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -55,6 +56,7 @@ impl EmbeddedRuntime {
 
     /// Ends the supervisor and every container with it: for `tiphys down`.
     pub async fn shut_down_supervisor(&self) -> Result<()> {
+        self.0.closing.store(true, Ordering::Relaxed);
         match self.0.call(Request::Shutdown).await {
             Ok(_) | Err(CriError::Unavailable(_)) => Ok(()),
             Err(error) => Err(error),
@@ -77,6 +79,8 @@ struct Runtime {
     execs: Mutex<HashMap<String, watch::Sender<Option<i32>>>>,
     listeners: Mutex<Vec<mpsc::Sender<ContainerEvent>>>,
     disk_usage: Mutex<HashMap<String, FilesystemUsage>>,
+    /// The supervisor is being ended on purpose.
+    closing: AtomicBool,
 }
 
 struct ContainerEntry {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ impl Runtime {
             execs: Mutex::new(HashMap::new()),
             listeners: Mutex::new(Vec::new()),
             disk_usage: Mutex::new(HashMap::new()),
+            closing: AtomicBool::new(false),
             folders,
         });
         runtime.load_records()?;
@@ -75,11 +77,12 @@ impl Runtime {
         let connected = Client::connect(&dir);
         let (client, events) =
             connected.map_err(|error| CriError::Unavailable(format!("cannot reach the container supervisor: {error}")))?;
-        let Reply::Containers(known) = client.call(Request::List).await.map_err(call_error)? else {
+        let Reply::Containers { containers, holders } = client.call(Request::List).await.map_err(call_error)? else {
             return Err(CriError::Internal("the supervisor answered something else".into()));
         };
         *self.client.lock() = Some(client);
-        self.reconcile(&known).await;
+        self.reconcile(&containers).await;
+        self.mark_dead_sandboxes(&holders);
         Ok(events)
     }
 
@@ -108,7 +111,6 @@ impl Runtime {
         for record in lost {
             self.lost(&record);
         }
-        self.mark_dead_sandboxes();
     }
 
     /// A container that the supervisor does not know: it is a new one, and the old one's children have lost their parent.
@@ -120,15 +122,20 @@ impl Runtime {
         self.container_exited(&record.id, &written.unwrap_or(unknown));
     }
 
-    /// After a reboot the pinned namespaces are empty files: such sandboxes are dead, and the kubelet makes new ones.
-    fn mark_dead_sandboxes(&self) {
+    /// After a reboot the pinned namespaces are empty files, and with its supervisor a shared PID namespace has lost its first
+    /// process: such sandboxes are dead, and the kubelet makes new ones.
+    fn mark_dead_sandboxes(&self, holders: &[String]) {
         let Ok(mounts) = tiphys_sys::proc::mounts() else { return };
         let mounted: HashSet<_> = mounts.into_iter().map(|mount| mount.mount_point).collect();
         let dead: Vec<String> = self
             .sandboxes
             .lock()
             .values()
-            .filter(|record| record.ready && [&record.net, &record.ipc].into_iter().flatten().any(|path| !mounted.contains(path)))
+            .filter(|record| record.ready)
+            .filter(|record| {
+                let unpinned = [&record.net, &record.ipc].into_iter().flatten().any(|path| !mounted.contains(path));
+                unpinned || (record.shared_pid && !holders.contains(&record.id))
+            })
             .map(|record| record.id.clone())
             .collect();
         for id in dead {
@@ -154,6 +161,9 @@ async fn follow(runtime: Weak<Runtime>, mut events: mpsc::UnboundedReceiver<Even
         }
         let Some(runtime) = runtime.upgrade() else { return };
         *runtime.client.lock() = None;
+        if runtime.closing.load(Ordering::Relaxed) {
+            return;
+        }
         // Whoever waits for a command hears that it will not come.
         runtime.execs.lock().clear();
         match runtime.connect().await {

@@ -73,9 +73,18 @@ pub(crate) enum Message {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    Hello { protocol: u32, pid: i32 },
-    Containers(Vec<ContainerState>),
-    Started { pid: i32 },
+    Hello {
+        protocol: u32,
+        pid: i32,
+    },
+    /// `holders` are the sandboxes whose PID namespace is held.
+    Containers {
+        containers: Vec<ContainerState>,
+        holders: Vec<String>,
+    },
+    Started {
+        pid: i32,
+    },
     Done,
 }
 

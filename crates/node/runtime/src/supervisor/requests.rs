@@ -21,7 +21,7 @@ impl Supervisor {
             Request::Exec(exec) => return self.start_exec(from, *exec, fds),
             Request::Attach { id, stdin, stdout, stderr } => return self.attach(from, &id, stdin, (stdout, stderr), fds),
             Request::Hello => Ok(Reply::Hello { protocol: PROTOCOL, pid: process::pid() }),
-            Request::List => Ok(Reply::Containers(self.list())),
+            Request::List => Ok(Reply::Containers { containers: self.list(), holders: self.holders.keys().cloned().collect() }),
             Request::Signal { id, signal } => self.signal(&id, signal),
             Request::KillAll { id } => self.kill_all(&id),
             Request::SignalExec { exec_id, signal } => match self.execs.get(&exec_id) {

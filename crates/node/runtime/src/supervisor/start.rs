@@ -32,19 +32,29 @@ fn run(args: &[String]) -> io::Result<()> {
     let dir = Path::new(dir);
     std::fs::create_dir_all(dir)?;
     run_from_readonly_mount();
+    // Held while starting up: who comes second waits here, and finds the first one listening.
+    let starting = File::create(dir.join("supervisor.starting"))?;
+    starting.lock()?;
     let lock = File::create(dir.join("supervisor.lock"))?;
     if lock.try_lock().is_err() {
-        println!("ready");
-        return Ok(());
+        return say_ready();
     }
     detach(option(args, "--name").unwrap_or("node"))?;
     let mut supervisor = Supervisor::new(dir)?;
     std::fs::write(dir.join("supervisor.pid"), process::pid().to_string())?;
-    println!("ready");
+    drop(starting);
+    say_ready()?;
     let_go_of_standard_streams(dir)?;
     supervisor.run()?;
     std::fs::remove_file(socket_path(dir)).ok();
     drop(lock);
+    Ok(())
+}
+
+/// Whoever asked may have gone meanwhile, which is no reason not to serve the next.
+fn say_ready() -> io::Result<()> {
+    use std::io::Write;
+    writeln!(io::stdout(), "ready").ok();
     Ok(())
 }
 
