@@ -108,9 +108,9 @@ fn facts_atom<'s>(shape: &'static Shape, field: Option<&'static Field>) -> Atom<
         Shape::I32 | Shape::I64 | Shape::U32 | Shape::U64 | Shape::F64 => scalar(ScalarKind::Numeric),
         Shape::Time | Shape::MicroTime | Shape::Duration | Shape::Quantity | Shape::IntOrString => scalar(ScalarKind::Untyped),
         Shape::Any | Shape::Json | Shape::OrBool(_) | Shape::OrArray(_) | Shape::OrStrings(_) => anything(Ty::Deduced, false),
-        Shape::Raw | Shape::FieldsV1 => {
-            Atom { map: Some(MapTy { atomic: false, fields: Fields::None, element: Some(Ty::Deduced) }), ..Atom::default() }
-        }
+        // Upstream takes embedded objects whole.
+        Shape::Raw => anything(Ty::Atomic, true),
+        Shape::FieldsV1 => Atom { map: Some(MapTy { atomic: false, fields: Fields::None, element: Some(Ty::Deduced) }), ..Atom::default() },
         Shape::Message(ty) => {
             let ty = ty.get();
             let atomic = field.and_then(Field::map_type).or(ty.map_type()) == Some("atomic");
@@ -137,9 +137,6 @@ fn custom_atom(schema: &Value, preserve: bool, root: bool) -> Atom<'_> {
     if flag("x-kubernetes-int-or-string") {
         return scalar(ScalarKind::Untyped);
     }
-    if flag("x-kubernetes-embedded-resource") && schema.get("properties").is_none() {
-        return anything(Ty::Deduced, false);
-    }
     let preserve = preserve || flag("x-kubernetes-preserve-unknown-fields");
     let list = || List { element: schema.get("items").map_or(Ty::Deduced, |i| Ty::Custom(i, preserve)), relation: relation(schema) };
     let map = || {
@@ -160,8 +157,8 @@ fn custom_atom(schema: &Value, preserve: bool, root: bool) -> Atom<'_> {
         Some("object") => Atom { map: Some(map()), ..Atom::default() },
         Some("array") => Atom { list: Some(list()), ..Atom::default() },
         Some("string") => match text("format") {
-            Some("date-time" | "int-or-string") => scalar(ScalarKind::Untyped),
-            _ => scalar(ScalarKind::Text),
+            None | Some("" | "byte") => scalar(ScalarKind::Text),
+            Some(_) => scalar(ScalarKind::Untyped),
         },
         Some("integer" | "number") => scalar(ScalarKind::Numeric),
         Some("boolean") => scalar(ScalarKind::Boolean),

@@ -463,36 +463,24 @@ pub(super) fn remove(ty: Ty<'_>, value: &Value, set: &Set) -> Value {
     }
 }
 
-/// Removal below a place leaves the place, if only as an empty map or list.
-fn remove_below(ty: Ty<'_>, value: &Value, set: &Set) -> Value {
-    match (remove(ty, value, set), value) {
-        (Value::Null, Value::Object(_)) => Value::Object(Map::new()),
-        (Value::Null, Value::Array(_)) => Value::Array(Vec::new()),
-        (removed, _) => removed,
-    }
-}
-
 fn remove_from_map(map: &MapTy<'_>, fields: &Map<String, Value>, set: &Set) -> Value {
-    let (mut left, mut matched) = (Map::new(), false);
+    let mut left = Map::new();
     for (name, value) in fields {
         let element = field(name);
         if set.has(&element) {
             continue;
         }
         let value = match set.below(&element) {
-            Some(below) => {
-                matched = true;
-                remove_below(map.type_of(name).unwrap_or(Ty::Unknown), value, below)
-            }
+            Some(below) => remove(map.type_of(name).unwrap_or(Ty::Unknown), value, below),
             None => value.clone(),
         };
         left.insert(name.clone(), value);
     }
-    if left.is_empty() && !matched { Value::Null } else { Value::Object(left) }
+    if left.is_empty() { Value::Null } else { Value::Object(left) }
 }
 
 fn remove_from_list(list: &List<'_>, items: &[Value], set: &Set) -> Value {
-    let (mut left, mut matched) = (Vec::with_capacity(items.len()), false);
+    let mut left = Vec::with_capacity(items.len());
     for item in items {
         let Ok(element) = list.element_of(item) else {
             left.push(item.clone());
@@ -502,12 +490,9 @@ fn remove_from_list(list: &List<'_>, items: &[Value], set: &Set) -> Value {
             continue;
         }
         left.push(match set.below(&element) {
-            Some(below) => {
-                matched = true;
-                remove_below(list.element, item, below)
-            }
+            Some(below) => remove(list.element, item, below),
             None => item.clone(),
         });
     }
-    if left.is_empty() && !matched { Value::Null } else { Value::Array(left) }
+    if left.is_empty() { Value::Null } else { Value::Array(left) }
 }

@@ -53,7 +53,7 @@ pub(crate) fn put(map: &mut Map<String, Value>, field: &Field, value: Value) {
 
 /// The items of a list are made for the answer and never stored; they stay `[]`.
 fn keeps_empty_list(field: &Field) -> bool {
-    matches!(field.name, "items" | "rows" | "columnDefinitions" | "resources")
+    matches!(field.name, "items" | "rows" | "columnDefinitions")
 }
 
 /// `omitempty` in Go: false, zero, and what has no length; structs are never empty (`omitzero` asks only for times here).

@@ -25,8 +25,8 @@ pub(super) fn apply(kind: &Kind, target: &mut Value, patch: &Value) -> Result {
 #[derive(Clone, Copy)]
 enum Schema {
     Struct(&'static Type),
-    /// A map from strings, whose values all look the same.
-    Map(&'static Shape),
+    /// A map from strings: upstream merges only its scalars.
+    Map,
     /// No struct: a scalar, or a struct without fields of its own, such as `RawExtension`.
     Opaque(&'static Shape),
 }
@@ -43,7 +43,7 @@ impl Schema {
     fn of(shape: &'static Shape) -> Schema {
         match shape {
             Shape::Message(ty) => Schema::Struct(ty.get()),
-            Shape::Map(of) => Schema::Map(of),
+            Shape::Map(_) => Schema::Map,
             Shape::OrBool(ty) | Shape::OrArray(ty) | Shape::OrStrings(ty) => Schema::Struct(ty.get()),
             other => Schema::Opaque(other),
         }
@@ -55,7 +55,7 @@ impl Schema {
                 Some(flat) => Ok(Meta::of(flat.field)),
                 None => Err(unexpected(format!("unable to find api field in struct {} for the json field {key:?}", ty.short_name()))),
             },
-            Schema::Map(of) => Ok(Meta { shape: of, merge: false, replace: false, key: "" }),
+            Schema::Map => Err(unexpected("merging an object in json but data type is not struct, instead is: map".into())),
             Schema::Opaque(shape) if shape.go_name().contains('.') => {
                 let name = shape.go_name();
                 let name = name.rsplit('.').next().unwrap_or_default();
@@ -273,10 +273,10 @@ fn merge_list(live: Vec<Value>, patch: Vec<Value>, key: &str, element: Schema) -
     same_types(&live, &patch)?;
     if !live.iter().chain(&patch).next().is_some_and(Value::is_object) {
         let server_order = live.clone();
-        let mut merged = live;
-        for item in &patch {
-            if !merged.contains(item) {
-                merged.push(item.clone());
+        let mut merged: Vec<Value> = Vec::with_capacity(live.len() + patch.len());
+        for item in live.into_iter().chain(patch.iter().cloned()) {
+            if !merged.contains(&item) {
+                merged.push(item);
             }
         }
         return in_order(merged, &patch, &server_order, "");

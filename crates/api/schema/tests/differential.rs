@@ -1,0 +1,140 @@
+//! Our patches and our server-side apply against upstream's own code, on random cases that `xtask/facts/oracle` makes and answers.
+//!
+//! Go must be there. The seed is fixed, the cases are the same on every run.
+
+mod upstream;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tiphys_schema::apply::{self, Options, Schema};
+use tiphys_schema::codec::{Strictness, json};
+use tiphys_schema::{Facts, Kind, patch};
+
+fn cases(what: &str, count: &str) -> Vec<Value> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../xtask/facts");
+    let testdata = upstream::module("k8s.io/api@v0.36.3").join("testdata/HEAD");
+    let documents = upstream::module("k8s.io/kubernetes@v1.36.3");
+    let mut command = Command::new("go");
+    command.args(["run", "./oracle", what, "1", count]).arg(testdata).arg(documents).current_dir(sources);
+    let output = command.output().expect("this test needs the `go` command");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).expect("JSON")).collect()
+}
+
+fn kind_of(case: &Value) -> &'static Kind {
+    let text = |field: &str| case[field].as_str().unwrap_or("");
+    let api_version = text("apiVersion");
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    Facts::builtin().kind_of(group, version, text("kind")).expect("kind")
+}
+
+fn canonical(kind: &Kind, tree: Value) -> Result<Value, String> {
+    json::canonicalize(kind, tree, Strictness::Ignore).map(|d| d.object).map_err(|e| e.to_string())
+}
+
+fn difference(path: &str, ours: &Value, theirs: &Value) -> Option<String> {
+    match (ours, theirs) {
+        _ if ours == theirs => None,
+        (Value::Object(a), Value::Object(b)) => a.keys().chain(b.keys()).find_map(|key| {
+            let null = Value::Null;
+            difference(&format!("{path}.{key}"), a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null))
+        }),
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().find_map(|(i, (x, y))| difference(&format!("{path}[{i}]"), x, y))
+        }
+        _ => Some(format!("{path}: ours {ours}, upstream's {theirs}")),
+    }
+}
+
+fn report(failures: &[String], cases: usize) {
+    let mut failures = failures.to_vec();
+    failures.sort_by_key(String::len);
+    let shown: Vec<String> = failures.iter().take(4).map(|f| f.chars().take(2400).collect()).collect();
+    assert!(failures.is_empty(), "{} of {cases} differ:\n{}", failures.len(), shown.join("\n"));
+}
+
+#[test]
+fn strategic_merge_patches() {
+    let cases = cases("patch", "3000");
+    let mut failures = Vec::new();
+    for case in cases.iter().filter(|c| c.get("skip").is_none()) {
+        let kind = kind_of(case);
+        let mut object = case["original"].clone();
+        let ours = patch::strategic(kind, &mut object, &case["patch"]);
+        let failure = match (ours, case.get("error").and_then(Value::as_str)) {
+            // Which error comes first depends on Go's order of maps.
+            (Err(_), Some(_)) => None,
+            (Err(e), None) => Some(format!("ours fails: {e}")),
+            (Ok(()), Some(e)) => Some(format!("upstream fails: {e}")),
+            // Directives and unknown fields are dropped when the result is read as an object.
+            (Ok(()), None) => match (canonical(kind, object), canonical(kind, case["result"].clone())) {
+                (Ok(ours), Ok(theirs)) => difference("", &ours, &theirs),
+                _ => None,
+            },
+        };
+        failures.extend(failure.map(|f| format!("{f}\n  patch {}\n  original {}", case["patch"], case["original"])));
+    }
+    report(&failures, cases.len());
+}
+
+/// Without times, and without the order that they make.
+fn timeless(mut object: Value) -> Value {
+    let mut fields = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
+    if let Some(fields) = &mut fields {
+        fields.sort_by_key(|f| format!("{}{}", f["operation"], f["manager"]));
+    }
+    fields.into_iter().flatten().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("time")));
+    object
+}
+
+#[test]
+fn server_side_apply() {
+    let cases = cases("apply", "1500");
+    let mut failures = Vec::new();
+    for case in &cases {
+        if let Err(failure) = run_steps(kind_of(case), case) {
+            failures.push(format!("{} {failure}", case["kind"]));
+        }
+    }
+    report(&failures, cases.len());
+}
+
+fn run_steps(kind: &'static Kind, case: &Value) -> Result<(), String> {
+    let schema = Schema::Kind(kind);
+    let mut live: Option<Value> = None;
+    for (i, step) in case["steps"].as_array().into_iter().flatten().enumerate() {
+        let options = Options {
+            manager: step["manager"].as_str().unwrap_or(""),
+            subresource: "",
+            now: "2026-01-01T00:00:00Z",
+            reset: &[],
+            force: step["force"] == Value::Bool(true),
+        };
+        let result = match step.get("apply") {
+            Some(config) => apply::apply(&schema, live.as_ref(), config, &options).map_err(|e| e.to_string()),
+            None => {
+                let mut new = step["update"].clone();
+                apply::update(&schema, live.as_ref(), &mut new, &options);
+                Ok(new)
+            }
+        };
+        let fault = |f: String| format!("step {i}: {f}\n  step {step}\n  live {}", live.clone().unwrap_or_default());
+        match (result, step.get("error").and_then(Value::as_str)) {
+            (Err(ours), Some(theirs)) if ours == theirs || !theirs.starts_with("Apply failed with 1 conflict:") => {}
+            (Err(ours), Some(theirs)) => return Err(fault(format!("ours: {ours}; upstream: {theirs}"))),
+            (Err(e), None) => return Err(fault(format!("ours fails: {e}"))),
+            (Ok(_), Some(e)) => return Err(fault(format!("upstream fails: {e}"))),
+            (Ok(object), None) => {
+                let object = canonical(kind, object).map_err(fault)?;
+                let theirs = canonical(kind, step["result"].clone()).map_err(fault)?;
+                if let Some(found) = difference("", &timeless(object), &timeless(theirs.clone())) {
+                    return Err(fault(found));
+                }
+                live = Some(theirs);
+            }
+        }
+    }
+    Ok(())
+}
