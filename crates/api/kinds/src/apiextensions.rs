@@ -1,11 +1,253 @@
-//! `apiextensions.k8s.io`.
+//! `apiextensions.k8s.io`: CustomResourceDefinition. Its schema is checked for being there and structural in the large; the engine that applies it
+//! (schema crate) says what it cannot use.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tiphys_meta::{ErrorList, Path, names, object};
 
 use crate::resources::Entry;
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, Subresource, keep_all_but_status, nothing_on_update};
+use crate::tree::{array, at, child, is_true, present, set_absent, set_default, text};
+use crate::workloads::SPEC;
 
 static CRD: Strategy = Strategy::new(false)
     .spec_generation()
     .status(r#"{"acceptedNames":{"kind":"","plural":""},"conditions":null,"storedVersions":null}"#)
-    .unconditional_update(false);
+    .unconditional_update(false)
+    .defaults(defaults)
+    .on_create(|o, _| stored_versions(o))
+    .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: nothing_on_update }])
+    .checks(check, check_update);
 
 pub(crate) const RESOURCES: &[Entry] = &[Entry::new("customresourcedefinitions", &CRD)];
+
+fn defaults(o: &mut Value) {
+    let spec = child(o, "spec");
+    let names = child(spec, "names");
+    let kind = text(names, "kind").to_owned();
+    if !kind.is_empty() {
+        set_default(names, "singular", kind.to_lowercase());
+        set_default(names, "listKind", format!("{kind}List"));
+    }
+    set_absent(spec, "conversion", json!({"strategy": "None"}));
+    let service = present(spec, "conversion").and_then(|c| present(c, "webhook")).and_then(|w| present(w, "clientConfig"));
+    if let Some(service) = service.and_then(|c| present(c, "service")) {
+        set_absent(service, "port", 443);
+    }
+    if o.get("status").is_some_and(|s| !s.is_null()) {
+        stored_versions(o);
+    }
+}
+
+/// The versions that objects are stored in begin with the storage version.
+fn stored_versions(o: &mut Value) {
+    if !array(o, "status.storedVersions").is_empty() {
+        return;
+    }
+    let storage = array(o, "spec.versions").iter().find(|v| is_true(v, "storage")).map(|v| text(v, "name").to_owned());
+    if let Some(version) = storage {
+        child(o, "status")["storedVersions"] = json!([version]);
+    }
+}
+
+fn check(o: &Value, errors: &mut ErrorList) {
+    let (group, plural) = (text(o, "spec.group"), text(o, "spec.names.plural"));
+    let wanted = format!("{plural}.{group}");
+    if object::name(o) != wanted {
+        let why = format!("must be spec.names.plural+\".\"+spec.group");
+        errors.invalid(&Path::new("metadata").child("name"), object::name(o), why);
+    }
+    check_group(group, errors);
+    let scope = text(o, "spec.scope");
+    match scope {
+        "Cluster" | "Namespaced" => {}
+        "" => errors.required(&SPEC.child("scope"), ""),
+        other => errors.not_supported(&SPEC.child("scope"), other, &["Cluster", "Namespaced"]),
+    }
+    check_versions(o, errors);
+    check_names(at(o, "spec.names").unwrap_or(&Value::Null), &SPEC.child("names"), errors);
+    check_conversion(o, errors);
+}
+
+fn check_group(group: &str, errors: &mut ErrorList) {
+    let path = SPEC.child("group");
+    if group.is_empty() {
+        errors.required(&path, "");
+        return;
+    }
+    let messages = names::dns1123_subdomain(group);
+    if !messages.is_empty() {
+        errors.invalid(&path, group, messages.join(","));
+    } else if !group.contains('.') {
+        errors.invalid(&path, group, "should be a domain with at least one dot");
+    }
+}
+
+fn check_versions(o: &Value, errors: &mut ErrorList) {
+    let (versions, list) = (array(o, "spec.versions"), SPEC.child("versions"));
+    let mut seen = BTreeSet::new();
+    for (i, version) in versions.iter().enumerate() {
+        let (path, name) = (list.index(i), text(version, "name"));
+        let messages = names::dns1035_label(name);
+        if !messages.is_empty() {
+            errors.invalid(&path.child("name"), name, messages.join(","));
+        }
+        if !seen.insert(name) {
+            errors.invalid(&path.child("name"), name, "must be unique");
+        }
+        match at(version, "schema.openAPIV3Schema") {
+            None => errors.required(&path.child("schema.openAPIV3Schema"), "schemas are required"),
+            Some(schema) => check_schema(schema, &path.child("schema.openAPIV3Schema"), errors),
+        }
+    }
+    let storage = versions.iter().filter(|v| is_true(v, "storage")).count();
+    if storage != 1 {
+        errors.invalid(&list, json!(versions), "must have exactly one version marked as storage version");
+    }
+    let stored = Path::new("status.storedVersions");
+    for (i, version) in array(o, "status.storedVersions").iter().enumerate() {
+        if !versions.iter().any(|v| v.get("name") == Some(version)) {
+            errors.invalid(&stored.index(i), version.clone(), "missing from spec.versions; v1 was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions".replace("v1 ", &format!("{} ", version.as_str().unwrap_or(""))).replace(" v1", &format!(" {}", version.as_str().unwrap_or(""))));
+        }
+    }
+}
+
+/// The root says that objects are objects, and keeps `metadata` for the server.
+fn check_schema(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    match text(schema, "type") {
+        "object" => {}
+        "" => errors.required(&path.child("type"), "must not be empty at the root"),
+        other => errors.invalid(&path.child("type"), other, "must be object at the root"),
+    }
+    structural(schema, path, true, errors);
+}
+
+/// Structural rules (KEP-1151): types everywhere, unless integers-or-strings or unknown fields are asked for.
+fn structural(schema: &Value, path: &Path<'_>, root: bool, errors: &mut ErrorList) {
+    let free = is_true(schema, "x-kubernetes-int-or-string") || is_true(schema, "x-kubernetes-preserve-unknown-fields");
+    let kind = text(schema, "type");
+    if kind.is_empty() && !free && !root {
+        errors.required(&path.child("type"), "must not be empty for specified object fields");
+    }
+    if kind == "array" && at(schema, "items").is_none() {
+        errors.required(&path.child("items"), "must be specified");
+    }
+    if at(schema, "properties").is_some() && at(schema, "additionalProperties").is_some_and(|a| a != &Value::Bool(false)) {
+        errors.forbidden(&path.child("additionalProperties"), "must not be used together with properties");
+    }
+    for field in ["$ref", "definitions", "dependencies", "patternProperties", "deprecated", "discriminator"] {
+        if schema.get(field).is_some_and(|v| !v.is_null()) {
+            errors.forbidden(&path.child(field), "it is not supported");
+        }
+    }
+    if is_true(schema, "uniqueItems") {
+        errors.forbidden(&path.child("uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
+    }
+    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let properties = path.child("properties");
+        structural(property, &properties.key(name), false, errors);
+    }
+    if let Some(items) = at(schema, "items").filter(|i| i.is_object()) {
+        structural(items, &path.child("items"), false, errors);
+    }
+    if let Some(more) = at(schema, "additionalProperties").filter(|a| a.is_object()) {
+        structural(more, &path.child("additionalProperties"), false, errors);
+    }
+}
+
+fn check_names(given: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    for field in ["plural", "singular", "kind", "listKind"] {
+        let value = text(given, field);
+        if value.is_empty() {
+            if matches!(field, "plural" | "kind" | "listKind") {
+                errors.required(&path.child(field), "");
+            }
+            continue;
+        }
+        let lower = value.to_lowercase();
+        let messages = names::dns1035_label(if matches!(field, "kind" | "listKind") { &lower } else { value });
+        if !messages.is_empty() {
+            let note = if matches!(field, "kind" | "listKind") { "may have mixed case, but should otherwise match: " } else { "" };
+            errors.invalid(&path.child(field), value, format!("{note}{}", messages.join(",")));
+        }
+    }
+    for field in ["shortNames", "categories"] {
+        for (i, name) in array(given, field).iter().filter_map(Value::as_str).enumerate() {
+            let messages = names::dns1035_label(name);
+            if !messages.is_empty() {
+                errors.invalid(&path.child(field).index(i), name, messages.join(","));
+            }
+        }
+    }
+    if !text(given, "kind").is_empty() && text(given, "kind") == text(given, "listKind") {
+        errors.invalid(&path.child("listKind"), text(given, "listKind"), "kind and listKind may not be the same");
+    }
+}
+
+fn check_conversion(o: &Value, errors: &mut ErrorList) {
+    let path = SPEC.child("conversion");
+    let webhook = at(o, "spec.conversion.webhook");
+    match text(o, "spec.conversion.strategy") {
+        "None" if webhook.is_some() => {
+            errors.forbidden(&path.child("webhook"), "should not be set when strategy is not set to Webhook");
+        }
+        "None" => {}
+        "Webhook" => match webhook {
+            None => errors.required(&path.child("webhook.clientConfig"), "required when strategy is set to Webhook"),
+            Some(webhook) => {
+                let path = path.child("webhook");
+                match at(webhook, "clientConfig") {
+                    None => errors.required(&path.child("clientConfig"), "required when strategy is set to Webhook"),
+                    Some(config) => crate::admissionregistration::client_config(config, &path.child("clientConfig"), errors),
+                }
+                if array(webhook, "conversionReviewVersions").is_empty() {
+                    errors.required(&path.child("conversionReviewVersions"), "");
+                }
+            }
+        },
+        "" => errors.required(&path.child("strategy"), ""),
+        other => errors.not_supported(&path.child("strategy"), other, &["None", "Webhook"]),
+    }
+}
+
+/// Once established, what objects are called and where they live stays.
+fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    let established = array(old, "status.conditions").iter().any(|c| text(c, "type") == "Established" && text(c, "status") == "True");
+    for field in ["group", "scope"] {
+        if field == "group" || established {
+            let path = format!("spec.{field}");
+            crate::meta::immutable(at(new, &path), at(old, &path), &SPEC.child(field), errors);
+        }
+    }
+    for field in ["plural", "kind"] {
+        let path = format!("spec.names.{field}");
+        if field == "plural" || established {
+            crate::meta::immutable(at(new, &path), at(old, &path), &SPEC.child("names").child(field), errors);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::tests::ctx;
+
+    #[test]
+    fn a_minimal_definition() {
+        let mut o = json!({"metadata": {"name": "foos.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "foos", "kind": "Foo"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+        CRD.default(&mut o);
+        CRD.prepare_create(&mut o, &ctx());
+        let errors = CRD.validate_create(&o);
+        assert!(errors.is_empty(), "{}", errors.message());
+        assert_eq!(o["spec"]["names"]["listKind"], "FooList");
+        assert_eq!(o["status"]["storedVersions"], json!(["v1"]));
+        o["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] = json!({"a": {}});
+        assert_eq!(
+            CRD.validate_create(&o).message(),
+            "spec.versions[0].schema.openAPIV3Schema.properties[a].type: Required value: must not be empty for specified object fields"
+        );
+    }
+}

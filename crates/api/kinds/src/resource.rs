@@ -1,13 +1,33 @@
-//! `resource.k8s.io`: dynamic resource allocation.
+//! `resource.k8s.io`: dynamic resource allocation. Checks of form are few here; what CEL selectors say is not compiled.
+
+use serde_json::{Value, json};
+use tiphys_meta::{ErrorList, Path, names, object, time};
+use tiphys_types::jiff::Timestamp;
 
 use crate::resources::Entry;
-use crate::strategy::Strategy;
+use crate::strategy::{Column, Strategy};
+use crate::table::{AGE, NAME, age, column};
+use crate::tree::{array, array_mut, at, int, present, set_default, set_nonzero, text};
+use crate::workloads::SPEC;
 
-static DEVICE_CLASS: Strategy = Strategy::new(false).spec_generation();
-static TAINT_RULE: Strategy = Strategy::new(false).spec_generation().status("{}");
-static CLAIM: Strategy = Strategy::new(true).status("{}");
-static TEMPLATE: Strategy = Strategy::new(true);
-static SLICE: Strategy = Strategy::new(false).spec_generation();
+static DEVICE_CLASS: Strategy = Strategy::new(false).spec_generation().table(crate::table::NAME_AGE, crate::table::name_age);
+static TAINT_RULE: Strategy = Strategy::new(false).spec_generation().status("{}").on_create(|o, ctx| taint_time(o, ctx.now));
+static CLAIM: Strategy = Strategy::new(true)
+    .status("{}")
+    .defaults(|o| claim_defaults(o.get_mut("spec")))
+    .checks(|o, e| check_claim(at(o, "spec"), &SPEC, e), fixed_spec)
+    .table(CLAIM_COLUMNS, claim_cells);
+static TEMPLATE: Strategy = Strategy::new(true)
+    .defaults(|o| claim_defaults(o.get_mut("spec").and_then(|s| s.get_mut("spec"))))
+    .checks(|o, e| check_claim(at(o, "spec.spec"), &SPEC.child("spec"), e), fixed_spec)
+    .table(crate::table::NAME_AGE, crate::table::name_age);
+static SLICE: Strategy = Strategy::new(false)
+    .spec_generation()
+    .checks(check_slice, |_, _, _| {})
+    .selectable(&["metadata.name", "spec.nodeName", "spec.driver"], |o| {
+        crate::fields::read(o, &[("metadata.name", ""), ("spec.nodeName", ""), ("spec.driver", "")])
+    })
+    .table(SLICE_COLUMNS, slice_cells);
 static POOL_STATUS: Strategy = Strategy::new(false).status("{}").unconditional_update(false);
 
 pub(crate) const RESOURCES: &[Entry] = &[
@@ -18,3 +38,99 @@ pub(crate) const RESOURCES: &[Entry] = &[
     Entry::new("resourcepoolstatusrequests", &POOL_STATUS),
     Entry::new("resourceslices", &SLICE),
 ];
+
+fn taint_time(o: &mut Value, now: Timestamp) {
+    if let Some(taint) = present(o, "spec").and_then(|s| present(s, "taint")) {
+        set_default(taint, "timeAdded", time::format(now));
+    }
+}
+
+fn claim_defaults(spec: Option<&mut Value>) {
+    let Some(devices) = spec.and_then(|s| present(s, "devices")) else { return };
+    for request in array_mut(devices, "requests") {
+        if let Some(exactly) = present(request, "exactly") {
+            request_defaults(exactly);
+        }
+        // In v1beta1 the fields stand in the request itself.
+        if !text(request, "deviceClassName").is_empty() {
+            request_defaults(request);
+        }
+        array_mut(request, "firstAvailable").iter_mut().for_each(request_defaults);
+    }
+}
+
+fn request_defaults(request: &mut Value) {
+    set_default(request, "allocationMode", "ExactCount");
+    if text(request, "allocationMode") == "ExactCount" {
+        set_nonzero(request, "count", 1);
+    }
+    array_mut(request, "tolerations").iter_mut().for_each(|t| set_default(t, "operator", "Equal"));
+}
+
+fn check_claim(spec: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
+    let Some(devices) = spec.and_then(|s| at(s, "devices")) else { return };
+    let (requests, list) = (array(devices, "requests"), path.child("devices.requests"));
+    if requests.len() > 32 {
+        errors.too_many(&list, requests.len(), 32);
+    }
+    for (i, request) in requests.iter().enumerate() {
+        let (path, name) = (list.index(i), text(request, "name"));
+        if name.is_empty() {
+            errors.required(&path.child("name"), "");
+        } else {
+            errors.invalid_all(&path.child("name"), name, names::dns1123_label(name));
+        }
+        if requests[..i].iter().any(|r| text(r, "name") == name) {
+            errors.duplicate(&path.child("name"), name);
+        }
+        if let Some(exactly) = at(request, "exactly")
+            && text(exactly, "deviceClassName").is_empty()
+        {
+            errors.required(&path.child("exactly.deviceClassName"), "");
+        }
+    }
+}
+
+fn fixed_spec(new: &Value, old: &Value, errors: &mut ErrorList) {
+    crate::meta::immutable(new.get("spec"), old.get("spec"), &SPEC, errors);
+}
+
+fn check_slice(o: &Value, errors: &mut ErrorList) {
+    let driver = text(o, "spec.driver");
+    if driver.is_empty() {
+        errors.required(&SPEC.child("driver"), "");
+    } else {
+        errors.invalid_all(&SPEC.child("driver"), driver, names::dns1123_subdomain(driver));
+    }
+    if text(o, "spec.pool.name").is_empty() {
+        errors.required(&SPEC.child("pool.name"), "");
+    }
+    if int(o, "spec.pool.resourceSliceCount") <= 0 {
+        errors.invalid(&SPEC.child("pool.resourceSliceCount"), int(o, "spec.pool.resourceSliceCount"), "must be greater than zero");
+    }
+}
+
+const CLAIM_COLUMNS: &[Column] = &[NAME, column("State"), AGE];
+const SLICE_COLUMNS: &[Column] = &[NAME, column("Node"), column("Driver"), column("Pool"), AGE];
+
+fn claim_cells(o: &Value, now: Timestamp) -> Vec<Value> {
+    let deleted = object::deletion_timestamp(o).is_some();
+    let mut states = Vec::new();
+    if deleted {
+        states.push("deleted");
+    }
+    if at(o, "status.allocation").is_some() {
+        states.push("allocated");
+        if !array(o, "status.reservedFor").is_empty() {
+            states.push("reserved");
+        }
+    } else if !deleted {
+        states.push("pending");
+    }
+    vec![object::name(o).into(), json!(states.join(",")), age(o, now)]
+}
+
+fn slice_cells(o: &Value, now: Timestamp) -> Vec<Value> {
+    let spec = |path: &str| Value::from(text(o, path));
+    vec![object::name(o).into(), spec("spec.nodeName"), spec("spec.driver"), spec("spec.pool.name"), age(o, now)]
+}

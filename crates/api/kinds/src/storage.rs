@@ -1,14 +1,74 @@
 //! `storage.k8s.io`.
 
-use crate::resources::Entry;
-use crate::strategy::Strategy;
+use serde_json::{Value, json};
+use tiphys_meta::{ErrorList, Path, names, object};
+use tiphys_types::jiff::Timestamp;
 
-static CSI_DRIVER: Strategy = Strategy::new(false).unconditional_update(false);
-static CSI_NODE: Strategy = Strategy::new(false).unconditional_update(false);
-static CSI_CAPACITY: Strategy = Strategy::new(true).unconditional_update(false);
-static STORAGE_CLASS: Strategy = Strategy::new(false);
-static ATTACHMENT: Strategy = Strategy::new(false).status(r#"{"attached":false}"#).unconditional_update(false);
-static ATTRIBUTES_CLASS: Strategy = Strategy::new(false);
+use crate::meta::immutable;
+use crate::resources::Entry;
+use crate::strategy::{Column, Generation, Strategy};
+use crate::table::{AGE, NAME, age, boolean, column, integer};
+use crate::tree::{array, at, child, is_true, map_at, set_absent, text};
+use crate::workloads::SPEC;
+
+static CSI_DRIVER: Strategy = Strategy::new(false)
+    .generation(Generation::When(driver_changed))
+    .unconditional_update(false)
+    .defaults(driver_defaults)
+    .checks(check_driver, |new, old, errors| {
+        immutable(at(new, "spec.attachRequired"), at(old, "spec.attachRequired"), &SPEC.child("attachedRequired"), errors);
+        let modes = "spec.volumeLifecycleModes";
+        immutable(at(new, modes), at(old, modes), &SPEC.child("volumeLifecycleModes"), errors);
+    })
+    .table(DRIVER_COLUMNS, driver_cells);
+static CSI_NODE: Strategy = Strategy::new(false)
+    .unconditional_update(false)
+    .checks(check_csi_node, |_, _, _| {})
+    .table(&[NAME, integer("Drivers"), AGE], |o, now| vec![object::name(o).into(), json!(array(o, "spec.drivers").len()), age(o, now)]);
+static CSI_CAPACITY: Strategy = Strategy::new(true)
+    .unconditional_update(false)
+    .checks(check_capacity, |new, old, errors| {
+        for field in ["storageClassName", "nodeTopology"] {
+            immutable(new.get(field), old.get(field), &Path::new(field), errors);
+        }
+    })
+    .table(&[NAME, column("StorageClassName"), column("Capacity")], |o, _| {
+        let capacity = at(o, "capacity").and_then(Value::as_str).unwrap_or("<unset>");
+        vec![object::name(o).into(), text(o, "storageClassName").into(), capacity.into()]
+    });
+static STORAGE_CLASS: Strategy = Strategy::new(false)
+    .defaults(|o| {
+        set_absent(o, "reclaimPolicy", "Delete");
+        set_absent(o, "volumeBindingMode", "Immediate");
+    })
+    .checks(check_class, |new, old, errors| {
+        for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+            immutable(new.get(field), old.get(field), &Path::new(field), errors);
+        }
+    })
+    .table(CLASS_COLUMNS, class_cells);
+static ATTACHMENT: Strategy = Strategy::new(false)
+    .status(r#"{"attached":false}"#)
+    .unconditional_update(false)
+    .checks(check_attachment, |new, old, errors| immutable(new.get("spec"), old.get("spec"), &SPEC, errors))
+    .table(ATTACHMENT_COLUMNS, attachment_cells);
+static ATTRIBUTES_CLASS: Strategy = Strategy::new(false)
+    .checks(
+        |o, errors| {
+            if text(o, "driverName").is_empty() {
+                errors.required(&Path::new("driverName"), "");
+            }
+            if map_at(o, "parameters").is_none_or(serde_json::Map::is_empty) {
+                errors.required(&Path::new("parameters"), "must contain at least one key/value pair");
+            }
+        },
+        |new, old, errors| {
+            for field in ["driverName", "parameters"] {
+                immutable(new.get(field), old.get(field), &Path::new(field), errors);
+            }
+        },
+    )
+    .table(&[NAME, column("DriverName"), AGE], |o, now| vec![object::name(o).into(), text(o, "driverName").into(), age(o, now)]);
 
 pub(crate) const RESOURCES: &[Entry] = &[
     Entry::new("csidrivers", &CSI_DRIVER),
@@ -18,3 +78,164 @@ pub(crate) const RESOURCES: &[Entry] = &[
     Entry::new("volumeattachments", &ATTACHMENT),
     Entry::new("volumeattributesclasses", &ATTRIBUTES_CLASS),
 ];
+
+/// Only what a kubelet or scheduler must notice.
+fn driver_changed(new: &Value, old: &Value) -> bool {
+    ["spec.tokenRequests", "spec.requiresRepublish", "spec.seLinuxMount", "spec.nodeAllocatableUpdatePeriodSeconds"]
+        .iter()
+        .any(|path| at(new, path) != at(old, path))
+}
+
+fn driver_defaults(o: &mut Value) {
+    let spec = child(o, "spec");
+    set_absent(spec, "attachRequired", true);
+    for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+        set_absent(spec, field, false);
+    }
+    set_absent(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+    if array(spec, "volumeLifecycleModes").is_empty() {
+        spec["volumeLifecycleModes"] = json!(["Persistent"]);
+    }
+}
+
+fn check_driver(o: &Value, errors: &mut ErrorList) {
+    let name = object::name(o);
+    if name.len() > 63 {
+        errors.too_long(&Path::new("metadata.name"), 63);
+    }
+    let policy = text(o, "spec.fsGroupPolicy");
+    if !matches!(policy, "" | "ReadWriteOnceWithFSType" | "File" | "None") {
+        errors.not_supported(&SPEC.child("fsGroupPolicy"), policy, &["File", "None", "ReadWriteOnceWithFSType"]);
+    }
+    for mode in array(o, "spec.volumeLifecycleModes").iter().filter_map(Value::as_str) {
+        if !matches!(mode, "Persistent" | "Ephemeral") {
+            errors.not_supported(&SPEC.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+        }
+    }
+    if let Some(period) = at(o, "spec.nodeAllocatableUpdatePeriodSeconds").and_then(Value::as_i64).filter(|p| *p < 10) {
+        errors.invalid(&SPEC.child("nodeAllocatableUpdatePeriodSeconds"), period, "must be greater than or equal to 10 seconds");
+    }
+}
+
+const DRIVER_COLUMNS: &[Column] = &[
+    NAME,
+    boolean("AttachRequired"),
+    boolean("PodInfoOnMount"),
+    boolean("StorageCapacity"),
+    column("TokenRequests"),
+    boolean("RequiresRepublish"),
+    column("Modes"),
+    AGE,
+];
+
+fn driver_cells(o: &Value, now: Timestamp) -> Vec<Value> {
+    let join = |list: &[Value], field: &str| {
+        let text_of = |v: &Value| if field.is_empty() { v.as_str().unwrap_or("").to_owned() } else { text(v, field).to_owned() };
+        list.iter().map(text_of).collect::<Vec<_>>().join(",")
+    };
+    let tokens = at(o, "spec.tokenRequests").map_or("<unset>".to_owned(), |_| join(array(o, "spec.tokenRequests"), "audience"));
+    let modes = crate::table::or_none(join(array(o, "spec.volumeLifecycleModes"), ""));
+    vec![
+        object::name(o).into(),
+        json!(at(o, "spec.attachRequired").and_then(Value::as_bool).unwrap_or(true)),
+        json!(is_true(o, "spec.podInfoOnMount")),
+        json!(is_true(o, "spec.storageCapacity")),
+        tokens.into(),
+        json!(is_true(o, "spec.requiresRepublish")),
+        modes.into(),
+        age(o, now),
+    ]
+}
+
+fn check_csi_node(o: &Value, errors: &mut ErrorList) {
+    let (drivers, list) = (array(o, "spec.drivers"), SPEC.child("drivers"));
+    for (i, driver) in drivers.iter().enumerate() {
+        let (path, name, id) = (list.index(i), text(driver, "name"), text(driver, "nodeID"));
+        if name.is_empty() {
+            errors.required(&path.child("name"), "");
+        }
+        if drivers[..i].iter().any(|d| text(d, "name") == name) {
+            errors.duplicate(&path.child("name"), name);
+        }
+        if id.is_empty() {
+            errors.required(&path.child("nodeID"), "");
+        }
+    }
+}
+
+fn check_capacity(o: &Value, errors: &mut ErrorList) {
+    let class = text(o, "storageClassName");
+    if class.is_empty() {
+        errors.required(&Path::new("storageClassName"), "");
+    } else {
+        errors.invalid_all(&Path::new("storageClassName"), class, names::dns1123_subdomain(class));
+    }
+    crate::selectors::check(at(o, "nodeTopology"), &Path::new("nodeTopology"), errors);
+}
+
+fn check_class(o: &Value, errors: &mut ErrorList) {
+    let (provisioner, path) = (text(o, "provisioner"), Path::new("provisioner"));
+    if provisioner.is_empty() {
+        errors.required(&path, "");
+    } else {
+        errors.invalid_all(&path, provisioner, names::qualified_name(&provisioner.to_lowercase()));
+    }
+    if map_at(o, "parameters").is_some_and(|p| p.contains_key("")) {
+        errors.invalid(&Path::new("parameters"), "", "field can not be empty.");
+    }
+    let policy = text(o, "reclaimPolicy");
+    if !matches!(policy, "" | "Delete" | "Retain") {
+        errors.not_supported(&Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
+    }
+    match text(o, "volumeBindingMode") {
+        "Immediate" | "WaitForFirstConsumer" => {}
+        "" => errors.required(&Path::new("volumeBindingMode"), ""),
+        other => errors.not_supported(&Path::new("volumeBindingMode"), other, &["Immediate", "WaitForFirstConsumer"]),
+    }
+}
+
+const CLASS_COLUMNS: &[Column] =
+    &[NAME, column("Provisioner"), column("ReclaimPolicy"), column("VolumeBindingMode"), column("AllowVolumeExpansion"), AGE];
+
+fn class_cells(o: &Value, now: Timestamp) -> Vec<Value> {
+    let default = object::annotations(o).any(|(k, v)| {
+        matches!(k, "storageclass.kubernetes.io/is-default-class" | "storageclass.beta.kubernetes.io/is-default-class") && v == "true"
+    });
+    let name = if default { format!("{} (default)", object::name(o)) } else { object::name(o).to_owned() };
+    vec![
+        name.into(),
+        text(o, "provisioner").into(),
+        text(o, "reclaimPolicy").into(),
+        text(o, "volumeBindingMode").into(),
+        json!(is_true(o, "allowVolumeExpansion")),
+        age(o, now),
+    ]
+}
+
+fn check_attachment(o: &Value, errors: &mut ErrorList) {
+    for field in ["attacher", "nodeName"] {
+        if text(o, &format!("spec.{field}")).is_empty() {
+            errors.required(&SPEC.child(field), "");
+        }
+    }
+    let why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    match (at(o, "spec.source.inlineVolumeSpec"), at(o, "spec.source.persistentVolumeName")) {
+        (None, None) => errors.required(&SPEC.child("source"), why),
+        (Some(_), Some(_)) => errors.forbidden(&SPEC.child("source"), why),
+        _ => {}
+    }
+}
+
+const ATTACHMENT_COLUMNS: &[Column] =
+    &[NAME, Column { format: "name", ..column("Attacher") }, column("PV"), column("Node"), boolean("Attached"), AGE];
+
+fn attachment_cells(o: &Value, now: Timestamp) -> Vec<Value> {
+    vec![
+        object::name(o).into(),
+        text(o, "spec.attacher").into(),
+        text(o, "spec.source.persistentVolumeName").into(),
+        text(o, "spec.nodeName").into(),
+        json!(is_true(o, "status.attached")),
+        age(o, now),
+    ]
+}

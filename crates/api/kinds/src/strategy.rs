@@ -105,15 +105,15 @@ impl Strategy {
             subresources: &[],
             fields: if namespaced { meta::namespaced_fields } else { meta::cluster_fields },
             selectable_field_names: if namespaced { meta::NAMESPACED_FIELDS } else { meta::CLUSTER_FIELDS },
-            columns: table::NAME_AGE,
-            cells: table::name_age,
+            columns: table::NAME_CREATED,
+            cells: table::name_created,
             grace: None,
         }
     }
 
     /// What custom resources share.
     pub const fn custom(namespaced: bool) -> Strategy {
-        Strategy::new(namespaced).unconditional_update(false)
+        Strategy::new(namespaced).unconditional_update(false).table(table::NAME_AGE, table::name_age)
     }
 
     pub const fn name(mut self, rule: NameRule) -> Self {

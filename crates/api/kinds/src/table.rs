@@ -26,6 +26,16 @@ pub const fn boolean(name: &'static str) -> Column {
 pub const NAME: Column = Column { name: "Name", kind: "string", format: "name", description: "Name of the object.", priority: 0 };
 pub const AGE: Column = Column { name: "Age", kind: "string", format: "", description: "Time since the object was created.", priority: 0 };
 
+const CREATED: Column = Column { name: "Created At", kind: "date", format: "", description: "When the object was created.", priority: 0 };
+
+/// What kinds without columns of their own show.
+pub(crate) const NAME_CREATED: &[Column] = &[NAME, CREATED];
+
+pub(crate) fn name_created(o: &Value, _: Timestamp) -> Vec<Value> {
+    let created = time::parse(text(o, "metadata.creationTimestamp")).map(time::format);
+    vec![object::name(o).into(), created.unwrap_or_default().into()]
+}
+
 pub(crate) const NAME_AGE: &[Column] = &[NAME, AGE];
 
 pub(crate) fn name_age(o: &Value, now: Timestamp) -> Vec<Value> {

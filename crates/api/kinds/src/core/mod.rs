@@ -1,7 +1,7 @@
 //! The core group.
 
 pub(crate) mod config_map;
-mod endpoints;
+pub(crate) mod endpoints;
 pub(crate) mod event;
 mod limit_range;
 mod namespace;

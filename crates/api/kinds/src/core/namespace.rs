@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use tiphys_meta::{ErrorList, Path, names, object};
 use tiphys_types::jiff::Timestamp;
 
-use crate::fields::selectable;
 use crate::strategy::{Column, Ctx, Strategy, Subresource, copy_field, keep_all_but_status, nothing_on_update};
 use crate::table::{AGE, NAME, age, column};
 use crate::tree::{at, child, set_default, text};
@@ -26,14 +25,10 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(false)
 
 const COLUMNS: &[Column] = &[NAME, column("Status"), AGE];
 
-mod select {
-    super::selectable!("metadata.name" = "", "status.phase" = "");
-}
-
 const NAMES: &[&str] = &["metadata.name", "status.phase", "name"];
 
 fn selectable_fields(o: &Value) -> crate::fields::Fields<'_> {
-    let mut all = select::of(o);
+    let mut all = crate::fields::read(o, &[("metadata.name", ""), ("status.phase", "")]);
     all.push(("name", object::name(o).into()));
     all
 }
