@@ -1,11 +1,13 @@
 //! Development tasks: `cargo xtask TASK`.
 
 mod facts;
+mod layers;
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.split_first() {
         Some((task, rest)) if task == "facts" => facts::run(rest),
-        _ => anyhow::bail!("cargo xtask TASK, where TASK is one of: facts, map, layers, bench, conformance, ci"),
+        Some((task, _)) if task == "layers" => layers::run(),
+        _ => anyhow::bail!("cargo xtask TASK, where TASK is one of: facts, layers"),
     }
 }

@@ -249,6 +249,13 @@ impl Cluster {
         format!("https://{}", SocketAddr::new(host, self.api_port))
     }
 
+    /// The address that further nodes use: one that is reached from their namespaces.
+    pub fn api_url_of_nodes(&self) -> Result<String> {
+        let loopback = self.api_address.is_unspecified() || self.api_address.is_loopback();
+        let host = if loopback { IpAddr::V4(self.node_address(1)?) } else { self.api_address };
+        Ok(format!("https://{}", SocketAddr::new(host, self.api_port)))
+    }
+
     /// Begins the names of this cluster's nftables tables.
     pub fn table(&self, what: &str) -> String {
         format!("tiphys-{}-{what}", self.name)

@@ -44,6 +44,11 @@ impl Ipam {
         Err(NetError::Exhausted(self.range))
     }
 
+    /// The addresses that `owner` has.
+    pub fn of(&self, owner: &str) -> Vec<Ipv4Addr> {
+        self.all().into_iter().filter(|(_, holder)| holder == owner).map(|(address, _)| address).collect()
+    }
+
     /// Frees every address of `owner`; frees none is fine.
     pub fn release(&self, owner: &str) {
         for (address, holder) in self.all() {
