@@ -1,35 +1,173 @@
 //! YAML to a tree, by the rules of `sigs.k8s.io/yaml` (YAML 1.1): `yes` is a boolean, `0644` is octal, a float without a fraction is an integer.
 //!
-//! The library stands behind this one function. The tree is not canonical yet: [`super::json::canonicalize`] it.
+//! The library stands behind this one module. The tree is not canonical yet: [`super::json::canonicalize`] it.
 
-use serde_json::Value;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use serde_saphyr::Spanned;
 
 use super::{DecodeError, canon};
 
+/// Aliases may make a document so many times larger, and no more.
+const MAX_REPLAYED: usize = 100_000;
+
 /// Reads one document.
 pub fn to_tree(bytes: &[u8]) -> Result<Value, DecodeError> {
+    read(bytes).map(|(tree, _)| tree)
+}
+
+/// Reads one document and says which keys are given twice, in upstream's words: later ones count, unless the caller is strict.
+pub fn read(bytes: &[u8]) -> Result<(Value, Option<String>), DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|_| broken("yaml: control characters are not allowed"))?;
     let mut options = serde_saphyr::Options::default();
     options.legacy_octal_numbers = true;
-    let mut tree: Value = serde_saphyr::from_str_with_options(text, options).map_err(|e| broken(&e.to_string()))?;
-    whole_floats(&mut tree);
-    Ok(tree)
+    options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::LastWins;
+    options.alias_limits.max_total_replayed_events = MAX_REPLAYED;
+    let mut duplicates = Vec::new();
+    let result = serde_saphyr::with_deserializer_from_str_with_options(text, options, |d| Tree(&mut duplicates).deserialize(d));
+    let tree = result.map_err(|e| broken(&e.to_string()))?;
+    let problem = (!duplicates.is_empty()).then(|| format!("yaml: unmarshal errors:\n  {}", duplicates.join("\n  ")));
+    Ok((tree, problem))
 }
 
 fn broken(why: &str) -> DecodeError {
     DecodeError::Syntax(format!("error converting YAML to JSON: {why}"))
 }
 
-/// `1.0` and `1e3` are printed by Go without a fraction, and read back as integers.
-fn whole_floats(value: &mut Value) {
-    match value {
-        Value::Number(n) if n.is_f64() => {
-            if let Some(float) = n.as_f64() {
-                *value = canon::float(float);
-            }
+/// Reads a value, and notes keys that come twice.
+struct Tree<'a>(&'a mut Vec<String>);
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    /// `1.0` and `1e3` are printed by Go without a fraction, and read back as integers.
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(canon::float(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = seq.next_element_seed(Tree(self.0))? {
+            list.push(item);
         }
-        Value::Array(list) => list.iter_mut().for_each(whole_floats),
-        Value::Object(map) => map.values_mut().for_each(whole_floats),
-        _ => {}
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<Spanned<String>>()? {
+            let value = access.next_value_seed(Tree(self.0))?;
+            let line = key.defined.line();
+            if map.contains_key(&key.value) {
+                self.0.push(format!("line {line}: key {} already set in map", super::go::quote(&key.value)));
+            }
+            map.insert(key.value, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn scalars_are_those_of_yaml_1_1() {
+        let text = "a: yes\nb: off\nc: 0644\nd: 1.0\ne: 1e3\nf: \"yes\"\ng: 12:30\nh: ~\ni: 1.5\nj: !!binary aGk=\n5: x\nk: 0x1f\nl: 9223372036854775807\n";
+        let tree = to_tree(text.as_bytes()).unwrap();
+        for (key, value) in [
+            ("a", json!(true)),
+            ("b", json!(false)),
+            ("c", json!(420)),
+            ("d", json!(1)),
+            ("e", json!(1000)),
+            ("f", json!("yes")),
+            ("h", json!(null)),
+            ("i", json!(1.5)),
+            ("j", json!("hi")),
+            ("5", json!("x")),
+            ("k", json!(31)),
+            ("l", json!(i64::MAX)),
+        ] {
+            assert_eq!(tree[key], value, "{key}");
+        }
+    }
+
+    #[test]
+    fn json_is_yaml() {
+        assert_eq!(to_tree(br#"{"a": [1, {"b": "c"}]}"#), Ok(json!({"a": [1, {"b": "c"}]})));
+    }
+
+    #[test]
+    fn duplicate_keys_are_told() {
+        let (tree, problem) = read(b"a: 1\nb:\n  c: 1\n  c: 2\na: 3\n").unwrap();
+        assert_eq!(tree, json!({"a": 3, "b": {"c": 2}}));
+        let words = "yaml: unmarshal errors:\n  line 4: key \"c\" already set in map\n  line 5: key \"a\" already set in map";
+        assert_eq!(problem.as_deref(), Some(words));
+    }
+
+    #[test]
+    fn aliases_and_merge_keys() {
+        let tree = to_tree(b"x: &x\n  a: 1\ny:\n  <<: *x\n  b: 2\nz: *x\n").unwrap();
+        assert_eq!(tree, json!({"x": {"a": 1}, "y": {"a": 1, "b": 2}, "z": {"a": 1}}));
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_refused() {
+        assert!(to_tree(b"a: [").is_err());
+        assert!(to_tree(b"\xff").is_err());
+        let laughs = (1..9).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, i| {
+            let row = vec![format!("*a{}", i - 1); 9].join(",");
+            text + &format!("a{i}: &a{i} [{row}]\n")
+        });
+        assert!(to_tree(laughs.as_bytes()).is_err());
     }
 }
