@@ -142,7 +142,8 @@ struct Found {
 impl ImageStore {
     /// Takes all images of an archive, plain or compressed, into the store. Blocks.
     pub fn load(&self, archive: impl Read + 'static) -> Result<Vec<Arc<Image>>> {
-        let _use = FileLock::shared(&self.paths.lock("collect"))?;
+        let adding = self.adding()?;
+        adding.write()?;
         let spooled = Spooled::read(archive, self.paths.fresh_tmp("load"))?;
         let docker: Vec<DockerEntry> = spooled.json("manifest.json")?.unwrap_or_default();
         let found = match spooled.json::<Index>("index.json")? {

@@ -15,7 +15,6 @@ use crate::error::{ImageError, Result, io_error};
 use crate::reference::Reference;
 use crate::spec::{ConfigFile, Descriptor, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, to_json};
 use crate::store::db::{Image, Layer};
-use crate::store::files::FileLock;
 use crate::store::{ImageStore, layers_of};
 use crate::unpack::Unpacked;
 
@@ -62,8 +61,11 @@ impl ImageStore {
     /// Registers the built-in image under its name; what had the name loses it. Pinned, so that no garbage collection takes it. Blocks.
     pub fn register_builtin(&self, builtin: &Builtin) -> Result<Arc<Image>> {
         let name: Reference = builtin.name.parse()?;
-        let _use = FileLock::shared(&self.paths.lock("collect"))?;
+        let adding = self.adding()?;
         let diff_id = identity(builtin)?;
+        if self.layers.get(&diff_id).is_none() {
+            adding.write()?;
+        }
         self.layers.make(&diff_id, None, |target| build(builtin, target, &diff_id))?;
         let config = ConfigFile::for_this_machine(image_config(builtin), vec![diff_id.clone()]);
         let config_bytes = to_json(&config);

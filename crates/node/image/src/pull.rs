@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::task::JoinHandle;
@@ -15,7 +16,7 @@ use crate::registry::{Credentials, Repository};
 use crate::spec::{ConfigFile, Descriptor, Document, Manifest};
 use crate::store::blobs::Ingest;
 use crate::store::db::{Image, Layer};
-use crate::store::files::{FileLock, blocking};
+use crate::store::files::blocking;
 use crate::store::{ImageStore, layers_of};
 
 /// Layers that are fetched at once, docker's number.
@@ -31,7 +32,8 @@ struct Resolved {
     top: Digest,
     digest: Digest,
     manifest: Manifest,
-    bytes: u64,
+    /// The manifest's bytes.
+    content: Bytes,
 }
 
 /// Ends its task when it is dropped: nobody downloads for a pull that has failed.
@@ -63,15 +65,20 @@ impl ImageStore {
     }
 
     async fn pull_alone(self: &Arc<Self>, reference: &Reference, credentials: Option<&Credentials>) -> Result<Arc<Image>> {
-        let lock = self.paths.lock("collect");
-        let _use = blocking(move || FileLock::shared(&lock)).await?;
+        let store = self.clone();
+        let adding = Arc::new(blocking(move || store.adding()).await?);
         let repository = Arc::new(self.registries.repository(reference, credentials)?);
         let resolving = |error: ImageError| error.while_doing(format_args!("failed to resolve reference \"{reference}\""));
         let resolved = self.resolve(&repository, &reference.target()).await.map_err(resolving)?;
+        if !self.is_here(&resolved.digest)? {
+            let adding = adding.clone();
+            blocking(move || adding.write()).await?;
+        }
+        self.blobs.write(&resolved.content)?;
         let config = self.config(&repository, &resolved.manifest.config).await?;
         let layers = layers_of(&resolved.manifest, &config.rootfs.diff_ids)?;
         self.fetch_layers(&repository, &layers).await?;
-        let size = resolved.bytes + resolved.manifest.config.size + layers.iter().map(|layer| layer.size).sum::<u64>();
+        let size = resolved.content.len() as u64 + resolved.manifest.config.size + layers.iter().map(|layer| layer.size).sum::<u64>();
         let image = Image {
             id: resolved.manifest.config.digest,
             manifest: resolved.digest,
@@ -88,11 +95,13 @@ impl ImageStore {
 
     /// Enters an image whose parts are all here.
     pub(crate) fn commit(&self, image: Image) -> Result<Arc<Image>> {
-        let known = self.database.read()?.get(&image.id).is_some_and(|known| known.layers == image.layers);
-        if !known {
-            self.flush()?;
-        }
         self.database.update(|images| images.add(image))
+    }
+
+    /// Whether an image of this manifest is here with all its parts.
+    fn is_here(&self, manifest: &Digest) -> Result<bool> {
+        let whole = |image: &Arc<Image>| image.layers.iter().all(|layer| !self.needs(&layer.digest, &layer.chain_id));
+        Ok(self.list()?.iter().any(|image| image.manifest == *manifest && self.blobs.has(&image.id) && whole(image)))
     }
 
     async fn resolve(&self, repository: &Repository, target: &str) -> Result<Resolved> {
@@ -108,8 +117,7 @@ impl ImageStore {
                 }
             }
         };
-        self.blobs.write(&bytes)?;
-        Ok(Resolved { top, digest, manifest, bytes: bytes.len() as u64 })
+        Ok(Resolved { top, digest, manifest, content: bytes })
     }
 
     async fn config(self: &Arc<Self>, repository: &Arc<Repository>, descriptor: &Descriptor) -> Result<ConfigFile> {

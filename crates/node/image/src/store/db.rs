@@ -78,7 +78,7 @@ impl Name {
     }
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Images {
     images: BTreeMap<Digest, Arc<Image>>,
 }
@@ -86,10 +86,6 @@ pub(crate) struct Images {
 impl Images {
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Image>> {
         self.images.values()
-    }
-
-    pub(crate) fn get(&self, id: &Digest) -> Option<&Arc<Image>> {
-        self.images.get(id)
     }
 
     /// By id, a beginning of the id that fits only one, tag or digest.
@@ -120,6 +116,10 @@ impl Images {
 
     pub(crate) fn remove(&mut self, id: &Digest) -> Option<Arc<Image>> {
         self.images.remove(id)
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Image) -> bool) {
+        self.images.retain(|_, image| keep(image));
     }
 
     pub(crate) fn change(&mut self, id: &Digest, change: impl FnOnce(&mut Image)) -> Option<Arc<Image>> {
@@ -176,8 +176,12 @@ impl Database {
     /// Changes the images; nobody else does meanwhile, in this process or another. Blocks.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Images) -> T) -> Result<T> {
         let _lock = FileLock::exclusive(&self.paths.lock("images"))?;
-        let mut images = Images::clone(&*self.read()?);
+        let before = self.read()?;
+        let mut images = Images::clone(&before);
         let result = change(&mut images);
+        if images == *before {
+            return Ok(result);
+        }
         let path = self.paths.database();
         tiphys_base::files::write_atomic(&path, &to_json(&images), 0o600).map_err(io_error("writing", &path))?;
         Ok(result)

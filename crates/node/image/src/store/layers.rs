@@ -106,8 +106,9 @@ impl Layers {
         discard(&self.paths, &place)?;
         fs::rename(target, &place).map_err(io_error("renaming", target))?;
         let info = LayerInfo { chain_id, diff_id: unpacked.diff_id, bytes: unpacked.bytes, inodes: unpacked.inodes };
-        let path = self.info_path(&info.chain_id);
-        tiphys_base::files::write_atomic(&path, &to_json(&info), 0o600).map_err(io_error("writing", &path))?;
+        let (path, beside) = (self.info_path(&info.chain_id), self.paths.fresh_tmp("info"));
+        fs::write(&beside, to_json(&info)).map_err(io_error("writing", &beside))?;
+        fs::rename(&beside, &path).map_err(io_error("renaming", &beside))?;
         Ok(info)
     }
 

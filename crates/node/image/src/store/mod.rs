@@ -2,13 +2,14 @@
 //!
 //! Whatever appears, appears whole (made beside, renamed into place), so a killed process leaves nothing but leftovers, which garbage
 //! collection takes away. Locks are the kernel's (flock) and die with their holder. Who adds holds `collect` shared, who removes layers
-//! and blobs holds it exclusively.
+//! and blobs holds it exclusively. What a power cut does is `settle`'s matter.
 
 pub(crate) mod blobs;
 pub(crate) mod db;
 pub(crate) mod files;
 pub(crate) mod layers;
 pub(crate) mod rootfs;
+pub(crate) mod settle;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -23,6 +24,7 @@ use self::blobs::Blobs;
 use self::db::{Database, Image};
 use self::files::{FileLock, Paths};
 use self::layers::Layers;
+use self::settle::{Adding, Settling};
 use crate::digest::Digest;
 use crate::error::{ImageError, Result, io_error};
 use crate::reference::Reference;
@@ -36,14 +38,12 @@ pub struct Options {
     pub hosts: Hosts,
     /// Keep layers as they came after unpacking them, so that images can be saved. Costs their size again.
     pub keep_blobs: bool,
-    /// Write everything out before an image counts as here, so that it survives a power cut.
-    pub sync: bool,
     pub clock: Arc<dyn Clock>,
 }
 
 impl Options {
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Options { root: root.into(), hosts: Hosts::default(), keep_blobs: false, sync: true, clock: SystemClock::shared() }
+        Options { root: root.into(), hosts: Hosts::default(), keep_blobs: false, clock: SystemClock::shared() }
     }
 }
 
@@ -61,7 +61,7 @@ pub struct ImageStore {
     pub(crate) database: Database,
     pub(crate) registries: Registries,
     pub(crate) keep_blobs: bool,
-    sync: bool,
+    pub(crate) settling: Arc<Settling>,
     clock: Arc<dyn Clock>,
     /// Pulls of the same reference take turns: the second finds everything there.
     pub(crate) pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -77,7 +77,7 @@ impl ImageStore {
             database: Database::new(paths.clone()),
             registries: Registries::new(options.hosts),
             keep_blobs: options.keep_blobs,
-            sync: options.sync,
+            settling: Arc::new(Settling::new(paths.clone())),
             clock: options.clock,
             pulls: Mutex::default(),
             paths,
@@ -153,18 +153,15 @@ impl ImageStore {
         self.blobs.read(&image.id)
     }
 
-    pub(crate) fn flush(&self) -> Result<()> {
-        if !self.sync {
-            return Ok(());
-        }
-        let root = self.paths.root();
-        let folder = tiphys_sys::fs::open_directory(root).map_err(io_error("opening", root))?;
-        rustix::fs::syncfs(folder).map_err(|error| io_error("syncing", root)(error.into()))
+    /// To be held while something is added. Blocks.
+    pub(crate) fn adding(&self) -> Result<Adding> {
+        Adding::begin(&self.paths, &self.settling)
     }
 
     /// Removes what no image and no container refers to. Does nothing while someone is adding; then the next time will do. Blocks.
     pub fn collect_garbage(&self) -> Result<()> {
         let Some(_alone) = FileLock::try_exclusive(&self.paths.lock("collect"))? else { return Ok(()) };
+        self.settling.recover(&self.layers, &self.database)?;
         let images = self.database.read()?;
         let mut layers: HashSet<Digest> = images.all().flat_map(|image| image.layers.iter()).map(|layer| layer.chain_id.clone()).collect();
         layers.extend(self.list_rootfs()?.into_iter().flat_map(|(_, record)| record.layers));

@@ -87,8 +87,10 @@ impl ImageStore {
         }
         self.inherit_root(&rootfs)?;
         // The record is last but for the mount: a folder without one is what a crash left.
-        let path = folder.join("rootfs.json");
-        tiphys_base::files::write_atomic(&path, &to_json(&record), 0o600).map_err(io_error("writing", &path))?;
+        // No sync: after a power cut no container is left to need it.
+        let (path, beside) = (folder.join("rootfs.json"), folder.join("rootfs.tmp"));
+        fs::write(&beside, to_json(&record)).map_err(io_error("writing", &beside))?;
+        fs::rename(&beside, &path).map_err(io_error("renaming", &beside))?;
         Ok(rootfs)
     }
 
