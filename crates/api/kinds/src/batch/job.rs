@@ -42,12 +42,7 @@ fn select_fields(o: &Value) -> crate::fields::Fields<'_> {
 }
 
 fn defaults(o: &mut Value) {
-    let labels = map_at(o, "spec.template.metadata.labels").filter(|l| !l.is_empty()).cloned();
-    if let Some(labels) = labels
-        && map_at(o, "metadata.labels").is_none_or(serde_json::Map::is_empty)
-    {
-        object::meta_mut(o).insert("labels".into(), Value::Object(labels));
-    }
+    labels_from_template(o);
     let spec = child(o, "spec");
     if at(spec, "completions").is_none() && at(spec, "parallelism").is_none() {
         set_absent(spec, "completions", 1);
@@ -62,6 +57,16 @@ fn defaults(o: &mut Value) {
     set_absent(spec, "manualSelector", false);
     failure_policy_defaults(spec);
     pod::defaults::template_of(o);
+}
+
+/// A Job without labels has those of its template.
+fn labels_from_template(o: &mut Value) {
+    let labels = map_at(o, "spec.template.metadata.labels").filter(|l| !l.is_empty()).cloned();
+    if let Some(labels) = labels
+        && map_at(o, "metadata.labels").is_none_or(serde_json::Map::is_empty)
+    {
+        object::meta_mut(o).insert("labels".into(), Value::Object(labels));
+    }
 }
 
 pub(super) fn failure_policy_defaults(spec: &mut Value) {
@@ -87,6 +92,7 @@ fn on_create(o: &mut Value, _: &Ctx<'_>) {
     }
     let selector = object::as_map(child(child(spec, "selector"), "matchLabels"));
     selector.entry(UID_LABELS[1]).or_insert_with(|| json!(uid));
+    labels_from_template(o);
 }
 
 fn check(o: &Value, errors: &mut ErrorList) {
