@@ -110,7 +110,10 @@ pub(crate) struct Index {
     changes: VecDeque<(Revision, Bytes)>,
 }
 
-fn bounds<'a>(range: &'a KeyRange, after: Option<&'a [u8]>) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// None when nothing can be in between, for which the map would panic.
+fn bounds<'a>(range: &'a KeyRange, after: Option<&'a [u8]>) -> Option<Bounds<'a>> {
     let start = match after {
         Some(key) => Bound::Excluded(key),
         None => Bound::Included(&range.start[..]),
