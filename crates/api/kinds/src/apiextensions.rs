@@ -55,7 +55,7 @@ fn check(o: &Value, errors: &mut ErrorList) {
     let (group, plural) = (text(o, "spec.group"), text(o, "spec.names.plural"));
     let wanted = format!("{plural}.{group}");
     if object::name(o) != wanted {
-        let why = format!("must be spec.names.plural+\".\"+spec.group");
+        let why = "must be spec.names.plural+\".\"+spec.group";
         errors.invalid(&Path::new("metadata").child("name"), object::name(o), why);
     }
     check_group(group, errors);
@@ -108,7 +108,11 @@ fn check_versions(o: &Value, errors: &mut ErrorList) {
     let stored = Path::new("status.storedVersions");
     for (i, version) in array(o, "status.storedVersions").iter().enumerate() {
         if !versions.iter().any(|v| v.get("name") == Some(version)) {
-            errors.invalid(&stored.index(i), version.clone(), "missing from spec.versions; v1 was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions".replace("v1 ", &format!("{} ", version.as_str().unwrap_or(""))).replace(" v1", &format!(" {}", version.as_str().unwrap_or(""))));
+            let name = version.as_str().unwrap_or("");
+            let why = format!(
+                "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"
+            );
+            errors.invalid(&stored.index(i), name, why);
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::tree::at;
 
-pub(crate) type Fields<'a> = Vec<(&'static str, Cow<'a, str>)>;
+pub(crate) use crate::strategy::SelectableFields as Fields;
 
 /// The value at each path as text.
 pub(crate) fn read<'a>(o: &'a Value, table: &[(&'static str, &'static str)]) -> Fields<'a> {

@@ -33,4 +33,4 @@ mod tree;
 mod workloads;
 
 pub use resources::{Entry, entries, strategy};
-pub use strategy::{Column, Ctx, Generation, Strategy, Subresource, User};
+pub use strategy::{Column, Ctx, Generation, SelectableFields, Strategy, Subresource, User};

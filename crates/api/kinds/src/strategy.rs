@@ -29,6 +29,9 @@ pub struct Ctx<'a> {
     pub user: User<'a>,
 }
 
+/// Fields that an object can be selected on, with their values as text.
+pub type SelectableFields<'v> = Vec<(&'static str, Cow<'v, str>)>;
+
 /// A column of `kubectl get`. Priority 0 is always shown, 1 with `-o wide`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
@@ -74,7 +77,7 @@ pub struct Strategy {
     pub check_update: fn(&Value, &Value, &mut ErrorList),
     pub warn: fn(&Value, Option<&Value>) -> Vec<String>,
     pub subresources: &'static [Subresource],
-    pub fields: fn(&Value) -> Vec<(&'static str, Cow<'_, str>)>,
+    pub fields: for<'v> fn(&'v Value) -> SelectableFields<'v>,
     pub selectable_field_names: &'static [&'static str],
     pub columns: &'static [Column],
     pub cells: fn(&Value, Timestamp) -> Vec<Value>,
@@ -188,7 +191,7 @@ impl Strategy {
         self
     }
 
-    pub const fn selectable(mut self, names: &'static [&'static str], fields: fn(&Value) -> Vec<(&'static str, Cow<'_, str>)>) -> Self {
+    pub const fn selectable(mut self, names: &'static [&'static str], fields: for<'v> fn(&'v Value) -> SelectableFields<'v>) -> Self {
         self.selectable_field_names = names;
         self.fields = fields;
         self
@@ -262,7 +265,7 @@ impl Strategy {
         self.subresource("status")
     }
 
-    pub fn selectable_fields<'v>(&self, object: &'v Value) -> Vec<(&'static str, Cow<'v, str>)> {
+    pub fn selectable_fields<'v>(&self, object: &'v Value) -> SelectableFields<'v> {
         (self.fields)(object)
     }
 

@@ -78,9 +78,9 @@ pub fn go_string(nanos: i64) -> String {
         format!("{}.{}", value / scale, format!("{rest:0width$}").trim_end_matches('0'))
     };
     match abs {
-        ..1_000 => format!("{sign}{abs}ns"),
-        ..1_000_000 => format!("{sign}{}µs", fraction(abs, 1_000)),
-        ..1_000_000_000 => format!("{sign}{}ms", fraction(abs, 1_000_000)),
+        0..1_000 => format!("{sign}{abs}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", fraction(abs, 1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", fraction(abs, 1_000_000)),
         _ => {
             let minutes = abs / 60_000_000_000;
             let seconds = fraction(abs % 60_000_000_000, 1_000_000_000);

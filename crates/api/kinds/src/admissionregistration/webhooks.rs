@@ -151,10 +151,8 @@ fn check_resources(resources: &[Value], path: &Path<'_>, errors: &mut ErrorList)
             errors.invalid(path, shown(), "if '*/*' is present, must not specify other resources");
         }
         match resource.split_once('/') {
-            Some((main, "*")) if main != "*" => {
-                if all.iter().any(|r| r.split_once('/').is_some_and(|(m, sub)| m == main && sub != "*")) {
-                    errors.invalid(&item, *resource, format!("if '{main}/*' is present, must not specify {resource}"));
-                }
+            Some((main, "*")) if main != "*" && all.iter().any(|r| is_part_of(r, main)) => {
+                errors.invalid(&item, *resource, format!("if '{main}/*' is present, must not specify {resource}"));
             }
             None if *resource == "*" && all.iter().any(|r| !r.contains('/') && *r != "*") => {
                 errors.invalid(path, shown(), "if '*' is present, must not specify other resources without subresources");
@@ -162,6 +160,11 @@ fn check_resources(resources: &[Value], path: &Path<'_>, errors: &mut ErrorList)
             _ => {}
         }
     }
+}
+
+/// A named subresource of `main`.
+fn is_part_of(resource: &str, main: &str) -> bool {
+    resource.split_once('/').is_some_and(|(m, sub)| m == main && sub != "*")
 }
 
 pub(crate) fn client_config(config: &Value, path: &Path<'_>, errors: &mut ErrorList) {

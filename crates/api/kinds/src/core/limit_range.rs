@@ -65,20 +65,13 @@ fn check_item(item: &Value, kind: &str, path: &Path<'_>, errors: &mut ErrorList)
 fn check_bounds(item: &Value, name: &str, path: &Path<'_>, errors: &mut ErrorList) {
     let get = |list: &str| map_at(item, list).and_then(|m| m.get(name)).and_then(Value::as_str).and_then(|t| Quantity::parse(t).ok());
     let (min, max, default, request) = (get("min"), get("max"), get("default"), get("defaultRequest"));
-    let mut ordered = |low: Option<Quantity>, low_name: &str, high: Option<Quantity>, high_name: &str, field: &str| {
+    let label = |name: &'static str| if name == "defaultRequest" { "default request" } else { name };
+    let mut ordered = |low: Option<Quantity>, low_name, high: Option<Quantity>, high_name, field: &str| {
         if let (Some(low), Some(high)) = (low, high)
             && low > high
         {
             let shown = if field == low_name { low } else { high };
-            let label = |n: &str| match n {
-                "defaultRequest" => "default request".to_owned(),
-                n => n.to_owned(),
-            };
-            let why = if field == low_name {
-                format!("{} value {low} is greater than {} value {high}", label(low_name), label(high_name))
-            } else {
-                format!("{} value {low} is greater than {} value {high}", label(low_name), label(high_name))
-            };
+            let why = format!("{} value {low} is greater than {} value {high}", label(low_name), label(high_name));
             errors.invalid(&path.child(field).key(name), shown.to_string(), why);
         }
     };

@@ -172,7 +172,8 @@ fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 }
 
 fn named_fields(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    let rules: [(&str, fn(&str) -> Vec<String>); 6] = [
+    type Rule = fn(&str) -> Vec<String>;
+    let rules: [(&str, Rule); 6] = [
         ("serviceAccountName", names::dns1123_subdomain),
         ("nodeName", names::dns1123_subdomain),
         ("hostname", names::dns1123_label),

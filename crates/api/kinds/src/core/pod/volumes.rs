@@ -61,11 +61,7 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             downward(value, &path, errors);
         }
         "projected" => projected(value, &path, errors),
-        "persistentVolumeClaim" => {
-            if text(value, "claimName").is_empty() {
-                errors.required(&path.child("claimName"), "");
-            }
-        }
+        "persistentVolumeClaim" if text(value, "claimName").is_empty() => errors.required(&path.child("claimName"), ""),
         "ephemeral" => match at(value, "volumeClaimTemplate.spec") {
             Some(spec) => {
                 crate::core::persistent_volume_claim::check_spec(spec, &path.child("volumeClaimTemplate.spec"), errors);
@@ -73,16 +69,8 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             None => errors.required(&path.child("volumeClaimTemplate"), ""),
         },
         "nfs" => nfs(value, &path, errors),
-        "csi" => {
-            if text(value, "driver").is_empty() {
-                errors.required(&path.child("driver"), "");
-            }
-        }
-        "image" => {
-            if text(value, "reference").is_empty() {
-                errors.required(&path.child("reference"), "");
-            }
-        }
+        "csi" if text(value, "driver").is_empty() => errors.required(&path.child("driver"), ""),
+        "image" if text(value, "reference").is_empty() => errors.required(&path.child("reference"), ""),
         _ => {}
     }
 }
