@@ -22,3 +22,4 @@ pub use group::{Cgroup, JoinPlan};
 pub use hierarchy::{Hierarchy, Version};
 pub use limits::Limits;
 pub use stats::Stats;
+pub use v2::install_device_filter;

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use crate::devices;
+use crate::devices::{self, DeviceRule};
 use crate::error::{CgroupError, Result, read, write};
 use crate::group::Cgroup;
 use crate::limits::{Limits, weight_of_shares};
@@ -57,7 +57,11 @@ fn memory(folder: &Path, limits: &Limits) -> Result<()> {
 }
 
 fn device_filter(folder: &Path, limits: &Limits) -> Result<()> {
-    let Some(rules) = &limits.devices else { return Ok(()) };
+    limits.devices.as_ref().map_or(Ok(()), |rules| install_device_filter(folder, rules))
+}
+
+/// Attaches a program to a version 2 folder that allows only these devices.
+pub fn install_device_filter(folder: &Path, rules: &[DeviceRule]) -> Result<()> {
     let install = || {
         let program = tiphys_sys::bpf::load_device_program(&devices::compile(rules))?;
         let cgroup = tiphys_sys::fs::open_directory(folder)?;

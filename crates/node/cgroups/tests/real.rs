@@ -110,3 +110,16 @@ fn devices_are_denied() {
     release(&mut child);
     assert!(child.wait().unwrap().success());
 }
+
+/// Version 2's device filter works in the empty hierarchy beside version 1 too.
+#[test]
+fn the_device_program_is_accepted_and_obeyed() {
+    let own = Own::new("bpf");
+    let Some(root) = Hierarchy::detect().unwrap().unified().map(std::path::Path::to_owned) else { return };
+    let folder = root.join(own.0.path().trim_start_matches('/'));
+    tiphys_cgroups::install_device_filter(&folder, &[DeviceRule::char(1, 3)]).unwrap();
+    let mut child = shell("echo > /dev/null && ! head -c 1 /dev/zero");
+    own.0.add_process(child.id() as i32).unwrap();
+    release(&mut child);
+    assert!(child.wait().unwrap().success());
+}

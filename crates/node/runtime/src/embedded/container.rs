@@ -48,8 +48,8 @@ impl Runtime {
     async fn build_container(self: &Arc<Self>, id: &str, sandbox: SandboxRecord, config: ContainerConfig) -> Result<()> {
         let image = self.images.acquire(&config.image, id).await?;
         let mut volumes = Vec::new();
-        for spec in config.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
-            volumes.push(self.images.acquire(spec, id).await?);
+        for (index, spec) in config.mounts.iter().filter_map(|mount| mount.image.as_ref()).enumerate() {
+            volumes.push(self.images.acquire(spec, &volume_owner(id, index)).await?);
         }
         let (runtime, id) = (self.clone(), id.to_owned());
         blocking(move || runtime.lay_out_container(&id, &sandbox, config, &image, &volumes)).await
@@ -113,13 +113,15 @@ impl Runtime {
         if record.state() != ContainerState::Created {
             return Err(CriError::FailedPrecondition(format!("container {id} has been started before")));
         }
-        // Written before the supervisor is asked: whoever restarts in between finds out from it what came of this.
         let now = self.now();
-        match self.call(Request::Start(Box::new(record.launch))).await {
+        self.set_starting(id, true);
+        let answer = self.call(Request::Start(Box::new(record.launch))).await;
+        self.set_starting(id, false);
+        match answer {
             Ok(_) => {
                 self.update_container(id, |record| record.started_at = if record.started_at == 0 { now } else { record.started_at });
                 self.announce(id, &record.sandbox_id, ContainerEventType::Started);
-                // It may have ended before the answer came; then the event of its end found it not yet started.
+                // It may have ended before the answer came; that is told now, in the order in which it happened.
                 if self.container(id).is_ok_and(|record| record.ended.is_some()) {
                     self.announce(id, &record.sandbox_id, ContainerEventType::Stopped);
                 }
@@ -134,6 +136,12 @@ impl Runtime {
                 Err(CriError::Internal(message))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    fn set_starting(&self, id: &str, starting: bool) {
+        if let Some(entry) = self.containers.lock().get_mut(id) {
+            entry.starting = starting;
         }
     }
 
@@ -159,7 +167,10 @@ impl Runtime {
             record.ended = Some(Ended { code: exit.code, finished_at: exit.finished_at, reason: reason.into(), message: String::new() });
             Some(record.sandbox_id.clone())
         };
-        if let Some(Some(sandbox_id)) = self.update_container(id, change) {
+        let starting = self.containers.lock().get(id).is_some_and(|entry| entry.starting);
+        if let Some(Some(sandbox_id)) = self.update_container(id, change)
+            && !starting
+        {
             self.announce(id, &sandbox_id, ContainerEventType::Stopped);
         }
     }
@@ -211,18 +222,32 @@ impl Runtime {
     pub(super) async fn clean_container(&self, id: &str, record: Option<&ContainerRecord>) -> Result<()> {
         let folder = self.folders.container(id);
         let group = record.map(|record| self.group(&record.launch.cgroup.path));
-        blocking(move || {
+        let volumes = blocking(move || {
+            let volumes = (0..).take_while(|index| folder.join(volume_folder(*index)).is_dir()).count();
             if let Some(group) = group {
                 group.kill_all().ok();
                 group.remove().map_err(CriError::internal)?;
             }
             unmount_all(&folder)?;
-            remove_folder(&folder)
+            remove_folder(&folder)?;
+            Ok(volumes)
         })
         .await?;
         self.images.release(id).await;
+        for index in 0..volumes {
+            self.images.release(&volume_owner(id, index)).await;
+        }
         Ok(())
     }
+}
+
+/// The name under which an image volume's layers are kept.
+fn volume_owner(id: &str, index: usize) -> String {
+    format!("{id}-{}", volume_folder(index))
+}
+
+fn volume_folder(index: usize) -> String {
+    format!("image-{index}")
 }
 
 fn mount_rootfs(folder: &Path, layers: &[PathBuf]) -> Result<PathBuf> {
@@ -244,7 +269,7 @@ fn mount_image_volumes(folder: &Path, config: &ContainerConfig, volumes: &[Conta
     let mut paths = Vec::new();
     let mounts = config.mounts.iter().filter(|mount| mount.image.is_some());
     for (index, (wanted, image)) in mounts.zip(volumes).enumerate() {
-        let target = folder.join(format!("image-{index}"));
+        let target = folder.join(volume_folder(index));
         std::fs::create_dir_all(&target)?;
         let failed = |error| CriError::Internal(format!("cannot mount image volume {}: {error}", wanted.container_path));
         match image.layers.as_slice() {
@@ -312,7 +337,7 @@ fn resolve_user(rootfs: &Path, config: &ContainerConfig, image: &ContainerImage)
 pub(super) fn unmount_all(folder: &Path) -> Result<()> {
     mount::detach(&folder.join("rootfs"))?;
     for index in 0.. {
-        let target = folder.join(format!("image-{index}"));
+        let target = folder.join(volume_folder(index));
         if !target.is_dir() {
             break;
         }

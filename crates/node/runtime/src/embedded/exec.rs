@@ -94,7 +94,12 @@ impl Runtime {
             blocking(move || group.kill_all().map_err(CriError::internal)).await.ok();
         } else if group != record.launch.cgroup.path {
             let group = self.group(&group);
-            blocking(move || Ok(group.remove_if_empty())).await.ok();
+            blocking(move || {
+                group.remove_if_empty();
+                Ok(())
+            })
+            .await
+            .ok();
         }
         result.unwrap_or_else(|_| {
             Err(CriError::DeadlineExceeded(format!("failed to exec in container: timeout {timeout:?} exceeded: context deadline exceeded")))

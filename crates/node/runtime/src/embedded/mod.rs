@@ -85,6 +85,8 @@ struct Runtime {
 
 struct ContainerEntry {
     record: ContainerRecord,
+    /// Its start has been asked for and not answered: whoever asked tells of its end too, after its start.
+    starting: bool,
     /// Becomes true when the container has ended.
     ended: watch::Sender<bool>,
 }
@@ -92,7 +94,7 @@ struct ContainerEntry {
 impl ContainerEntry {
     fn new(record: ContainerRecord) -> Self {
         let ended = watch::Sender::new(record.ended.is_some());
-        Self { record, ended }
+        Self { record, starting: false, ended }
     }
 }
 

@@ -16,7 +16,7 @@ use super::sandbox::remove_folder;
 use super::state::{ContainerRecord, Folders, SandboxRecord};
 use super::{ContainerEntry, Runtime, RuntimeConfig, call_error};
 use crate::client::{Client, ensure_supervisor};
-use crate::supervisor::protocol::{ContainerState as Known, Event, Exit, Reply, Request};
+use crate::supervisor::protocol::{ContainerState as Known, Event, Exit, PROTOCOL, Reply, Request};
 
 /// What a container is said to have ended with when nobody knows: its supervisor is gone too.
 const UNKNOWN_EXIT_CODE: i32 = 255;
@@ -77,6 +77,12 @@ impl Runtime {
         let connected = Client::connect(&dir);
         let (client, events) =
             connected.map_err(|error| CriError::Unavailable(format!("cannot reach the container supervisor: {error}")))?;
+        match client.call(Request::Hello).await.map_err(call_error)? {
+            Reply::Hello { protocol: PROTOCOL, .. } => {}
+            other => {
+                return Err(CriError::Unavailable(format!("the running supervisor speaks another protocol: {other:?}, not {PROTOCOL}")));
+            }
+        }
         let Reply::Containers { containers, holders } = client.call(Request::List).await.map_err(call_error)? else {
             return Err(CriError::Internal("the supervisor answered something else".into()));
         };

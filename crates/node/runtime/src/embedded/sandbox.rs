@@ -81,7 +81,7 @@ impl Runtime {
             shared_pid: record.shared_pid,
             cgroup,
         };
-        self.call(Request::Sandbox(request)).await?;
+        self.call(Request::Sandbox(Box::new(request))).await?;
         let mut ips = Vec::new();
         if let Some(request) = record.network_request() {
             let set_up = self.network.set_up(&request).await;

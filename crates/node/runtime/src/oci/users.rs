@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn users_of_all_kinds() {
-        let table: [(Wanted<'_>, (u32, u32, &[u32], &str)); 7] = [
+        type Expected<'a> = (u32, u32, &'a [u32], &'a str);
+        let table: [(Wanted<'_>, Expected<'_>); 7] = [
             (Wanted::default(), (0, 0, &[0], "/root")),
             (Wanted { image_user: "app", ..Wanted::default() }, (1000, 1001, &[1001, 10, 50], "/home/app")),
             (Wanted { image_user: "app:staff", ..Wanted::default() }, (1000, 50, &[50, 10], "/home/app")),

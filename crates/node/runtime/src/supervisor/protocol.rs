@@ -17,7 +17,7 @@ pub(crate) enum Request {
     Hello,
     /// Every container that is not forgotten.
     List,
-    Sandbox(Sandbox),
+    Sandbox(Box<Sandbox>),
     Start(Box<Launch>),
     /// Comes with stdin, stdout and stderr unless there is to be a terminal, whose master side the answer then brings.
     Exec(Box<Exec>),

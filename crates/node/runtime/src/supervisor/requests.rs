@@ -16,7 +16,7 @@ impl Supervisor {
     pub(super) fn answer(&mut self, from: Waiting, request: Request, fds: Vec<OwnedFd>) {
         let result = match request {
             // These three answer when the child has got to its program, or could not.
-            Request::Sandbox(sandbox) => return self.start_sandbox(from, sandbox),
+            Request::Sandbox(sandbox) => return self.start_sandbox(from, *sandbox),
             Request::Start(launch) => return self.start_container(from, *launch),
             Request::Exec(exec) => return self.start_exec(from, *exec, fds),
             Request::Attach { id, stdin, stdout, stderr } => return self.attach(from, &id, stdin, (stdout, stderr), fds),

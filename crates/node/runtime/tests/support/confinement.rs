@@ -4,7 +4,18 @@ use tiphys_cri::*;
 
 use crate::support::{Fixture, script};
 
-crate::tests![users_and_capabilities, seccomp, files, mounts, namespaces, devices, privileged, exec_is_confined_alike];
+crate::tests![
+    users_and_capabilities,
+    seccomp,
+    files,
+    mounts,
+    propagation,
+    image_volumes,
+    namespaces,
+    devices,
+    privileged,
+    exec_is_confined_alike
+];
 
 fn value(status: &str, key: &str) -> String {
     status.lines().find_map(|line| line.strip_prefix(key)).map(|rest| rest.trim().to_owned()).unwrap_or_default()
@@ -117,6 +128,73 @@ async fn mounts(test: Fixture) {
     assert!(host.join("not/there/yet").is_dir() && !std::path::Path::new("/tmp/inside").exists());
 }
 
+async fn propagation(test: Fixture) {
+    use tiphys_sys::mount;
+    let host = test.place.dir.join("shared");
+    std::fs::create_dir_all(&host).unwrap();
+    mount::mount("tmpfs", &host, "tmpfs", 0, "").unwrap();
+    mount::set_propagation(&host, mount::MS_SHARED).unwrap();
+    for name in ["early", "late", "from-inside"] {
+        std::fs::create_dir(host.join(name)).unwrap();
+    }
+    mount::mount("tmpfs", &host.join("early"), "tmpfs", 0, "").unwrap();
+    let sandbox = test.sandbox().await;
+    let container = |propagation, privileged, recursive| {
+        let mut config = script("sleep 1000");
+        config.linux.security_context.privileged = privileged;
+        let host_path = host.to_str().unwrap().to_owned();
+        config.mounts = vec![Mount {
+            container_path: "/m".into(),
+            host_path,
+            propagation,
+            readonly: recursive,
+            recursive_read_only: recursive,
+            ..Mount::default()
+        }];
+        test.start(&sandbox, config)
+    };
+    let private = container(MountPropagation::Private, false, true).await;
+    let slave = container(MountPropagation::HostToContainer, false, false).await;
+    let both = container(MountPropagation::Bidirectional, true, false).await;
+    mount::mount("tmpfs", &host.join("late"), "tmpfs", 0, "").unwrap();
+    test.exec(&both, "mount -t tmpfs none /m/from-inside && touch /m/from-inside/x").await;
+    assert!(host.join("from-inside/x").exists());
+    for (id, seen) in [(&private, "early"), (&slave, "early late from-inside"), (&both, "early late from-inside")] {
+        let answer = test.exec(id, "for n in early late from-inside; do grep -q \" /m/$n \" /proc/self/mountinfo && echo $n; done").await;
+        assert_eq!(String::from_utf8(answer.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" "), seen);
+    }
+    assert_ne!(test.exec(&private, "touch /m/early/x").await.exit_code, 0, "read-only all the way down");
+    assert_eq!(test.exec(&slave, "touch /m/early/x").await.exit_code, 0);
+    test.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    for name in ["early", "late", "from-inside", ""] {
+        mount::detach(&host.join(name)).unwrap();
+    }
+    let unshared = test.place.dir.join("unshared");
+    std::fs::create_dir_all(&unshared).unwrap();
+    mount::mount("tmpfs", &unshared, "tmpfs", 0, "").unwrap();
+    mount::set_propagation(&unshared, mount::MS_PRIVATE).unwrap();
+    let mut config = script("true");
+    let host_path = unshared.to_str().unwrap().to_owned();
+    config.mounts =
+        vec![Mount { container_path: "/m".into(), host_path, propagation: MountPropagation::Bidirectional, ..Mount::default() }];
+    let sandbox = test.sandbox().await;
+    let error = test.runtime.create_container(&sandbox, config, &test.sandbox_config()).await.unwrap_err().to_string();
+    mount::detach(&unshared).unwrap();
+    assert!(error.contains("is not a shared mount"), "{error}");
+}
+
+async fn image_volumes(test: Fixture) {
+    let mut config = script("cat /image/data/file; echo; ls /sub; touch /image/x 2>&1");
+    let image = Some(ImageSpec { image: "any".into(), ..ImageSpec::default() });
+    let mount =
+        |path: &str, sub: &str| Mount { container_path: path.into(), image: image.clone(), image_sub_path: sub.into(), ..Mount::default() };
+    config.mounts = vec![mount("/image", ""), mount("/sub", "data")];
+    assert_eq!(test.output(config).await.0, "of the image\nfile\ntouch: /image/x: Read-only file system\n");
+    let sandbox = test.sandbox().await;
+    let missing = ContainerConfig { mounts: vec![mount("/sub", "nowhere")], ..script("true") };
+    assert!(test.runtime.create_container(&sandbox, missing, &test.sandbox_config()).await.is_err());
+}
+
 async fn namespaces(test: Fixture) {
     let sandbox = test.sandbox().await;
     let ids = |id: String| {
@@ -176,6 +254,8 @@ async fn namespaces(test: Fixture) {
 async fn devices(test: Fixture) {
     let text = "for d in null zero full random urandom tty; do test -c /dev/$d || echo missing $d; done; ls /dev/pts /dev/shm; readlink /dev/stdout; \
                 mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg 2>/dev/null && echo kmsg; echo > /dev/null && echo fine";
+    // Nothing of the supervisor's is open in a container; 3 is the folder that ls reads.
+    assert_eq!(test.output(script("exec ls /proc/self/fd")).await.0, "0\n1\n2\n3\n");
     let (text, code) = test.output(script(text)).await;
     assert_eq!(code, 0);
     assert!(

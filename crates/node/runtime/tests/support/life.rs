@@ -13,6 +13,7 @@ crate::tests![
     running_out_of_memory,
     limits_can_change,
     many_at_once,
+    latency,
     events_tell_the_story,
     logs_can_be_moved_away,
     stop_and_remove_are_idempotent,
@@ -37,6 +38,30 @@ async fn exit_codes_and_logs(test: Fixture) {
     assert_eq!(killed.exit_code, 0);
     let signalled = test.finish(&sandbox, script("sh -c 'kill -15 $$'; exit $?")).await;
     assert_eq!(signalled.exit_code, 143);
+}
+
+/// Not a limit but a figure: the machine is shared, so the least of many is what counts.
+async fn latency(test: Fixture) {
+    let mut all = [const { Vec::new() }; 4];
+    for index in 0..40 {
+        let start = Instant::now();
+        let sandbox = test.sandbox().await;
+        let at_sandbox = start.elapsed();
+        let id = test.create(&sandbox, ContainerConfig { log_path: format!("{index}.log"), ..script("sleep 1000") }).await;
+        let at_create = start.elapsed();
+        test.runtime.start_container(&id).await.unwrap();
+        let at_start = start.elapsed();
+        test.runtime.exec_sync(&id, &["true".to_owned()], Duration::ZERO).await.unwrap();
+        let at_exec = start.elapsed();
+        for (list, value) in all.iter_mut().zip([at_sandbox, at_create - at_sandbox, at_start - at_create, at_exec - at_start]) {
+            list.push(value);
+        }
+        test.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    }
+    for (name, list) in ["sandbox", "create", "start", "exec"].iter().zip(&mut all) {
+        list.sort();
+        println!("{name}: least {:?}, median {:?}", list[0], list[list.len() / 2]);
+    }
 }
 
 async fn errors_of_starting(test: Fixture) {

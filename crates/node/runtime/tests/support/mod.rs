@@ -12,19 +12,19 @@ use tiphys_base::SystemClock;
 use tiphys_cri::*;
 use tiphys_runtime::{ContainerImage, ContainerImages, EmbeddedRuntime, ImageConfig, LoopbackOnly, RuntimeConfig, SupervisorCommand};
 
-pub type Test = (&'static str, fn(Fixture) -> Pin<Box<dyn Future<Output = ()>>>);
+pub(crate) type Test = (&'static str, fn(Fixture) -> Pin<Box<dyn Future<Output = ()>>>);
 
 /// Names a test function.
 #[macro_export]
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
-        pub const TESTS: &[$crate::support::Test] =
+        pub(crate) const TESTS: &[$crate::support::Test] =
             &[$((stringify!($name), |fixture| Box::pin($name(fixture)))),*];
     };
 }
 
 /// Runs the tests whose names contain one of the arguments, four at a time.
-pub fn run(args: &[String], tests: &[Test]) {
+pub(crate) fn run(args: &[String], tests: &[Test]) {
     let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     let chosen: Vec<Test> =
         tests.iter().filter(|(name, _)| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))).copied().collect();
@@ -78,7 +78,7 @@ fn run_one((name, test): Test) {
 
 /// Where a test's runtime lives.
 #[derive(Clone)]
-pub struct Place {
+pub(crate) struct Place {
     pub dir: PathBuf,
     pub name: String,
 }
@@ -92,7 +92,7 @@ impl Place {
         place
     }
 
-    pub fn at(dir: &Path) -> Self {
+    pub(crate) fn at(dir: &Path) -> Self {
         Self { name: dir.file_name().unwrap().to_str().unwrap().to_owned(), dir: dir.to_owned() }
     }
 
@@ -100,7 +100,7 @@ impl Place {
         self.dir.join("layer")
     }
 
-    pub async fn open(&self) -> EmbeddedRuntime {
+    pub(crate) async fn open(&self) -> EmbeddedRuntime {
         let program = std::env::current_exe().unwrap();
         EmbeddedRuntime::open(RuntimeConfig {
             root: self.dir.join("rt"),
@@ -114,7 +114,7 @@ impl Place {
         .unwrap()
     }
 
-    pub fn supervisor_pid(&self) -> i32 {
+    pub(crate) fn supervisor_pid(&self) -> i32 {
         std::fs::read_to_string(self.dir.join("rt/supervisor/supervisor.pid")).unwrap().parse().unwrap()
     }
 
@@ -181,18 +181,18 @@ impl ContainerImages for Busybox {
 }
 
 /// A runtime of its own for one test.
-pub struct Fixture {
+pub(crate) struct Fixture {
     pub place: Place,
     pub runtime: EmbeddedRuntime,
 }
 
 /// What the kubelet asks for unless the pod shares its PID namespace (the CRI's own default is sharing).
-pub fn own_pid() -> NamespaceOption {
+pub(crate) fn own_pid() -> NamespaceOption {
     NamespaceOption { pid: NamespaceMode::Container, ..NamespaceOption::default() }
 }
 
 /// The configuration of a container that runs a script.
-pub fn script(text: &str) -> ContainerConfig {
+pub(crate) fn script(text: &str) -> ContainerConfig {
     let security_context = LinuxContainerSecurityContext { namespace_options: own_pid(), ..Default::default() };
     ContainerConfig {
         linux: LinuxContainerConfig { security_context, ..Default::default() },
@@ -204,7 +204,7 @@ pub fn script(text: &str) -> ContainerConfig {
 }
 
 impl Fixture {
-    pub fn sandbox_config(&self) -> PodSandboxConfig {
+    pub(crate) fn sandbox_config(&self) -> PodSandboxConfig {
         PodSandboxConfig {
             metadata: PodSandboxMetadata { name: "pod".into(), uid: "u1".into(), namespace: "ns".into(), attempt: 0 },
             hostname: "the-pod".into(),
@@ -218,29 +218,29 @@ impl Fixture {
         }
     }
 
-    pub async fn sandbox(&self) -> String {
+    pub(crate) async fn sandbox(&self) -> String {
         self.runtime.run_pod_sandbox(self.sandbox_config(), "").await.unwrap()
     }
 
-    pub async fn create(&self, sandbox: &str, config: ContainerConfig) -> String {
+    pub(crate) async fn create(&self, sandbox: &str, config: ContainerConfig) -> String {
         self.runtime.create_container(sandbox, config, &self.sandbox_config()).await.unwrap()
     }
 
-    pub async fn start(&self, sandbox: &str, config: ContainerConfig) -> String {
+    pub(crate) async fn start(&self, sandbox: &str, config: ContainerConfig) -> String {
         let id = self.create(sandbox, config).await;
         self.runtime.start_container(&id).await.unwrap();
         id
     }
 
     /// Runs a container to its end.
-    pub async fn finish(&self, sandbox: &str, config: ContainerConfig) -> ContainerStatus {
+    pub(crate) async fn finish(&self, sandbox: &str, config: ContainerConfig) -> ContainerStatus {
         let mut events = self.runtime.container_events().await.unwrap();
         let id = self.start(sandbox, config).await;
         wait_stopped(&self.runtime, &mut events, &id).await
     }
 
     /// Runs a script in a sandbox of its own; its standard output and exit code.
-    pub async fn output(&self, config: ContainerConfig) -> (String, i32) {
+    pub(crate) async fn output(&self, config: ContainerConfig) -> (String, i32) {
         let sandbox = self.sandbox().await;
         let status = self.finish(&sandbox, config).await;
         let text = plain(&std::fs::read_to_string(&status.log_path).unwrap());
@@ -249,12 +249,12 @@ impl Fixture {
         (text, status.exit_code)
     }
 
-    pub async fn exec(&self, id: &str, text: &str) -> ExecSyncResponse {
+    pub(crate) async fn exec(&self, id: &str, text: &str) -> ExecSyncResponse {
         self.runtime.exec_sync(id, &["sh", "-c", text].map(str::to_owned), Duration::ZERO).await.unwrap()
     }
 }
 
-pub async fn wait_stopped(
+pub(crate) async fn wait_stopped(
     runtime: &EmbeddedRuntime,
     events: &mut tokio::sync::mpsc::Receiver<ContainerEvent>,
     id: &str,
@@ -269,6 +269,6 @@ pub async fn wait_stopped(
 }
 
 /// A log without times and tags.
-pub fn plain(log: &str) -> String {
+pub(crate) fn plain(log: &str) -> String {
     log.lines().map(|line| format!("{}\n", line.splitn(4, ' ').nth(3).unwrap_or(""))).collect()
 }

@@ -12,7 +12,7 @@ use crate::support::{Fixture, Place, script, wait_stopped};
 crate::tests![containers_outlive_the_node_process, a_lost_supervisor_is_replaced, the_supervisor_is_small];
 
 /// Another node process: takes over the runtime of a place, starts a container, says its id, and waits to be killed.
-pub fn node(args: &[String]) {
+pub(crate) fn node(args: &[String]) {
     let place = Place::at(Path::new(&args[0]));
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     tokio.block_on(async {

@@ -283,7 +283,8 @@ mod tests {
     #[test]
     fn every_operator_over_the_whole_width() {
         let values = [0u64, 1, 5, 6, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0005, 0x2_0000_0005, u64::MAX];
-        let operators: [(Operator, fn(u64, u64) -> bool); 7] = [
+        type Meaning = fn(u64, u64) -> bool;
+        let operators: [(Operator, Meaning); 7] = [
             (Operator::Equal, |a, v| a == v),
             (Operator::NotEqual, |a, v| a != v),
             (Operator::Less, |a, v| a < v),
