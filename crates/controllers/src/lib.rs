@@ -16,6 +16,9 @@
 
 mod context;
 mod deployment;
+mod endpoint_slice;
+mod endpoint_slice_mirroring;
+mod endpoints;
 mod garbage_collector;
 mod namespace;
 mod pod_gc;
@@ -41,6 +44,9 @@ const fn on(name: &'static str, start: fn(&Context)) -> Entry {
 /// All controllers, under upstream's names.
 pub static CONTROLLERS: &[Entry] = &[
     on("deployment-controller", deployment::start),
+    on("endpoints-controller", endpoints::start),
+    on("endpointslice-controller", endpoint_slice::start),
+    on("endpointslice-mirroring-controller", endpoint_slice_mirroring::start),
     on("garbage-collector-controller", garbage_collector::start),
     on("namespace-controller", namespace::start),
     on("pod-garbage-collector-controller", pod_gc::start),

@@ -4,6 +4,8 @@ pub(crate) mod claim;
 pub(crate) mod discovery;
 pub(crate) mod namespaces;
 pub(crate) mod pod;
+pub(crate) mod services;
+pub(crate) mod slices;
 pub(crate) mod watch;
 
 #[cfg(test)]
