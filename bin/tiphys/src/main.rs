@@ -1,1 +1,63 @@
-fn main() {}
+//! `tiphys`: arguments → configuration → run → drain. What runs stands in the crates; here it is put together.
+
+mod addons;
+mod cluster;
+mod commands;
+mod demo;
+mod image_command;
+mod images;
+mod node;
+mod node_process;
+mod pod_network;
+
+use std::process::ExitCode;
+
+use clap::Command;
+
+/// What clients are told, with our own build behind it.
+pub(crate) const VERSION: &str = tiphys_apiserver::GIT_VERSION;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    // The supervisor must stay small and have one thread, so it is on its way before anything else is set up.
+    if args.get(1).map(String::as_str) == Some("supervisor") {
+        return exit_code(tiphys_runtime::supervisor_main(args.get(2..).unwrap_or_default()));
+    }
+    if args.get(1).map(String::as_str) == Some("demo") {
+        return report(demo::main());
+    }
+    report(run(args))
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Vec<String>) -> anyhow::Result<()> {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        // Usage errors go to standard error with status 2, help and version to standard output with 0.
+        Err(error) => error.exit(),
+    };
+    commands::dispatch(&matches)
+}
+
+fn command() -> Command {
+    Command::new("tiphys")
+        .about("A complete Kubernetes in one program")
+        .version(VERSION)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(tiphys_cli::flags::commands())
+        .subcommands(commands::processes())
+}

@@ -1,0 +1,213 @@
+//! The process of a cluster: control plane and first node, from an empty directory to ready, and back.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tiphys_apiserver::config::{KubeletClient, Pem, RequestHeader, ServiceAccounts, Storage};
+use tiphys_apiserver::{Config as ServerConfig, Running as ApiServer, Server, UserInfo};
+use tiphys_base::tasks::Tasks;
+use tiphys_base::{Clock, SystemClock};
+use tiphys_cli::cluster::{Cluster, Layout};
+use tiphys_cli::{ClusterPki, Progress, kubeconfig};
+use tiphys_client::{Client, Informers};
+use tiphys_types::api::core::v1::Node;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::node::{self, NodeParts};
+use crate::{addons, demo, node_process};
+
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Options {
+    pub(crate) demo: bool,
+    /// Say `ready` only when the nodes are and DNS answers.
+    pub(crate) wait: bool,
+    /// Print what a person wants to know when it is ready.
+    pub(crate) hold: bool,
+}
+
+/// Runs until told to stop by SIGTERM or SIGINT.
+pub(crate) async fn run(layout: &Layout, mut cluster: Cluster, options: &Options, progress: &Progress) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let tasks = Tasks::new();
+    let started = tokio::select! {
+        started = start(layout, &mut cluster, options, progress, &tasks) => started,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let server = match started {
+        Ok(server) => server,
+        Err(error) => {
+            tasks.shut_down(STOP_LIMIT).await;
+            return Err(error);
+        }
+    };
+    progress.ready();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tasks.shut_down(STOP_LIMIT).await;
+    server.stop().await;
+    Ok(())
+}
+
+async fn start(layout: &Layout, cluster: &mut Cluster, options: &Options, progress: &Progress, tasks: &Tasks) -> Result<ApiServer> {
+    let network = cluster.network.clone();
+    network.set_up_host(&mut cluster.recorded).context("cannot set the cluster's network up")?;
+    layout.save(cluster)?;
+    let pki = ClusterPki::ensure(layout, cluster, SystemClock.now())?;
+    progress.step("network and certificates");
+    let server = Server::start(server_config(layout, cluster, &pki)?).await?;
+    write_kubeconfig(layout, cluster, &pki)?;
+    progress.step(format!("API server at {}", cluster.api_url()));
+    let informers = start_control_plane(&server, &pki, tasks);
+    node_process::start_all(layout, cluster, &pki, tasks)?;
+    start_first_node(layout, cluster, &pki, &server, &informers, tasks).await?;
+    progress.step("control plane and first node started");
+    let admin = server.loopback_client();
+    addons::install(&admin, cluster).await?;
+    addons::keep_node_ranges(&informers, admin.clone(), cluster.clone(), tasks);
+    if options.demo {
+        demo::install(&admin).await?;
+    }
+    if options.wait {
+        wait_until_ready(&informers, cluster, progress).await?;
+    }
+    if options.demo {
+        demo::wait_until_available(&informers).await?;
+        progress.step("demo application answers");
+    }
+    if options.hold {
+        say_what_next(layout, cluster, options, &admin).await?;
+    }
+    Ok(server)
+}
+
+fn server_config(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result<ServerConfig> {
+    let mut config = ServerConfig::new(pki.apiserver.clone().into(), Pem::Text(pki.service_account_key.clone()));
+    config.bind_address = cluster.api_address;
+    config.secure_port = cluster.api_port;
+    config.advertise_address = Some(IpAddr::V4(cluster.node_address(1)?));
+    config.storage = Storage::Embedded(layout.store());
+    config.service_cluster_ip_ranges = vec![cluster.network.services.to_string()];
+    config.service_node_port_range = cluster.node_port_range;
+    config.client_ca = Some(Pem::Text(pki.ca.cert_pem().to_owned()));
+    config.service_accounts = ServiceAccounts {
+        issuers: vec!["https://kubernetes.default.svc.cluster.local".into()],
+        api_audiences: vec![],
+        signing_key: Pem::Text(pki.service_account_key.clone()),
+        verify_keys: vec![],
+        max_token_expiration_seconds: 0,
+        extend_token_expiration: true,
+        jwks_uri: None,
+    };
+    config.kubelet = KubeletClient {
+        client: Some(pki.apiserver_kubelet_client.clone().into()),
+        ca: Some(Pem::Text(pki.ca.cert_pem().to_owned())),
+        preferred_address_types: vec!["InternalIP".into()],
+    };
+    config.request_header = Some(RequestHeader {
+        client_ca: Pem::Text(pki.front_proxy_ca.cert_pem().to_owned()),
+        allowed_names: vec!["front-proxy-client".into()],
+        username_headers: vec!["X-Remote-User".into()],
+        uid_headers: vec!["X-Remote-Uid".into()],
+        group_headers: vec!["X-Remote-Group".into()],
+        extra_header_prefixes: vec!["X-Remote-Extra-".into()],
+    });
+    config.proxy_client = Some(pki.front_proxy_client.clone().into());
+    Ok(config)
+}
+
+fn write_kubeconfig(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result<()> {
+    let config = kubeconfig::build(cluster, &cluster.api_url(), pki.ca.cert_pem(), &pki.admin);
+    let path = layout.kubeconfig();
+    tiphys_base::files::write_atomic(&path, kubeconfig::to_yaml(&config)?.as_bytes(), 0o600).with_context(|| format!("cannot write {}", path.display()))?;
+    kubeconfig::merge_into(&kubeconfig::users_file()?, &config)
+}
+
+/// Controllers and scheduler on one set of caches, which the first node's proxy and DNS read too.
+fn start_control_plane(server: &ApiServer, pki: &ClusterPki, tasks: &Tasks) -> Informers {
+    let manager = server.client(UserInfo::new("system:kube-controller-manager", &["system:masters", "system:authenticated"]));
+    let informers = Informers::with_tasks(manager.clone(), tasks.child());
+    let config = tiphys_controllers::Config {
+        root_ca: pki.ca.cert_pem().as_bytes().to_vec(),
+        signing_ca: pki.ca.cert_pem().as_bytes().to_vec(),
+        signing_key: pki.ca.identity().key_pem.as_bytes().to_vec(),
+        ..tiphys_controllers::Config::default()
+    };
+    let controllers = tiphys_controllers::Controllers::start_with(config, manager, informers.clone());
+    let scheduler = server.client(UserInfo::new("system:kube-scheduler", &["system:authenticated"]));
+    let scheduler = tiphys_scheduler::Scheduler::start(tiphys_scheduler::Config::default(), scheduler, &informers);
+    let stop = tasks.token();
+    tasks.spawn_draining("control plane", async move {
+        stop.cancelled().await;
+        scheduler.stop().await;
+        controllers.stop().await;
+    });
+    informers
+}
+
+async fn start_first_node(layout: &Layout, cluster: &Cluster, pki: &ClusterPki, server: &ApiServer, informers: &Informers, tasks: &Tasks) -> Result<()> {
+    let name = cluster.node_name(1);
+    let identity = UserInfo::new(format!("system:node:{name}"), &["system:nodes", "system:authenticated"]);
+    let parts = NodeParts {
+        number: 1,
+        serving: pki.kubelet(&name, IpAddr::V4(cluster.node_address(1)?))?,
+        client_ca: pki.ca.cert_pem().to_owned(),
+        client: server.client(identity),
+        informers: informers.clone(),
+    };
+    node::start(layout, cluster, parts, tasks).await
+}
+
+/// Waits, by watch, until every node is ready, and then for DNS to answer over its Service.
+async fn wait_until_ready(informers: &Informers, cluster: &Cluster, progress: &Progress) -> Result<()> {
+    let nodes = informers.of::<Node>();
+    let mut changes = nodes.subscribe();
+    let mut missing: BTreeSet<String> = (1..=cluster.nodes).map(|n| cluster.node_name(n)).collect();
+    while !missing.is_empty() {
+        let Some(change) = changes.recv().await else { anyhow::bail!("the cluster stops before it was ready") };
+        let node = change.object();
+        if let (Some(name), true) = (&node.metadata.name, is_ready(node)) {
+            missing.remove(name);
+        }
+    }
+    progress.step(if cluster.nodes == 1 { "node ready".to_owned() } else { format!("{} nodes ready", cluster.nodes) });
+    addons::wait_for_dns(cluster).await?;
+    progress.step("DNS answers");
+    Ok(())
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+async fn say_what_next(layout: &Layout, cluster: &Cluster, options: &Options, admin: &Client) -> Result<()> {
+    let mut text = String::from("\n");
+    if options.demo {
+        text += &format!("  demo        {}\n", demo::url(admin, cluster).await?);
+    }
+    let file = kubeconfig::users_file()?;
+    text += &format!("  kubeconfig  {} (context {})\n", file.display(), kubeconfig::context_name(&cluster.name));
+    text += "  try         kubectl get pods -A\n";
+    if options.demo {
+        text += &format!("              curl {}\n", demo::url(admin, cluster).await?);
+        text += "              kubectl scale deployment demo --replicas 5\n";
+    } else {
+        text += "              kubectl create deployment web --image nginx\n";
+        text += &format!("              tiphys status --name {}\n", cluster.name);
+    }
+    text += &format!("  log         standard error; data in {}\n  stop        Ctrl-C\n\n", layout.cluster_dir().display());
+    crate::commands::print(&text)
+}
+
+/// The clock of everything that is started here.
+pub(crate) fn clock() -> Arc<dyn Clock> {
+    SystemClock::shared()
+}
