@@ -259,15 +259,18 @@ func patchCase(r *rand.Rand, golden object) (result object) {
 			result = object{"skip": fmt.Sprint(p)}
 		}
 	}()
-	_, original, err := canonical(vary(r, golden, 0.2).(object))
+	raw := vary(r, golden, 0.8*r.Float64()).(object)
+	stored, original, err := canonical(raw)
 	if err != nil {
 		return object{"skip": err.Error()}
 	}
+	var wire bytes.Buffer
+	check(protobuf.NewSerializer(scheme.Scheme, scheme.Scheme).Encode(stored, &wire))
 	patch := direct(r, vary(r, golden, 0.5)).(object)
 	delete(patch, "status")
 	typed, err := scheme.Scheme.New(gvkOf(golden))
 	check(err)
-	result = object{"apiVersion": golden["apiVersion"], "kind": golden["kind"], "original": original, "patch": patch}
+	result = object{"apiVersion": golden["apiVersion"], "kind": golden["kind"], "raw": raw, "original": original, "wire": wire.Bytes(), "patch": patch}
 	merged, err := strategicpatch.StrategicMergeMapPatch(copyOf(original).(object), copyOf(patch).(object), typed)
 	if err != nil {
 		result["error"] = err.Error()

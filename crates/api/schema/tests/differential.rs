@@ -1,15 +1,16 @@
 //! Our patches and our server-side apply against upstream's own code, on random cases that `xtask/facts/oracle` makes and answers.
 //!
-//! Go must be there. The seed is fixed, the cases are the same on every run.
+//! Go must be there. The seed is fixed (`SEED` gives another), so that the cases are the same on every run.
 
 mod upstream;
 
 use std::path::Path;
 use std::process::Command;
 
+use base64::Engine;
 use serde_json::Value;
 use tiphys_schema::apply::{self, Options, Schema};
-use tiphys_schema::codec::{Strictness, json};
+use tiphys_schema::codec::{Strictness, json, proto};
 use tiphys_schema::{Facts, Kind, patch};
 
 fn cases(what: &str, count: &str) -> Vec<Value> {
@@ -17,7 +18,8 @@ fn cases(what: &str, count: &str) -> Vec<Value> {
     let testdata = upstream::module("k8s.io/api@v0.36.3").join("testdata/HEAD");
     let documents = upstream::module("k8s.io/kubernetes@v1.36.3");
     let mut command = Command::new("go");
-    command.args(["run", "./oracle", what, "1", count]).arg(testdata).arg(documents).current_dir(sources);
+    let seed = std::env::var("SEED").unwrap_or_else(|_| "1".into());
+    command.args(["run", "./oracle", what, &seed, count]).arg(testdata).arg(documents).current_dir(sources);
     let output = command.output().expect("this test needs the `go` command");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).expect("JSON")).collect()
@@ -77,6 +79,45 @@ fn strategic_merge_patches() {
         failures.extend(failure.map(|f| format!("{f}\n  patch {}\n  original {}", case["patch"], case["original"])));
     }
     report(&failures, cases.len());
+}
+
+/// Objects with fields left out: what Go prints of them, and what it writes in protobuf.
+#[test]
+fn codecs() {
+    let cases = cases("patch", "3000");
+    let mut failures = Vec::new();
+    for case in cases.iter().filter(|c| c.get("skip").is_none()) {
+        let kind = kind_of(case);
+        let original = &case["original"];
+        let failure = codec_failure(kind, case, original);
+        failures.extend(failure.map(|f| format!("{f}\n  raw {}\n  original {original}", case["raw"])));
+    }
+    report(&failures, cases.len());
+}
+
+fn codec_failure(kind: &Kind, case: &Value, original: &Value) -> Option<String> {
+    let read = |tree: &Value| json::decode(kind, tree.to_string().as_bytes(), Strictness::Strict).map_err(|e| e.to_string());
+    let wire = base64::engine::general_purpose::STANDARD.decode(case["wire"].as_str().unwrap_or("")).unwrap_or_default();
+    let checks = [
+        ("JSON as given", read(&case["raw"]).map(|d| d.object)),
+        ("JSON as printed", read(original).map(|d| d.object)),
+        ("protobuf", proto::decode(&wire).map(|(_, object)| object).map_err(|e| e.to_string())),
+    ];
+    for (what, result) in checks {
+        match result {
+            Err(e) => return Some(format!("{what}: {e}")),
+            Ok(object) => {
+                if let Some(found) = difference("", &object, original) {
+                    return Some(format!("{what}: {found}"));
+                }
+            }
+        }
+    }
+    match proto::encode(&kind.gvk, original) {
+        Ok(ours) if ours == wire => None,
+        Ok(ours) => Some(format!("protobuf: {} bytes, upstream has {}", ours.len(), wire.len())),
+        Err(e) => Some(format!("protobuf: {e}")),
+    }
 }
 
 /// Without times, and without the order that they make.

@@ -22,6 +22,15 @@ pub(crate) fn zero(shape: &Shape) -> Value {
     }
 }
 
+/// A null value in a map, as it comes back from storage: bytes and lists are empty there, not nil.
+pub(crate) fn zero_in_map(shape: &Shape) -> Value {
+    match shape {
+        Shape::Bytes => Value::from(""),
+        Shape::Items(_) => Value::Array(Vec::new()),
+        shape => zero(shape),
+    }
+}
+
 pub(crate) fn zero_struct(ty: &'static Type) -> Map<String, Value> {
     let mut map = Map::new();
     finish(ty, &mut map);

@@ -418,14 +418,9 @@ fn visit_string_map<'de, A: MapAccess<'de>>(seed: Seed<'_>, of: &'static Shape, 
         }
         let path = seed.path.then(Step::Key(&key));
         let value = access.next_value_seed(Seed { ctx: seed.ctx, shape: of, go, path: &path })?;
-        map.insert(key, value.unwrap_or_else(|| element_zero(of)));
+        map.insert(key, value.unwrap_or_else(|| canon::zero_in_map(of)));
     }
     Ok(Some(Value::Object(map)))
-}
-
-/// A null value in a map of bytes comes back from storage as no bytes at all.
-fn element_zero(of: &Shape) -> Value {
-    if *of == Shape::Bytes { Value::from("") } else { canon::zero(of) }
 }
 
 /// The position of a key among the fields of a type, or the key where there is none.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The folder of `module@version` in the Go module cache, downloaded if it is not there.
-pub fn module(module: &str) -> PathBuf {
+pub(crate) fn module(module: &str) -> PathBuf {
     let output = Command::new("go").args(["mod", "download", "-json", module]).current_dir(std::env::temp_dir()).output();
     let output = output.unwrap_or_else(|e| panic!("this test reads {module} from the Go module cache and needs the `go` command: {e}"));
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();

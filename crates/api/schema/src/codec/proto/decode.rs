@@ -129,8 +129,7 @@ fn entry(of: &'static Shape, bytes: &[u8], depth: u32) -> Result<(String, Value)
             _ => {}
         }
     }
-    let zero = || if *of == Shape::Bytes { Value::from("") } else { canon::zero(of) };
-    Ok((key, content.unwrap_or_else(zero)))
+    Ok((key, content.unwrap_or_else(|| canon::zero_in_map(of))))
 }
 
 fn value(shape: &'static Shape, raw: Raw<'_>, depth: u32) -> Result<Value, DecodeError> {
@@ -163,8 +162,7 @@ fn items(of: &'static Shape, bytes: &[u8], depth: u32) -> Result<Value, DecodeEr
             list.push(value(of, raw, depth)?);
         }
     }
-    // Go has nil here, which prints as null.
-    Ok(if list.is_empty() { Value::Null } else { Value::Array(list) })
+    Ok(Value::Array(list))
 }
 
 /// Messages that JSON knows in another form.
