@@ -8,6 +8,8 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod owner_references;
+mod pod_security;
+mod pod_topology_labels;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -44,6 +46,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) name: String,
     pub(crate) user: &'a UserInfo,
     pub(crate) dry_run: bool,
+    /// What plugins want the client to know.
+    pub(crate) warnings: parking_lot::Mutex<Vec<String>>,
 }
 
 impl<'a> Attributes<'a> {
@@ -57,6 +61,7 @@ impl<'a> Attributes<'a> {
             name,
             user: &call.info.user,
             dry_run,
+            warnings: parking_lot::Mutex::default(),
         }
     }
 
@@ -112,16 +117,19 @@ static BUILTIN: &[&dyn Plugin] = &[
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &taint_nodes_by_condition::TaintNodesByCondition,
+    &pod_security::PodSecurity,
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
     &storage::DefaultStorageClass,
     &storage::StorageObjectInUseProtection,
     &owner_references::OwnerReferences,
+    &storage::PersistentVolumeClaimResize,
     &runtime_class::RuntimeClass,
     &certificates::CertificateApproval,
     &certificates::CertificateSigning,
     &certificates::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
+    &pod_topology_labels::PodTopologyLabels,
     // MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy, ValidatingAdmissionWebhook: here.
     &resource_quota::ResourceQuota,
 ];

@@ -1,10 +1,10 @@
-//! DefaultStorageClass and StorageObjectInUseProtection.
+//! DefaultStorageClass, StorageObjectInUseProtection and PersistentVolumeClaimResize.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tiphys_meta::{ApiError, Gvr, object};
+use tiphys_meta::{ApiError, Gvr, Quantity, object};
 
 use super::tree::{list_mut, spec};
 use super::{Attributes, Operation, Plugin};
@@ -69,4 +69,39 @@ fn finalizer(attributes: &Attributes<'_>) -> Option<&'static str> {
         return Some("kubernetes.io/pv-protection");
     }
     attributes.is_whole("", "persistentvolumeclaims").then_some("kubernetes.io/pvc-protection")
+}
+
+pub(super) struct PersistentVolumeClaimResize;
+
+#[async_trait]
+impl Plugin for PersistentVolumeClaimResize {
+    fn name(&self) -> &'static str {
+        "PersistentVolumeClaimResize"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Update && attributes.is_whole("", "persistentvolumeclaims")
+    }
+
+    async fn validate(
+        &self,
+        registry: &Arc<Registry>,
+        attributes: &Attributes<'_>,
+        new: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let size = |c: &Value| c["spec"]["resources"]["requests"]["storage"].as_str().and_then(|t| Quantity::parse(t).ok());
+        let (Some(new), Some(old)) = (new, old) else { return Ok(()) };
+        if size(new) <= size(old) {
+            return Ok(());
+        }
+        if old["status"]["phase"] != "Bound" {
+            return Err(attributes.forbidden("Only bound persistent volume claims can be expanded"));
+        }
+        let class = |c: &Value| c["spec"]["storageClassName"].as_str().unwrap_or("").to_owned();
+        let gvr = Gvr::new("storage.k8s.io", "v1", "storageclasses");
+        let may = class(new) == class(old) && registry.get_value(&gvr, "", &class(new)).is_some_and(|c| c["allowVolumeExpansion"] == true);
+        let why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
+        if may { Ok(()) } else { Err(attributes.forbidden(why)) }
+    }
 }

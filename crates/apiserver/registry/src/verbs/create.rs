@@ -68,6 +68,7 @@ impl Call<'_> {
         self.warnings.extend(warnings);
         attributes.name.clone_from(&name);
         registry.admission.validate(&registry, &attributes, Some(&tree), None).await?;
+        self.warnings.append(&mut attributes.warnings.lock());
         let key = self.resource.key(&self.info.namespace, &name);
         let draft = Arc::new(Draft::new(&self.resource.shape, key, tree)?);
         if options.dry_run {

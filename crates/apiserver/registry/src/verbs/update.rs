@@ -114,6 +114,7 @@ impl Call<'_> {
         registry.admission.admit(&registry, &attributes, &mut new, Some(&old)).await?;
         let hold = self.prepare(&mut new, &old, how)?;
         registry.admission.validate(&registry, &attributes, Some(&new), Some(&old)).await?;
+        self.warnings.append(&mut attributes.warnings.lock());
         let outcome = self.store(new, &old, old_entry, options.dry_run).await?;
         if matches!(outcome, Outcome::Written(_)) && !options.dry_run {
             hold.keep();
