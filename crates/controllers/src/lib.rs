@@ -15,6 +15,7 @@
 //! Statuses are written only where they differ (`Plan::update_status_if_changed`), for every write wakes its writer again.
 
 mod context;
+mod daemonset;
 mod deployment;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
@@ -43,6 +44,7 @@ const fn on(name: &'static str, start: fn(&Context)) -> Entry {
 
 /// All controllers, under upstream's names.
 pub static CONTROLLERS: &[Entry] = &[
+    on("daemonset-controller", daemonset::start),
     on("deployment-controller", deployment::start),
     on("endpoints-controller", endpoints::start),
     on("endpointslice-controller", endpoint_slice::start),
