@@ -25,7 +25,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let serving = ca.issue(&Subject { common_name: "kube-apiserver".into(), organizations: vec![] }, &names, Use::Server, now, year)?;
     let admin = Subject { common_name: "kubernetes-admin".into(), organizations: vec!["system:masters".into()] };
     let admin = ca.issue(&admin, &Names::default(), Use::Client, now, year)?;
-    let mut config = Config::new(serving.into(), Pem::Text(generate_key_pem()?));
+    let token_key = generate_key_pem()?;
+    // For controllers of another make that are tried against this server.
+    for (name, text) in [("ca.crt", ca.cert_pem()), ("ca.key", &ca.identity().key_pem), ("sa.key", &token_key)] {
+        std::fs::write(folder.join(name), text)?;
+    }
+    let mut config = Config::new(serving.into(), Pem::Text(token_key));
     config.bind_address = loopback;
     config.secure_port = port;
     config.client_ca = Some(Pem::Text(ca.cert_pem().to_owned()));

@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     pub service_ranges: Vec<String>,
     pub client_ca: Option<String>,
     pub request_header: Option<(RequestHeader, String)>,
+    /// `2026-11-21`.
+    pub today: String,
 }
 
 /// Makes everything that is missing; what nodes and components need first comes first.
@@ -73,6 +75,7 @@ fn first_objects(facts: &Facts) -> Vec<(&'static Gvr, Value)> {
                    "spec": {"cidrs": facts.service_ranges}}),
         ),
         (&known::CONFIG_MAPS, extension_authentication(facts)),
+        (&known::CONFIG_MAPS, token_tracking(facts)),
     ];
     all.extend(flow_control());
     all
@@ -106,6 +109,12 @@ fn extension_authentication(facts: &Facts) -> Value {
     }
     json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
            "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}})
+}
+
+/// Since when the use of legacy tokens is tracked (KEP-2799); controllers clean up by this date. We never accept such tokens.
+fn token_tracking(facts: &Facts) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"since": facts.today},
+           "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"}})
 }
 
 /// The mandatory priority levels and their flow schemas (KEP-1040).
@@ -265,6 +274,7 @@ mod tests {
             service_ranges: vec!["10.96.0.0/16".into()],
             client_ca: None,
             request_header: None,
+            today: String::new(),
         };
         for ((_, old), (_, new)) in kubernetes_objects(&facts(6443)).iter().zip(kubernetes_objects(&facts(6444))) {
             assert_eq!(differing(old, old), None);

@@ -10,6 +10,13 @@ pub trait Objects: Send + Sync + 'static {
     fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>>;
     /// All objects of a resource; of one namespace where that is not empty.
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>>;
+
+    /// The pods of a node, in one namespace where that is not empty.
+    fn pods_on(&self, node: &str, namespace: &str) -> Vec<Arc<Value>> {
+        let mut pods = self.list(&known::PODS, namespace);
+        pods.retain(|pod| text(pod, &["spec", "nodeName"]) == node);
+        pods
+    }
 }
 
 /// The registry's caches.
@@ -31,6 +38,13 @@ impl Objects for Cached {
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>> {
         let entries = self.registry.cached(gvr).map(|cache| cache.list(namespace)).unwrap_or_default();
         entries.iter().map(|entry| Arc::new(entry.to_value())).collect()
+    }
+
+    /// By the field that the cache keeps beside the object, so that other nodes' pods are not even parsed.
+    fn pods_on(&self, node: &str, namespace: &str) -> Vec<Arc<Value>> {
+        let pods = self.registry.cached(&known::PODS).map(|cache| cache.list(namespace)).unwrap_or_default();
+        let here = pods.iter().filter(|pod| pod.field("spec.nodeName") == Some(node));
+        here.map(|pod| Arc::new(pod.to_value())).collect()
     }
 }
 

@@ -169,6 +169,7 @@ fn first_facts(config: &Config, bound: SocketAddr, ranges: &[Cidr], material: &M
         service_ranges: config.service_cluster_ip_ranges.clone(),
         client_ca: material.client_ca.clone(),
         request_header: rules.and_then(|rules| Some((rules, material.front_proxy_ca.clone()?))),
+        today: config.clock.now().strftime("%Y-%m-%d").to_string(),
     }
 }
 

@@ -84,14 +84,10 @@ impl NodeAuthorizer {
             ("resource.k8s.io", "resourceslices") => {
                 self.objects.get(&known::RESOURCE_SLICES, "", q.name).is_some_and(|s| text(&s, &["spec", "nodeName"]) == node)
             }
-            _ => self.pods_on(node, q.namespace).any(|pod| refers_to(&pod, q.resource, q.name)),
+            _ => self.objects.pods_on(node, q.namespace).iter().any(|pod| refers_to(pod, q.resource, q.name)),
         };
         let found = found || (q.resource == "secrets" && self.secret_of_a_volume(node, q.namespace, q.name));
         if found { Ok(()) } else { Err(format!("no relationship found between node '{node}' and this object")) }
-    }
-
-    fn pods_on<'a>(&self, node: &'a str, namespace: &str) -> impl Iterator<Item = Arc<Value>> + 'a {
-        self.objects.list(&known::PODS, namespace).into_iter().filter(move |pod| runs_on(pod, node))
     }
 
     /// A volume is the node's when a pod there uses the claim that the volume is bound to.
@@ -99,7 +95,7 @@ impl NodeAuthorizer {
         let Some(volume) = self.objects.get(&known::PERSISTENT_VOLUMES, "", volume) else { return false };
         let claim = text(&volume, &["spec", "claimRef", "name"]);
         let namespace = text(&volume, &["spec", "claimRef", "namespace"]);
-        !claim.is_empty() && self.pods_on(node, namespace).any(|pod| refers_to(&pod, "persistentvolumeclaims", claim))
+        !claim.is_empty() && self.objects.pods_on(node, namespace).iter().any(|pod| refers_to(pod, "persistentvolumeclaims", claim))
     }
 
     /// Secrets that a bound volume's driver needs (`spec.csi.*SecretRef` and the older drivers' `secretRef`).

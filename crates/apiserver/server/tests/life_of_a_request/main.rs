@@ -1,4 +1,10 @@
 //! The page and the program tell the same story.
+//!
+//! Alone in its program: what other tests do in other threads would change which spans are recorded.
+
+#[allow(dead_code, reason = "the other tests use the rest of it")]
+#[path = "../door/cluster.rs"]
+mod cluster;
 
 use std::sync::{Arc, Mutex};
 
