@@ -1,5 +1,6 @@
 //! What all parts of one kubelet share.
 
+use crate::cgroups::PodGroups;
 use crate::config::Config;
 use crate::events::Events;
 use crate::images::Images;
@@ -23,6 +24,7 @@ pub(crate) struct Agent {
     pub(crate) runtime: Arc<dyn cri::RuntimeService>,
     pub(crate) images: Images,
     pub(crate) volumes: Volumes,
+    pub(crate) groups: PodGroups,
     pub(crate) config_maps: Arc<Objects<ConfigMap>>,
     pub(crate) secrets: Arc<Objects<Secret>>,
     pub(crate) tokens: Tokens,

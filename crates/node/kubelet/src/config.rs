@@ -25,6 +25,10 @@ pub struct Config {
     pub client_ca: Option<String>,
     /// Below which pods' cgroups stand, e.g. `/` or `/tiphys/node-2`.
     pub cgroup_root: String,
+    /// Keep secrets and tokens in a tmpfs.
+    pub memory_backed_secrets: bool,
+    /// Make cgroups for pods and their classes.
+    pub cgroups_per_qos: bool,
     pub static_pod_path: Option<PathBuf>,
     pub seccomp_root: PathBuf,
     pub max_pods: u32,
@@ -69,6 +73,8 @@ impl Config {
             serving: None,
             client_ca: None,
             cgroup_root: "/".into(),
+            memory_backed_secrets: true,
+            cgroups_per_qos: true,
             static_pod_path: None,
             max_pods: 110,
             register_node: true,

@@ -1,6 +1,7 @@
 //! Starting and stopping: builds what the parts share, connects watches and runtime events to pod workers.
 
 use crate::agent::Agent;
+use crate::cgroups::PodGroups;
 use crate::changes::Changes;
 use crate::config::Config;
 use crate::events::Events;
@@ -65,7 +66,7 @@ impl Kubelet {
         let tasks = tasks.child();
         let folder = |path: &std::path::Path, source| StartError::Folder { path: path.display().to_string(), source };
         let volumes = Volumes::new(Layout { root: config.root_dir.clone() });
-        volumes.prepare().map_err(|e| folder(&config.root_dir, e))?;
+        volumes.prepare(config.memory_backed_secrets).map_err(|e| folder(&config.root_dir, e))?;
         std::fs::create_dir_all(&config.pod_logs_dir).map_err(|e| folder(&config.pod_logs_dir, e))?;
         let changes = Changes::start(&tasks).map_err(|e| folder(&config.root_dir, e))?;
         let informers = Informers::with_tasks(client.clone(), tasks.clone());
@@ -81,6 +82,7 @@ impl Kubelet {
                 }) as Arc<dyn Fn(&str) + Send + Sync>
             };
             Agent {
+                groups: PodGroups::new(config.cgroups_per_qos, &config.cgroup_root),
                 machine: machine::machine(&config),
                 events: Events::new(recorder, &config.node_name),
                 images: Images::new(images, clock.clone()),

@@ -10,12 +10,15 @@
 mod admission;
 mod agent;
 mod backoff;
+mod cgroups;
 mod changes;
 mod config;
 mod dns;
 mod env;
 mod events;
 mod expand;
+#[cfg(test)]
+mod fake;
 mod field;
 mod gc;
 mod hooks;
@@ -23,6 +26,8 @@ mod hosts;
 mod images;
 mod keyring;
 mod kubelet;
+#[cfg(test)]
+mod life;
 mod logs;
 mod metrics;
 mod names;

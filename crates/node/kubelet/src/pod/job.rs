@@ -115,6 +115,8 @@ impl Job {
             return Ok(());
         }
         let memory = self.agent.machine.memory;
+        // Limits of the pod rise before those of its containers and fall after them; the kernel refuses the other order.
+        let early = self.agent.groups.apply(&self.pod);
         if let Some(sandbox) = self.view.ready_sandbox() {
             let overhead = resources::overhead(&self.pod).unwrap_or_default();
             let whole = resources::of_pod(&self.pod);
@@ -122,10 +124,13 @@ impl Job {
         }
         for one in &self.actions.resize {
             let Some(container) = spec::container(&self.pod, &one.name) else { continue };
-            let wanted = resources::of_container(&self.pod, &container, memory);
+            let mut wanted = resources::of_container(&self.pod, &container, memory);
+            // Zero means "as it is" to the runtime; a limit that is gone is told as unlimited.
+            wanted.cpu_quota = if wanted.cpu_quota == 0 { -1 } else { wanted.cpu_quota };
+            wanted.memory_limit_in_bytes = if wanted.memory_limit_in_bytes == 0 { -1 } else { wanted.memory_limit_in_bytes };
             self.agent.runtime.update_container_resources(&one.id, &wanted).await.map_err(|e| e.to_string())?;
         }
-        Ok(())
+        if early.is_err() { self.agent.groups.apply(&self.pod) } else { Ok(()) }
     }
 
     fn layout(&self) -> &volumes::Layout {
@@ -138,6 +143,8 @@ impl Job {
         let failed = |e: std::io::Error| format!("error making pod data directories: {e}");
         std::fs::create_dir_all(self.layout().pod(spec::uid(pod))).map_err(failed)?;
         std::fs::create_dir_all(sandbox::log_directory(&agent.config.pod_logs_dir, pod)).map_err(failed)?;
+        agent.groups.ensure(pod)?;
+        agent.groups.share_cpu(agent);
         let sources = read_sources(agent, pod).await;
         let volumes = set_up_volumes(agent, pod, &sources, self.view.ips(), &self.progress).await.map_err(|error| {
             let message = format!("MountVolume.SetUp failed for volume {:?} : {}", error.volume, error.message);

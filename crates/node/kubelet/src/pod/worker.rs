@@ -514,8 +514,11 @@ impl Worker {
             return;
         }
         if !self.cleaned {
-            let (agent, uid) = (self.agent.clone(), spec::uid(&self.pod).to_owned());
-            let cleaning = tokio::task::spawn_blocking(move || Ended::Cleaned(agent.volumes.tear_down(&uid).map_err(|e| e.to_string())));
+            let (agent, pod) = (self.agent.clone(), self.pod.clone());
+            let cleaning = tokio::task::spawn_blocking(move || {
+                let volumes = agent.volumes.tear_down(spec::uid(&pod)).map_err(|e| e.to_string());
+                Ended::Cleaned(volumes.and_then(|()| agent.groups.remove(&pod)))
+            });
             self.job = Some((cleaning, CancellationToken::new()));
             return;
         }

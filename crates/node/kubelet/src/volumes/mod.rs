@@ -111,11 +111,11 @@ impl Volumes {
     }
 
     /// The tmpfs for secrets; one that a former kubelet mounted goes on.
-    pub(crate) fn prepare(&self) -> std::io::Result<()> {
+    pub(crate) fn prepare(&self, in_memory: bool) -> std::io::Result<()> {
         std::fs::create_dir_all(self.layout.pods())?;
         let memory = self.layout.memory();
         std::fs::create_dir_all(&memory)?;
-        if is_mount_point(&memory) {
+        if !in_memory || is_mount_point(&memory) {
             return Ok(());
         }
         match tiphys_sys::mount::mount("tmpfs", &memory, "tmpfs", 0, "mode=0750") {
