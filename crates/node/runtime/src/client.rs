@@ -13,8 +13,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::supervisor;
 use crate::supervisor::protocol::{Connection, Envelope, Event, Message, Reply, Request};
-use crate::supervisor::socket_path;
 
 /// What a call can come to besides its answer.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(dir: &Path) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
-        let stream = std::os::unix::net::UnixStream::connect(socket_path(dir))?;
+        let stream = supervisor::connect(dir)?;
         stream.set_nonblocking(true)?;
         let connection = watched(Connection::new(stream.into()))?;
         let (outgoing, requests) = mpsc::unbounded_channel();
@@ -144,7 +144,7 @@ pub struct SupervisorCommand {
 
 /// Starts the supervisor of a folder unless it runs, and waits until it listens.
 pub async fn ensure_supervisor(command: &SupervisorCommand, dir: &Path, name: &str) -> io::Result<()> {
-    if std::os::unix::net::UnixStream::connect(socket_path(dir)).is_ok() {
+    if supervisor::connect(dir).is_ok() {
         return Ok(());
     }
     std::fs::create_dir_all(dir)?;

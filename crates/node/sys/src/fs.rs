@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
@@ -66,45 +67,87 @@ pub fn read_in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes the folders of `path` that are missing below a root and returns the last one. Existing links are followed inside the root.
+/// Makes the folders of `path` that are missing below a root and returns the last one. Links are followed inside the root, and
+/// what a dangling one points to is made too.
 pub fn make_dirs_in_root(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
-    let mut walked = PathBuf::new();
-    let mut current = resolve_in_root(root, Path::new("."))?;
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => {
-                walked.push(name);
-                current = match resolve_in_root(root, &walked) {
-                    Ok(fd) => fd,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        match rustix::fs::mkdirat(&current, name, Mode::from_raw_mode(mode)) {
-                            Ok(()) | Err(rustix::io::Errno::EXIST) => resolve_in_root(root, &walked)?,
-                            Err(error) => return Err(error.into()),
-                        }
-                    }
-                    Err(error) => return Err(error),
-                };
-            }
-            Component::ParentDir => {
-                walked.pop();
-                current = resolve_in_root(root, if walked.as_os_str().is_empty() { Path::new(".") } else { &walked })?;
-            }
-            _ => {}
-        }
-    }
-    Ok(current)
+    Walk { root, mode }.make(path, false)
 }
 
 /// Makes an empty file below a root unless something is there, and returns an O_PATH descriptor of it.
 pub fn make_file_in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    if let Ok(fd) = resolve_in_root(root, path) {
-        return Ok(fd);
+    Walk { root, mode: 0o755 }.make(path, true)
+}
+
+/// A walk, component by component, that makes what is missing.
+struct Walk<'a> {
+    root: BorrowedFd<'a>,
+    mode: u32,
+}
+
+impl Walk<'_> {
+    /// The kernel's own limit on links in one path.
+    const MAX_LINKS: usize = 40;
+
+    fn make(&self, path: &Path, file: bool) -> io::Result<OwnedFd> {
+        let mut todo: Vec<PathBuf> = parts(path);
+        let (mut walked, mut links) = (PathBuf::from("/"), 0);
+        while let Some(name) = todo.pop() {
+            if name == Path::new("..") {
+                walked.pop();
+                continue;
+            }
+            let parent = resolve_in_root(self.root, &walked)?;
+            let found = rustix::fs::openat(&parent, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            match found {
+                Ok(fd) if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) == FileType::Symlink => {
+                    links += 1;
+                    if links > Self::MAX_LINKS {
+                        return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                    }
+                    let target = rustix::fs::readlinkat(&parent, &name, Vec::new())?;
+                    let target = PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes()));
+                    if target.is_absolute() {
+                        walked = "/".into();
+                    }
+                    todo.extend(parts(&target));
+                    continue;
+                }
+                Ok(_) => {}
+                Err(rustix::io::Errno::NOENT) if file && todo.is_empty() => {
+                    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                    drop(rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o644))?);
+                }
+                Err(rustix::io::Errno::NOENT) => match rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(self.mode)) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                },
+                Err(error) => return Err(error.into()),
+            }
+            walked.push(name);
+        }
+        resolve_in_root(self.root, &walked)
     }
-    let parent = make_dirs_in_root(root, path.parent().unwrap_or(Path::new("/")), 0o755)?;
-    let name = path.file_name().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    drop(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
-    resolve_in_root(root, path)
+}
+
+/// The components that matter, the last one first.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let matters = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(PathBuf::from(name)),
+        Component::ParentDir => Some(PathBuf::from("..")),
+        _ => None,
+    };
+    path.components().rev().filter_map(matters).collect()
+}
+
+/// Kind (c or b), major and minor of a device behind a descriptor.
+pub fn device_behind(fd: impl AsFd) -> io::Result<Option<(char, u32, u32)>> {
+    let stat = rustix::fs::fstat(fd)?;
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::CharacterDevice => 'c',
+        FileType::BlockDevice => 'b',
+        _ => return Ok(None),
+    };
+    Ok(Some((kind, rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))))
 }
 
 pub fn is_directory(fd: impl AsFd) -> io::Result<bool> {
@@ -148,6 +191,16 @@ mod tests {
         assert_eq!(identity(&made).unwrap(), identity(open_path(&folder.join("a/c")).unwrap()).unwrap());
         make_file_in_root(root.as_fd(), Path::new("/link/f")).unwrap();
         assert!(folder.join("a/f").is_file());
+        // A dangling link leads to what is made for it, inside.
+        std::os::unix::fs::symlink("../../run/x", folder.join("a/resolv")).unwrap();
+        make_file_in_root(root.as_fd(), Path::new("/a/resolv")).unwrap();
+        assert!(folder.join("run/x").is_file());
+        std::os::unix::fs::symlink("/run/y", folder.join("dir")).unwrap();
+        make_dirs_in_root(root.as_fd(), Path::new("/dir/z"), 0o755).unwrap();
+        assert!(folder.join("run/y/z").is_dir());
+        std::os::unix::fs::symlink("loop", folder.join("loop")).unwrap();
+        assert!(make_dirs_in_root(root.as_fd(), Path::new("/loop/z"), 0o755).is_err());
+        assert!(make_dirs_in_root(root.as_fd(), Path::new("/a/f/z"), 0o755).is_err());
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

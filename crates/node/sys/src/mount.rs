@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{c_path, c_str, check, check_long};
 
@@ -130,11 +130,20 @@ pub fn move_mount(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()
 /// Mounts an overlay; `lower` has the topmost layer first. Without `upper` (folder, work folder) it is read-only.
 ///
 /// Nothing is synced to disk for it (`volatile`): what a container writes lives no longer than the container.
-pub fn overlay(lower: &[std::path::PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+/// `index=off` lets layers be shared among mounts without a claim on them.
+pub fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    match overlay_by_descriptors(lower, upper, target) {
+        // Before Linux 6.5 there is no `lowerdir+`.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => overlay_by_options(lower, upper, target),
+        result => result,
+    }
+}
+
+/// One call per layer: a single option string ends at one page.
+fn overlay_by_descriptors(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
     use rustix::mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
     };
-    // One call per layer: a single option string ends at one page, which some forty layers fill (Linux 6.5 and later).
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for layer in lower {
         fsconfig_set_string(&context, "lowerdir+", layer)?;
@@ -142,6 +151,7 @@ pub fn overlay(lower: &[std::path::PathBuf], upper: Option<(&Path, &Path)>, targ
     if let Some((upper, work)) = upper {
         fsconfig_set_string(&context, "upperdir", upper)?;
         fsconfig_set_string(&context, "workdir", work)?;
+        fsconfig_set_string(&context, "index", "off")?;
         fsconfig_set_flag(&context, "volatile")?;
     }
     fsconfig_create(&context)?;
@@ -149,7 +159,49 @@ pub fn overlay(lower: &[std::path::PathBuf], upper: Option<(&Path, &Path)>, targ
     move_mount(tree.as_fd(), crate::fs::open_path(target)?.as_fd())
 }
 
+/// Layers by the numbers of descriptors, so that some two hundred fit into the page.
+fn overlay_by_options(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    let open: Vec<OwnedFd> = lower.iter().map(|layer| crate::fs::open_path(layer)).collect::<io::Result<_>>()?;
+    let names: Vec<String> = open.iter().map(|fd| fd_path(fd).to_string_lossy().into_owned()).collect();
+    let mut options = format!("lowerdir={}", names.join(":"));
+    let folders = upper.map(|(upper, work)| Ok::<_, io::Error>((crate::fs::open_path(upper)?, crate::fs::open_path(work)?))).transpose()?;
+    if let Some((upper, work)) = &folders {
+        options += &format!(",upperdir={},workdir={},index=off,volatile", fd_path(upper).display(), fd_path(work).display());
+    }
+    mount("overlay", target, "overlay", 0, &options)
+}
+
 /// Where an O_PATH descriptor can be named as a path, for the classic calls.
-pub fn fd_path(fd: impl AsFd) -> std::path::PathBuf {
+pub fn fd_path(fd: impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways to say it mean the same. Needs root.
+    #[test]
+    fn overlays_of_new_and_old_kernels() {
+        for (name, way) in
+            [("new", overlay_by_descriptors as fn(&[PathBuf], Option<(&Path, &Path)>, &Path) -> _), ("old", overlay_by_options)]
+        {
+            let folder = std::env::temp_dir().join(format!("tiphys-sys-overlay-{name}-{}", std::process::id()));
+            let [top, bottom, upper, work, target] = ["top:1", "bottom,2", "upper", "work", "target"].map(|part| folder.join(part));
+            for part in [&top, &bottom, &upper, &work, &target] {
+                std::fs::create_dir_all(part).unwrap();
+            }
+            std::fs::write(top.join("both"), "top").unwrap();
+            std::fs::write(bottom.join("both"), "bottom").unwrap();
+            std::fs::write(bottom.join("one"), "bottom").unwrap();
+            way(&[top, bottom], Some((&upper, &work)), &target).unwrap();
+            let read = |file: &str| std::fs::read_to_string(target.join(file)).unwrap();
+            let found = (read("both"), read("one"));
+            std::fs::write(target.join("new"), "").unwrap();
+            detach(&target).unwrap();
+            assert_eq!(found, ("top".to_owned(), "bottom".to_owned()));
+            assert!(upper.join("new").exists());
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+    }
 }

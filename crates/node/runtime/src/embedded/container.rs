@@ -99,7 +99,7 @@ impl Runtime {
             resources: config.linux.resources.clone().unwrap_or_default(),
             stop_signal: stop_signal.unwrap_or_else(|| "SIGTERM".into()),
             config,
-            launch,
+            launch: Arc::new(launch),
             image_mounts,
             ..ContainerRecord::default()
         };
@@ -115,19 +115,19 @@ impl Runtime {
         }
         let now = self.now();
         self.set_starting(id, true);
-        let answer = self.call(Request::Start(Box::new(record.launch))).await;
-        self.set_starting(id, false);
-        match answer {
+        match self.call(Request::Start(record.launch)).await {
             Ok(_) => {
                 self.update_container(id, |record| record.started_at = if record.started_at == 0 { now } else { record.started_at });
                 self.announce(id, &record.sandbox_id, ContainerEventType::Started);
                 // It may have ended before the answer came; that is told now, in the order in which it happened.
-                if self.container(id).is_ok_and(|record| record.ended.is_some()) {
+                if self.set_starting(id, false) {
                     self.announce(id, &record.sandbox_id, ContainerEventType::Stopped);
                 }
                 Ok(())
             }
-            Err(CriError::Internal(reason)) => {
+            Err(error) => {
+                self.set_starting(id, false);
+                let CriError::Internal(reason) = error else { return Err(error) };
                 let message = format!(
                     "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: \
                      unable to start container process: error during container init: {reason}"
@@ -135,14 +135,16 @@ impl Runtime {
                 self.failed_to_start(id, &record.sandbox_id, &message);
                 Err(CriError::Internal(message))
             }
-            Err(error) => Err(error),
         }
     }
 
-    fn set_starting(&self, id: &str, starting: bool) {
-        if let Some(entry) = self.containers.lock().get_mut(id) {
+    /// Whether it has ended meanwhile.
+    fn set_starting(&self, id: &str, starting: bool) -> bool {
+        let mut containers = self.containers.lock();
+        containers.get_mut(id).is_some_and(|entry| {
             entry.starting = starting;
-        }
+            entry.record.ended.is_some()
+        })
     }
 
     fn failed_to_start(&self, id: &str, sandbox_id: &str, message: &str) {
@@ -159,18 +161,16 @@ impl Runtime {
             _ if exit.oom_killed => "OOMKilled",
             _ => "Error",
         };
-        let change = |record: &mut ContainerRecord| {
+        let change = |entry: &mut ContainerEntry| {
+            let record = &mut entry.record;
             if record.ended.is_some() {
                 return None;
             }
             record.started_at = if record.started_at == 0 { exit.started_at } else { record.started_at };
             record.ended = Some(Ended { code: exit.code, finished_at: exit.finished_at, reason: reason.into(), message: String::new() });
-            Some(record.sandbox_id.clone())
+            (!entry.starting).then(|| record.sandbox_id.clone())
         };
-        let starting = self.containers.lock().get(id).is_some_and(|entry| entry.starting);
-        if let Some(Some(sandbox_id)) = self.update_container(id, change)
-            && !starting
-        {
+        if let Some(Some(sandbox_id)) = self.update_entry(id, change) {
             self.announce(id, &sandbox_id, ContainerEventType::Stopped);
         }
     }

@@ -75,6 +75,7 @@ impl Runtime {
         let (exec_id, cgroup) = self.exec_group(&record, !timeout.is_zero()).await?;
         let exec = Exec { exec_id: exec_id.clone(), container: id.into(), process: Self::exec_process(&record, command, false)?, cgroup };
         let group = exec.cgroup.path.clone();
+        let own_group = group != record.launch.cgroup.path;
         let (mut code, _) = self.start_exec(exec, fds).await?;
         let ended = code.clone();
         let collect = async {
@@ -89,10 +90,12 @@ impl Runtime {
         let result = tokio::time::timeout(timeout, collect).await;
         if result.is_err() {
             self.call(Request::SignalExec { exec_id, signal: signal::SIGKILL }).await.ok();
-            let group = self.group(&group);
-            // Its children too: a probe that hangs again and again must not fill the container.
-            blocking(move || group.kill_all().map_err(CriError::internal)).await.ok();
-        } else if group != record.launch.cgroup.path {
+            if own_group {
+                let group = self.group(&group);
+                // Its children too: a probe that hangs again and again must not fill the container.
+                blocking(move || group.kill_all().map_err(CriError::internal)).await.ok();
+            }
+        } else if own_group {
             let group = self.group(&group);
             blocking(move || {
                 group.remove_if_empty();

@@ -159,9 +159,13 @@ impl Runtime {
 
     /// Changes a container's record in memory and on disk.
     fn update_container<T>(&self, id: &str, change: impl FnOnce(&mut ContainerRecord) -> T) -> Option<T> {
+        self.update_entry(id, |entry| change(&mut entry.record))
+    }
+
+    fn update_entry<T>(&self, id: &str, change: impl FnOnce(&mut ContainerEntry) -> T) -> Option<T> {
         let mut containers = self.containers.lock();
         let entry = containers.get_mut(id)?;
-        let result = change(&mut entry.record);
+        let result = change(entry);
         if let Err(error) = state::save(&self.folders.container(id), &entry.record) {
             tracing::warn!(container = id, %error, "cannot save the container's state");
         }

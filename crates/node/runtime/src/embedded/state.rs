@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tiphys_cri::{
@@ -47,7 +48,7 @@ pub(super) struct ContainerRecord {
     pub(super) resources: LinuxContainerResources,
     pub(super) stop_signal: String,
     /// What the supervisor is told; also what an exec inherits.
-    pub(super) launch: Launch,
+    pub(super) launch: Arc<Launch>,
     /// Image volumes that are mounted for it.
     pub(super) image_mounts: Vec<PathBuf>,
 }

@@ -57,9 +57,10 @@ fn open_terminal(wanted: &Process, sync: &Sync, first: First) -> io::Result<()> 
     let (master, path) = pty::open(Path::new("/dev/pts"))?;
     let slave = pty::open_slave(&path)?;
     if first == First::Yes {
+        // In a container that sees the host's /dev this may be refused; then it has no console, and its terminal all the same.
         let console = Path::new("/dev/console");
-        std::fs::File::create(console)?;
-        mount::bind(&path, console, false)?;
+        let made = std::fs::File::options().create(true).append(true).open(console);
+        made.and_then(|_| mount::bind(&path, console, false)).ok();
     }
     sync.terminal(master.as_fd())?;
     drop(master);
@@ -69,11 +70,14 @@ fn open_terminal(wanted: &Process, sync: &Sync, first: First) -> io::Result<()> 
 }
 
 fn use_streams(wanted: &Process, streams: Streams) -> io::Result<()> {
-    let all = [streams.stdin, streams.stdout, streams.stderr];
-    for stream in all.iter().flatten() {
-        // The program may open /dev/stdout again under its own name; pipes belong to whoever made them until given away.
-        if !is_device(stream) {
-            fs::chown_fd(stream, wanted.uid, wanted.gid).ok();
+    let mut all = [streams.stdin, streams.stdout, streams.stderr];
+    for stream in all.iter_mut().flatten() {
+        if fs::device_behind(&*stream)? == Some(NULL) {
+            // The host's /dev/null is not to be handed in: who is root could change its mode.
+            own_null()?.into_iter().for_each(|null| *stream = null);
+        } else {
+            // The program may open /dev/stdout again under its own name; pipes belong to whoever made them until given away.
+            fs::chown_fd(&*stream, wanted.uid, wanted.gid).ok();
         }
     }
     // Away from 0 to 2 first, so that no move overwrites a stream that is still to be moved.
@@ -86,9 +90,12 @@ fn use_streams(wanted: &Process, streams: Streams) -> io::Result<()> {
     Ok(())
 }
 
-fn is_device(fd: &OwnedFd) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::metadata(mount::fd_path(fd)).is_ok_and(|metadata| metadata.file_type().is_char_device())
+const NULL: (char, u32, u32) = ('c', 1, 3);
+
+/// The container's own /dev/null, if it is one.
+fn own_null() -> io::Result<Option<OwnedFd>> {
+    let Ok(file) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return Ok(None) };
+    Ok((fs::device_behind(&file)? == Some(NULL)).then(|| file.into()))
 }
 
 fn move_up(stream: Option<OwnedFd>) -> io::Result<Option<OwnedFd>> {

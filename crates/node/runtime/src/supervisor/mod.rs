@@ -26,6 +26,7 @@ use tiphys_sys::{process, signal, time};
 use container::{Container, ReadOutcome};
 use protocol::{Connection, Event, Exit, Message, Reply};
 
+pub(crate) use start::connect;
 pub use start::{socket_path, supervisor_main};
 
 /// What a descriptor in the poll set is.
@@ -100,7 +101,8 @@ impl Supervisor {
         std::fs::create_dir_all(dir.join("exits"))?;
         let socket = socket_path(dir);
         std::fs::remove_file(&socket).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
-        let listener = UnixListener::bind(&socket)?;
+        let (_folder, short) = start::short_socket_path(dir)?;
+        let listener = UnixListener::bind(short)?;
         listener.set_nonblocking(true)?;
         let signals = signal::signal_fd(&[signal::SIGCHLD])?;
         let mut supervisor = Self {

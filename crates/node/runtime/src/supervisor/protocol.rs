@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tiphys_sys::fdpass;
@@ -18,7 +19,7 @@ pub(crate) enum Request {
     /// Every container that is not forgotten.
     List,
     Sandbox(Box<Sandbox>),
-    Start(Box<Launch>),
+    Start(Arc<Launch>),
     /// Comes with stdin, stdout and stderr unless there is to be a terminal, whose master side the answer then brings.
     Exec(Box<Exec>),
     Signal {

@@ -17,7 +17,7 @@ impl Supervisor {
         let result = match request {
             // These three answer when the child has got to its program, or could not.
             Request::Sandbox(sandbox) => return self.start_sandbox(from, *sandbox),
-            Request::Start(launch) => return self.start_container(from, *launch),
+            Request::Start(launch) => return self.start_container(from, &launch),
             Request::Exec(exec) => return self.start_exec(from, *exec, fds),
             Request::Attach { id, stdin, stdout, stderr } => return self.attach(from, &id, stdin, (stdout, stderr), fds),
             Request::Hello => Ok(Reply::Hello { protocol: PROTOCOL, pid: process::pid() }),
@@ -127,8 +127,8 @@ impl Supervisor {
         }
     }
 
-    fn start_container(&mut self, from: Waiting, launch: Launch) {
-        if let Err(error) = self.try_start_container(&from, &launch) {
+    fn start_container(&mut self, from: Waiting, launch: &Launch) {
+        if let Err(error) = self.try_start_container(&from, launch) {
             self.reply(&from, Err(error), Vec::new());
         }
     }

@@ -3,7 +3,8 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use tiphys_sys::{mount, process, signal};
@@ -13,6 +14,19 @@ use super::Supervisor;
 /// Where the supervisor of this folder listens.
 pub fn socket_path(dir: &Path) -> PathBuf {
     dir.join("supervisor.sock")
+}
+
+/// The same place by a path that fits into a socket address (107 bytes), however deep the folder is. The descriptor holds it valid.
+pub(crate) fn short_socket_path(dir: &Path) -> io::Result<(OwnedFd, PathBuf)> {
+    let folder = tiphys_sys::fs::open_directory(dir)?;
+    let path = socket_path(&mount::fd_path(&folder));
+    Ok((folder, path))
+}
+
+/// Connects to the supervisor of a folder.
+pub(crate) fn connect(dir: &Path) -> io::Result<UnixStream> {
+    let (_folder, path) = short_socket_path(dir)?;
+    UnixStream::connect(path)
 }
 
 /// `tiphys supervisor --dir DIR [--name NAME]`: runs until told to end. Prints `ready` when it listens.

@@ -11,6 +11,7 @@ crate::tests![
     mounts,
     propagation,
     image_volumes,
+    sysctls,
     namespaces,
     devices,
     privileged,
@@ -193,6 +194,20 @@ async fn image_volumes(test: Fixture) {
     let sandbox = test.sandbox().await;
     let missing = ContainerConfig { mounts: vec![mount("/sub", "nowhere")], ..script("true") };
     assert!(test.runtime.create_container(&sandbox, missing, &test.sandbox_config()).await.is_err());
+}
+
+async fn sysctls(test: Fixture) {
+    let mut config = test.sandbox_config();
+    let wanted = [("kernel.shm_rmid_forced", "1"), ("net.ipv4.ip_local_port_range", "20000\t30000"), ("kernel.msgmax", "9000")];
+    config.linux.sysctls = wanted.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let sandbox = test.runtime.run_pod_sandbox(config.clone(), "").await.unwrap();
+    let id = test.start(&sandbox, script("sleep 1000")).await;
+    let seen = test.exec(&id, "sysctl -n kernel.shm_rmid_forced net.ipv4.ip_local_port_range kernel.msgmax").await;
+    assert_eq!(String::from_utf8(seen.stdout).unwrap(), "1\n20000\t30000\n9000\n");
+    config.linux.sysctls = Map::from([("kernel.no_such_thing".to_owned(), "1".to_owned())]);
+    let error = test.runtime.run_pod_sandbox(config, "").await.unwrap_err().to_string();
+    assert!(error.contains("kernel.no_such_thing"), "{error}");
+    assert_eq!(test.runtime.list_pod_sandboxes(&PodSandboxFilter::default()).await.unwrap().len(), 1);
 }
 
 async fn namespaces(test: Fixture) {

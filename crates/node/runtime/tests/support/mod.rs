@@ -133,8 +133,8 @@ impl Place {
             );
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let own = self.dir.to_str().unwrap();
-        left.extend(mounts.lines().filter(|line| line.contains(own)).map(|line| format!("mount {line}")));
+        let own = format!("{}/", self.dir.display());
+        left.extend(mounts.lines().filter(|line| line.contains(&own)).map(|line| format!("mount {line}")));
         let supervisor = self.supervisor_pid();
         let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
         left.extend((!children.trim().is_empty()).then(|| format!("processes {children}")));
