@@ -4,6 +4,7 @@
 //! - [`codec`]: JSON, protobuf and YAML to and from the canonical tree, in one pass, with upstream's strict field problems.
 //! - [`patch`]: the JSON, merge and strategic merge patches.
 //! - [`apply`]: server-side apply and the tracking of field managers.
+//! - [`structural`]: the schemas of custom resources: pruning, defaults, validation.
 //! - [`discovery`] and [`openapi`]: the documents that clients read about the API.
 //!
 //! The **canonical tree** is a `serde_json::Value` that holds exactly what upstream's Go type would print: zero values with `omitempty` are absent,
@@ -19,5 +20,6 @@ pub mod discovery;
 mod facts;
 pub mod openapi;
 pub mod patch;
+pub mod structural;
 
 pub use facts::{Facts, GroupFacts, Kind, ResourceFacts, Subresource, Type};

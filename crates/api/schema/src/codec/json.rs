@@ -26,6 +26,34 @@ pub fn canonicalize(kind: &Kind, tree: Value, strictness: Strictness) -> Result<
     ctx.finish(kind, result, |e| DecodeError::Syntax(e.to_string()))
 }
 
+/// Reads a custom resource: any object, as it stands, with the metadata that all objects have. Fields given twice and unknown metadata are reported.
+pub fn decode_custom(bytes: &[u8], strictness: Strictness) -> Result<Decoded, DecodeError> {
+    let mut ctx = Ctx::new(strictness);
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let result = Untyped { ctx: &mut ctx, path: &Path::ROOT }.deserialize(&mut deserializer).and_then(|v| deserializer.end().map(|()| v));
+    let mut object = result.map_err(|e| DecodeError::Syntax(go::syntax_error(&e, bytes)))?;
+    let mut problems = ctx.problems;
+    problems.extend(canonicalize_metadata(&mut object, strictness)?);
+    Ok(Decoded { object, problems })
+}
+
+/// Brings the metadata of a custom resource into canonical form; returns what it does not know.
+pub fn canonicalize_metadata(object: &mut Value, strictness: Strictness) -> Result<Vec<String>, DecodeError> {
+    let Some(slot) = object.get_mut("metadata") else { return Ok(Vec::new()) };
+    let Some(meta) = crate::Facts::builtin().type_named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta") else { return Ok(Vec::new()) };
+    let mut ctx = Ctx::new(strictness);
+    let path = Path::ROOT.then(Step::Key("metadata"));
+    let seed = Seed { ctx: &mut ctx, shape: meta.as_shape(), go: None, path: &path };
+    match (seed.deserialize(std::mem::take(slot)), ctx.error) {
+        (_, Some(message)) => Err(DecodeError::Type(message)),
+        (Err(e), None) => Err(DecodeError::Syntax(e.to_string())),
+        (Ok(value), None) => {
+            *slot = value.unwrap_or_else(|| Value::Object(Map::new()));
+            Ok(ctx.problems)
+        }
+    }
+}
+
 /// The object as bytes, with a newline at the end as upstream's encoder has it.
 pub fn encode(object: &Value) -> Vec<u8> {
     let mut bytes = encode_bare(object);
@@ -421,6 +449,80 @@ fn visit_string_map<'de, A: MapAccess<'de>>(seed: Seed<'_>, of: &'static Shape, 
         map.insert(key, value.unwrap_or_else(|| canon::zero_in_map(of)));
     }
     Ok(Some(Value::Object(map)))
+}
+
+/// Reads any JSON as it stands; whole floats become integers, as Go prints them.
+struct Untyped<'a> {
+    ctx: &'a mut Ctx,
+    path: &'a Path<'a>,
+}
+
+impl<'de> DeserializeSeed<'de> for Untyped<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Untyped<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        // Beyond 64 bits with a sign, Go keeps a float.
+        Ok(i64::try_from(value).map_or_else(|_| Value::from(value as f64), Value::from))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(canon::float(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::with_capacity(seq.size_hint().unwrap_or(0));
+        loop {
+            let path = self.path.then(Step::Index(list.len()));
+            let Some(item) = seq.next_element_seed(Untyped { ctx: self.ctx, path: &path })? else { break };
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            if map.contains_key(&key) {
+                self.ctx.problem("duplicate field", self.path, &key);
+            }
+            let path = self.path.then(Step::Key(&key));
+            let value = access.next_value_seed(Untyped { ctx: self.ctx, path: &path })?;
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
 }
 
 /// The position of a key among the fields of a type, or the key where there is none.
