@@ -12,7 +12,7 @@ use tiphys_schema::{Facts, Kind, ResourceFacts};
 
 use crate::cache::Cache;
 use crate::convert::Conversion;
-use crate::storage::{Encoding, Shape, keys};
+use crate::storage::{Shape, keys};
 
 /// One stored resource with all versions in which it is served.
 pub(crate) struct Resource {
@@ -44,13 +44,8 @@ impl Resource {
         let gvr = facts.gvr.clone();
         let strategy = tiphys_kinds::strategy(&gvr);
         let expires = &*gvr.resource == "events";
-        let shape = Shape {
-            gvk: facts.kind.clone(),
-            api_version: facts.kind.api_version(),
-            encoding: Encoding::Protobuf,
-            namespaced: facts.namespaced,
-            fields: strategy.fields,
-        };
+        let shape =
+            Shape { gvk: facts.kind.clone(), api_version: facts.kind.api_version(), namespaced: facts.namespaced, fields: strategy.fields };
         Resource {
             namespaced: facts.namespaced,
             prefix: keys::builtin_prefix(&gvr.group, &gvr.resource).into(),

@@ -38,7 +38,7 @@ impl Plugin for LimitRanger {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        if attributes.is("", "pods") && !old.is_some_and(|o| object::deletion_timestamp(o).is_some()) {
+        if attributes.is("", "pods") && old.is_none_or(|o| object::deletion_timestamp(o).is_none()) {
             limits(registry, attributes.namespace).iter().for_each(|limit_range| fill(limit_range, object));
         }
         Ok(())
@@ -51,7 +51,7 @@ impl Plugin for LimitRanger {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let Some(object) = object.filter(|_| !old.is_some_and(|o| object::deletion_timestamp(o).is_some())) else { return Ok(()) };
+        let Some(object) = object.filter(|_| old.is_none_or(|o| object::deletion_timestamp(o).is_none())) else { return Ok(()) };
         for limit_range in limits(registry, attributes.namespace) {
             let mut errors = Vec::new();
             for limit in list(&limit_range["spec"], "limits") {

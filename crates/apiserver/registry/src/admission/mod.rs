@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tiphys_meta::{ApiError, Gvk, Gvr};
+use tiphys_meta::{ApiError, Gvr};
 
 use crate::registry::Registry;
 use crate::request::UserInfo;
@@ -40,7 +40,6 @@ pub(crate) struct Attributes<'a> {
     pub(crate) operation: Operation,
     /// In the stored version, as are the objects.
     pub(crate) gvr: &'a Gvr,
-    pub(crate) kind: &'a Gvk,
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
     pub(crate) name: String,
@@ -55,7 +54,6 @@ impl<'a> Attributes<'a> {
         Attributes {
             operation,
             gvr: &call.resource.gvr,
-            kind: &call.resource.shape.gvk,
             subresource: &call.info.subresource,
             namespace: &call.info.namespace,
             name,
@@ -147,7 +145,7 @@ impl Chain {
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
         for plugin in self.0.iter().filter(|p| p.handles(attributes)) {
-            plugin.admit(registry, attributes, object, old).await?;
+            plugin.admit(registry, attributes, object, old).await.inspect_err(|error| refused(*plugin, error))?;
         }
         Ok(())
     }
@@ -160,8 +158,12 @@ impl Chain {
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
         for plugin in self.0.iter().filter(|p| p.handles(attributes)) {
-            plugin.validate(registry, attributes, object, old).await?;
+            plugin.validate(registry, attributes, object, old).await.inspect_err(|error| refused(*plugin, error))?;
         }
         registry.check_write(attributes, object, old)
     }
+}
+
+fn refused(plugin: &dyn Plugin, error: &ApiError) {
+    tracing::debug!(plugin = plugin.name(), %error, "refused");
 }

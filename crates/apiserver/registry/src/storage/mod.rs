@@ -1,4 +1,4 @@
-//! How an object is kept: its key, its stored bytes (upstream's: protobuf for built-in kinds, JSON for custom resources), and its form in memory,
+//! How an object is kept: its key, its stored bytes (upstream's: protobuf for built-in kinds; JSON, which is for custom resources, is read), and its form in memory,
 //! which is the JSON that clients read and the few fields that are selected on.
 
 mod json;
@@ -15,30 +15,23 @@ use tiphys_schema::codec;
 
 pub(crate) use json::Json;
 
+/// A strategy's `fields`.
+pub(crate) type SelectableFields = fn(&Value) -> Vec<(&'static str, Cow<'_, str>)>;
+
 /// What is needed to read and write the objects of one resource.
 pub(crate) struct Shape {
     /// The type that is stored, and that the form in memory shows.
     pub(crate) gvk: Gvk,
     pub(crate) api_version: String,
-    pub(crate) encoding: Encoding,
     pub(crate) namespaced: bool,
-    pub(crate) fields: fn(&Value) -> Vec<(&'static str, Cow<'_, str>)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Protobuf,
-    Json,
+    pub(crate) fields: SelectableFields,
 }
 
 impl Shape {
     /// Stored bytes of a tree. What only a read knows, `resourceVersion`, is left out.
     pub(crate) fn encode(&self, tree: &mut Value) -> Result<Bytes, ApiError> {
         object::meta_mut(tree).remove("resourceVersion");
-        match self.encoding {
-            Encoding::Protobuf => codec::proto::encode(&self.gvk, tree).map(Bytes::from).map_err(ApiError::internal),
-            Encoding::Json => serde_json::to_vec(tree).map(Bytes::from).map_err(ApiError::internal),
-        }
+        codec::proto::encode(&self.gvk, tree).map(Bytes::from).map_err(ApiError::internal)
     }
 
     pub(crate) fn decode(&self, stored: &[u8]) -> Result<Value, ApiError> {
@@ -93,6 +86,12 @@ impl Entry {
         Entry { shape, key, stored, revision, form: OnceLock::from(form), protobuf: OnceLock::new() }
     }
 
+    /// Of a tree that is shown but not stored: a dry run's outcome, the last state of what is gone.
+    pub(crate) fn shown(shape: std::sync::Arc<Shape>, key: Bytes, tree: &Value, revision: i64) -> Entry {
+        let form = shape.form(tree, revision);
+        Entry::written(shape, key, Bytes::new(), revision, form)
+    }
+
     /// The same state under a later revision, as a deletion shows it.
     pub(crate) fn at_revision(&self, revision: i64) -> Entry {
         let form = self.form.get().map(|f| Form { json: f.json.at_revision(revision), labels: f.labels.clone(), fields: f.fields.clone() });
@@ -127,10 +126,6 @@ impl Entry {
     /// Empty for cluster-scoped resources.
     pub fn namespace(&self) -> &str {
         if self.shape.namespaced { keys::split(&self.key).0 } else { "" }
-    }
-
-    pub(crate) fn shape(&self) -> &Shape {
-        &self.shape
     }
 
     pub(crate) fn form(&self) -> &Form {

@@ -46,9 +46,9 @@ pub(super) async fn create(call: &mut Call<'_>, body: Bytes) -> Result<Answer, A
         if !asked_version {
             options.resource_version = Some(object::resource_version(&pod).to_owned());
         }
-        return evict(call, &pod, &options).await.map_err(|error| {
-            if error.is_conflict() && !asked_version { too_many(budget.name(), 10, &still_processed(budget.name())) } else { error }
-        });
+        return evict(call, &pod, &options)
+            .await
+            .map_err(|error| if error.is_conflict() && !asked_version { too_many(10, &still_processed(budget.name())) } else { error });
     }
     spend(call, budget.name(), object::name(&pod), options.dry_run).await?;
     evict(call, &pod, &options).await
@@ -180,7 +180,7 @@ fn exhausted(status: &mut serde_json::Map<String, Value>, now: &str) {
 fn check(budget: &Value, name: &str) -> Result<(), ApiError> {
     let number = |f: &str| budget["status"][f].as_i64().unwrap_or(0);
     if number("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
-        return Err(too_many(name, 10, &still_processed(name)));
+        return Err(too_many(10, &still_processed(name)));
     }
     let forbidden = |why| Err(ApiError::forbidden(&Gvr::new("policy", "v1", "poddisruptionbudget"), name, why));
     if number("disruptionsAllowed") < 0 {
@@ -198,14 +198,14 @@ fn check(budget: &Value, name: &str) -> Result<(), ApiError> {
     } else {
         format!("The disruption budget {name} does not allow evicting pods currently")
     };
-    Err(too_many(name, 0, &message))
+    Err(too_many(0, &message))
 }
 
 fn still_processed(budget: &str) -> String {
     format!("The disruption budget {budget} is still being processed by the server.")
 }
 
-fn too_many(_budget: &str, retry_after: i32, message: &str) -> ApiError {
+fn too_many(retry_after: i32, message: &str) -> ApiError {
     let mut error = ApiError::new(Reason::TooManyRequests, "Cannot evict pod as it would violate the pod's disruption budget.");
     error.retry_after_seconds = retry_after;
     error.causes.push(Cause { reason: "DisruptionBudget".into(), message: message.into(), field: String::new() });

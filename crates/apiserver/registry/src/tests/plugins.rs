@@ -139,3 +139,31 @@ async fn nobody_asks_for_masters() {
     let refused = rig.post(&gvr, "", json!({"metadata": {"name": "c"}, "spec": spec})).await.expect_err("masters");
     assert!(matches!(refused.code, 403 | 422), "{}", refused.message);
 }
+
+#[tokio::test]
+async fn who_may_not_set_finalizers_may_not_block_deletion() {
+    let rig = Rig::new().await;
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u", "blockOwnerDeletion": true});
+    let object = json!({"metadata": {"name": "a", "ownerReferences": [owner]}});
+    // Nobody has given the registry an authorizer: everybody but the masters is refused.
+    let refused =
+        rig.ask(Verb::Create, &core("configmaps"), "default", "").user("eve", &[]).json(object.clone()).await.expect_err("refused");
+    assert!(
+        refused.message.contains("cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on")
+    );
+    rig.post(&core("configmaps"), "default", object).await.expect("masters may");
+}
+
+#[tokio::test]
+async fn namespaces_ask_for_pod_security() {
+    let rig = Rig::new().await;
+    with_account(&rig).await;
+    let labels = json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"});
+    rig.merge(&core("namespaces"), "", "default", json!({"metadata": {"labels": labels}})).await.expect("labelled");
+    let (_, _, warnings) = rig.ask(Verb::Create, &core("pods"), "default", "").document(pod("a").to_string()).await.expect("baseline");
+    assert!(warnings.iter().any(|w| w.starts_with("would violate PodSecurity \"restricted:latest\": ")), "{warnings:?}");
+    let mut host = pod("b");
+    host["spec"]["hostNetwork"] = json!(true);
+    let refused = rig.post(&core("pods"), "default", host).await.expect_err("refused");
+    assert_eq!(refused.message, "pods \"b\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)");
+}

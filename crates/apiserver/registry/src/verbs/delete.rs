@@ -17,7 +17,7 @@ use crate::registry::WriteError;
 use crate::render::ListMeta;
 use crate::resource::Resource;
 use crate::select::Selection;
-use crate::storage::{Draft, Entry};
+use crate::storage::Entry;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -35,7 +35,8 @@ enum Plan {
 
 /// What came of it.
 pub(crate) enum Deleted {
-    Gone(Arc<Entry>),
+    /// Its last state, as of this revision.
+    Gone(Value, i64),
     Still(Arc<Entry>),
 }
 
@@ -48,16 +49,18 @@ impl Call<'_> {
 
     /// The object where the kind returns it or where it is still there, else a Status that says what was deleted.
     fn deleted(&mut self, deleted: &Deleted, options: &DeleteOptions) -> Result<Answer, ApiError> {
-        let entry = match deleted {
+        let tree = match deleted {
             Deleted::Still(entry) => {
                 let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
                 return self.answer(code, entry);
             }
-            Deleted::Gone(entry) if returns_object(self.resource) => return self.answer(200, entry),
-            Deleted::Gone(entry) => entry,
+            Deleted::Gone(tree, revision) if returns_object(self.resource) => {
+                let entry = self.shown(tree, *revision);
+                return self.answer(200, &entry);
+            }
+            Deleted::Gone(tree, _) => tree,
         };
-        let tree = entry.to_value();
-        let mut details = json!({"name": entry.name(), "kind": self.served.gvr.resource, "uid": object::uid(&tree)});
+        let mut details = json!({"name": object::name(tree), "kind": self.served.gvr.resource, "uid": object::uid(tree)});
         if !self.served.gvr.group.is_empty() {
             details["group"] = json!(self.served.gvr.group);
         }
@@ -91,12 +94,11 @@ impl Call<'_> {
                 Outcome::Changed(newer) => Attempt::Again(newer),
             }),
             Plan::Remove(last) => {
-                let shown = Draft::new(&self.resource.shape, entry.key().clone(), last)?;
                 if options.dry_run {
-                    return Ok(Attempt::Done(Deleted::Gone(shown.entry(entry.revision()))));
+                    return Ok(Attempt::Done(Deleted::Gone(last, entry.revision())));
                 }
                 match registry.remove(self.resource, entry).await {
-                    Ok(revision) => Ok(Attempt::Done(Deleted::Gone(shown.entry(revision)))),
+                    Ok(revision) => Ok(Attempt::Done(Deleted::Gone(last, revision))),
                     Err(WriteError::Conflict(newer)) => Ok(Attempt::Again(newer)),
                     Err(WriteError::Failed(error)) => Err(error),
                 }
@@ -136,7 +138,8 @@ impl Call<'_> {
         let mut deleted = Vec::with_capacity(entries.len());
         for entry in entries {
             match self.delete_in(entry.namespace(), entry.name(), &options).await {
-                Ok(Deleted::Gone(entry) | Deleted::Still(entry)) => deleted.push(entry),
+                Ok(Deleted::Gone(tree, revision)) => deleted.push(Arc::new(self.shown(&tree, revision))),
+                Ok(Deleted::Still(entry)) => deleted.push(entry),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }

@@ -149,6 +149,12 @@ impl Call<'_> {
         Ok(hold)
     }
 
+    /// A tree as an entry that is only shown.
+    pub(crate) fn shown(&self, tree: &Value, revision: i64) -> Entry {
+        let key = self.resource.key(object::namespace(tree), object::name(tree));
+        Entry::shown(self.resource.shape.clone(), key, tree, revision)
+    }
+
     /// Stored trees say their type, so that an unchanged object compares equal.
     pub(crate) fn stamp_type(&self, tree: &mut Value) {
         let map = object::as_map(tree);
@@ -187,20 +193,19 @@ impl Call<'_> {
         }
         let registry = self.registry.clone();
         if last_finalizer_went(self.resource, &new, old) {
-            let draft = Draft::new(&self.resource.shape, old_entry.key().clone(), new)?;
             if dry_run {
-                return Ok(Outcome::Written(draft.entry(old_entry.revision())));
+                return Ok(Outcome::Written(Arc::new(self.shown(&new, old_entry.revision()))));
             }
             return match registry.remove(self.resource, old_entry).await {
-                Ok(revision) => Ok(Outcome::Written(draft.entry(revision))),
+                Ok(revision) => Ok(Outcome::Written(Arc::new(self.shown(&new, revision)))),
                 Err(WriteError::Conflict(newer)) => Ok(Outcome::Changed(newer)),
                 Err(WriteError::Failed(error)) => Err(error),
             };
         }
-        let draft = Arc::new(Draft::new(&self.resource.shape, old_entry.key().clone(), new)?);
         if dry_run {
-            return Ok(Outcome::Written(draft.entry(old_entry.revision())));
+            return Ok(Outcome::Written(Arc::new(self.shown(&new, old_entry.revision()))));
         }
+        let draft = Arc::new(Draft::new(&self.resource.shape, old_entry.key().clone(), new)?);
         match registry.write(self.resource, &draft, old_entry.revision()).await {
             Ok(entry) => Ok(Outcome::Written(entry)),
             Err(WriteError::Conflict(newer)) => Ok(Outcome::Changed(newer)),
