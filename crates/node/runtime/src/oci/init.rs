@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tiphys_sys::{fdpass, mount, ns, process, signal};
 
@@ -76,6 +76,7 @@ fn run_container(launch: &Launch, streams: Streams, sync: &Sync) -> Step<Infalli
     let streams = with_null(streams)?;
     enter_cgroup(&launch.cgroup)?;
     set_oom_score(&launch.process);
+    doing("cannot make a mount namespace", ns::unshare(process::CLONE_NEWNS))?;
     let names = &launch.namespaces;
     for (what, path) in [("network", &names.net), ("IPC", &names.ipc), ("UTS", &names.uts)] {
         if let Some(path) = path {
@@ -106,7 +107,7 @@ fn run_exec(exec: &Exec, init: BorrowedFd<'_>, streams: Streams, sync: &Sync) ->
     finish::finish(&exec.process, streams, sync, finish::First::No)
 }
 
-/// Makes the pod's namespaces; they were born with this child, which pins them and ends, or stays as the init of a shared PID namespace.
+/// Makes the pod's namespaces and pins them, then ends, or stays as the init of a shared PID namespace, into which it was born.
 pub(crate) fn sandbox(sandbox: &Sandbox, sync: OwnedFd) -> ! {
     let sync = Sync(sync);
     if let Err(text) = set_up_sandbox(sandbox) {
@@ -122,6 +123,10 @@ pub(crate) fn sandbox(sandbox: &Sandbox, sync: OwnedFd) -> ! {
 
 fn set_up_sandbox(sandbox: &Sandbox) -> Step<()> {
     enter_cgroup(&sandbox.cgroup)?;
+    let flag = |path: &Option<PathBuf>, flag| if path.is_some() { flag } else { 0 };
+    let flags =
+        flag(&sandbox.net, process::CLONE_NEWNET) | flag(&sandbox.ipc, process::CLONE_NEWIPC) | flag(&sandbox.uts, process::CLONE_NEWUTS);
+    doing("cannot make the pod's namespaces", ns::unshare(flags))?;
     for (kind, path) in [("net", &sandbox.net), ("ipc", &sandbox.ipc), ("uts", &sandbox.uts)] {
         if let Some(path) = path {
             doing(format_args!("cannot pin the {kind} namespace"), pin(kind, path))?;

@@ -69,7 +69,7 @@ fn raw(streams: &Streams) -> Vec<RawFd> {
 /// Starts a container's first process. `join` is the PID namespace to be born into, and our own to come back to.
 pub(super) fn container(launch: &Launch, new_pid: bool, join: Option<(&OwnedFd, &OwnedFd)>) -> io::Result<(Forked, Ends)> {
     let (ends, streams) = if launch.process.tty { Default::default() } else { pipes(launch.stdin)? };
-    let flags = process::CLONE_NEWNS | if new_pid { process::CLONE_NEWPID } else { 0 };
+    let flags = if new_pid { process::CLONE_NEWPID } else { 0 };
     let keep = raw(&streams);
     let forked = fork(flags, &launch.cgroup, join, &keep, |sync| init::container(launch, streams, sync))?;
     Ok((forked, ends))
@@ -99,11 +99,8 @@ pub(super) fn exec(wanted: &Exec, init: BorrowedFd<'_>, join: (&OwnedFd, &OwnedF
 
 /// Starts the process that makes a pod's namespaces.
 pub(super) fn sandbox(wanted: &Sandbox) -> io::Result<Forked> {
-    let flag = |on: bool, flag| if on { flag } else { 0 };
-    let flags = flag(wanted.net.is_some(), process::CLONE_NEWNET)
-        | flag(wanted.ipc.is_some(), process::CLONE_NEWIPC)
-        | flag(wanted.uts.is_some(), process::CLONE_NEWUTS)
-        | flag(wanted.shared_pid, process::CLONE_NEWPID);
+    // Only the PID namespace must be there at birth. The others take the kernel milliseconds, in which the supervisor can do other things.
+    let flags = if wanted.shared_pid { process::CLONE_NEWPID } else { 0 };
     fork(flags, &wanted.cgroup, None, &[], |sync| init::sandbox(wanted, sync))
 }
 
