@@ -116,10 +116,10 @@ fn objects() -> Vec<Arg> {
         value("data-dir", "folder of the embedded store"),
         list("service-cluster-ip-range", "ranges of ClusterIPs, at most one per family"),
         value("service-node-port-range", "ports of NodePort Services, 30000-32767 by default"),
-        list("enable-admission-plugins", "plugins beyond the default ones"),
-        list("disable-admission-plugins", "default plugins to leave out"),
-        list("runtime-config", "group/version=false and the like"),
-        switch("allow-privileged", "allow privileged containers"),
+        list("enable-admission-plugins", "plugins that must run; those that do not are refused"),
+        list("disable-admission-plugins", "refused so far"),
+        list("runtime-config", "group/version=true for what must be served"),
+        switch("allow-privileged", "privileged containers are allowed; false is refused"),
     ]
 }
 
@@ -156,12 +156,16 @@ pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
     set(m, "max-requests-inflight", &mut config.max_requests_in_flight);
     set(m, "max-mutating-requests-inflight", &mut config.max_mutating_requests_in_flight);
     set(m, "enable-bootstrap-token-auth", &mut config.bootstrap_tokens);
-    set(m, "allow-privileged", &mut config.allow_privileged);
+    if m.get_one::<bool>("allow-privileged") == Some(&false) {
+        return wrong(
+            "allow-privileged",
+            "privileged containers cannot be switched off here; Pod Security Admission limits them by namespace",
+        );
+    }
     config.advertise_address = m.get_one("advertise-address").copied();
     config.client_ca = file(m, "client-ca-file");
     config.token_auth_file = m.get_one::<String>("token-auth-file").map(PathBuf::from);
-    config.enable_admission = strings(m, "enable-admission-plugins");
-    config.disable_admission = strings(m, "disable-admission-plugins");
+    check_admission(m)?;
     config.kubelet.client = pair(m, "kubelet-client-certificate", "kubelet-client-key")?;
     config.kubelet.ca = file(m, "kubelet-certificate-authority");
     config.kubelet.preferred_address_types = strings(m, "kubelet-preferred-address-types");
@@ -180,7 +184,7 @@ pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
     set_modes(m, &mut config)?;
     set_service_accounts(m, &mut config)?;
     set_services(m, &mut config)?;
-    config.runtime_config = runtime_config(&strings(m, "runtime-config"))?;
+    check_runtime_config(&strings(m, "runtime-config"))?;
     Ok(Parsed { config, verbosity: m.get_one("v").copied().unwrap_or(0) })
 }
 
@@ -270,13 +274,58 @@ fn request_header(m: &ArgMatches) -> Result<Option<RequestHeader>, FlagError> {
     }))
 }
 
-fn runtime_config(pairs: &[String]) -> Result<Vec<(String, bool)>, FlagError> {
-    let parse = |pair: &String| match pair.split_once('=').unwrap_or((pair, "true")) {
-        (key, "true") => Ok((key.to_owned(), true)),
-        (key, "false") => Ok((key.to_owned(), false)),
-        (key, other) => wrong("runtime-config", format!("{key}: {other:?} is neither true nor false")),
-    };
-    pairs.iter().map(parse).collect()
+/// Plugins that run in any case may be named; the set cannot be changed yet, and a flag that does nothing must not pass.
+fn check_admission(m: &ArgMatches) -> Result<(), FlagError> {
+    const ALWAYS: [&str; 21] = [
+        "NamespaceLifecycle",
+        "LimitRanger",
+        "ServiceAccount",
+        "TaintNodesByCondition",
+        "PodSecurity",
+        "Priority",
+        "DefaultTolerationSeconds",
+        "DefaultStorageClass",
+        "StorageObjectInUseProtection",
+        "PersistentVolumeClaimResize",
+        "RuntimeClass",
+        "CertificateApproval",
+        "CertificateSigning",
+        "ClusterTrustBundleAttest",
+        "CertificateSubjectRestriction",
+        "DefaultIngressClass",
+        "PodTopologyLabels",
+        "ResourceQuota",
+        "NodeRestriction",
+        "OwnerReferencesPermissionEnforcement",
+        "NodeDeclaredFeatureValidator",
+    ];
+    if let Some(other) = strings(m, "enable-admission-plugins").into_iter().find(|p| !ALWAYS.contains(&p.as_str())) {
+        return wrong("enable-admission-plugins", format!("{other} is not supported yet"));
+    }
+    match strings(m, "disable-admission-plugins").first() {
+        Some(plugin) => wrong("disable-admission-plugins", format!("{plugin} cannot be switched off yet")),
+        None => Ok(()),
+    }
+}
+
+/// What is served is served: entries may say so, and nothing else.
+fn check_runtime_config(pairs: &[String]) -> Result<(), FlagError> {
+    for pair in pairs {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, "true"));
+        let (group, version) = key.split_once('/').unwrap_or(("", key));
+        let group = if group == "api" && version == "v1" { "" } else { group };
+        let facts = tiphys_schema::Facts::builtin();
+        let served =
+            facts.groups().iter().any(|g| g.name == group && g.versions.contains(&version)) || matches!(key, "api/ga" | "api/legacy");
+        match value {
+            "true" if served => {}
+            "true" => return wrong("runtime-config", format!("{key} is not served by this server")),
+            "false" if served => return wrong("runtime-config", format!("{key} cannot be switched off yet")),
+            "false" => {}
+            other => return wrong("runtime-config", format!("{key}: {other:?} is neither true nor false")),
+        }
+    }
+    Ok(())
 }
 
 /// Go's durations: `1h30m`, `45s`, `500ms`.
@@ -338,7 +387,7 @@ mod tests {
         let config = given(
             "--secure-port 0 --bind-address=127.0.0.1 --authorization-mode=Node,RBAC --allow-privileged=true --anonymous-auth=false \
              --service-cluster-ip-range=10.96.0.0/16 --service-node-port-range=31000-31999 --request-timeout=1m30s -v 2 \
-             --api-audiences=a,b --runtime-config=api/all=true,x/v1=false",
+             --api-audiences=a,b --runtime-config=apps/v1=true,x/v1=false --enable-admission-plugins=NodeRestriction",
         )
         .expect("good flags");
         assert_eq!((config.secure_port, config.service_node_port_range), (0, (31000, 31999)));
@@ -346,7 +395,6 @@ mod tests {
         assert_eq!(config.authorization, [AuthorizationMode::Node, AuthorizationMode::Rbac]);
         assert_eq!(config.request_timeout, Duration::from_secs(90));
         assert_eq!(config.service_accounts.api_audiences, ["a", "b"]);
-        assert_eq!(config.runtime_config, [("api/all".to_owned(), true), ("x/v1".to_owned(), false)]);
     }
 
     #[test]
@@ -355,6 +403,8 @@ mod tests {
         assert!(error("--secure-prot=1").contains("--secure-port"), "{}", error("--secure-prot=1"));
         assert!(error("--etcd-servers=http://127.0.0.1:2379").contains("embedded"));
         assert!(error("--authorization-mode=ABAC").contains("ABAC"));
+        assert!(error("--runtime-config=apps/v1=false").contains("cannot be switched off"));
+        assert!(error("--enable-admission-plugins=AlwaysPullImages").contains("AlwaysPullImages"));
         assert!(error("--service-node-port-range=5").contains("30000-32767"));
         assert!(error("--request-timeout=5").contains("45s"));
         assert!(parse("kube-apiserver", ["--data-dir=d".to_owned(), "--cert-dir=/proc/none".to_owned()]).is_err());

@@ -27,6 +27,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 25 * 1024 * 1024;
 const MAX_STREAMS: u32 = 1000;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Waiting for a request's head, the first or the next one; upstream's IdleTimeout.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -94,6 +96,7 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_STREAMS as usize)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
@@ -104,7 +107,7 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
         connection.await
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(32));
+        builder.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT);
         let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => return ended,
