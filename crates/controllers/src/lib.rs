@@ -22,11 +22,15 @@ mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
 mod namespace;
+mod node_ipam;
+mod node_lifecycle;
 mod pod_gc;
 mod replicaset;
 mod root_ca;
 mod serviceaccount;
 mod shared;
+mod statefulset;
+mod taint_eviction;
 
 pub use context::{Config, Context, Controllers, Running};
 
@@ -51,9 +55,13 @@ pub static CONTROLLERS: &[Entry] = &[
     on("endpointslice-mirroring-controller", endpoint_slice_mirroring::start),
     on("garbage-collector-controller", garbage_collector::start),
     on("namespace-controller", namespace::start),
+    on("node-ipam-controller", node_ipam::start),
+    on("node-lifecycle-controller", node_lifecycle::start),
     on("pod-garbage-collector-controller", pod_gc::start),
     on("replicaset-controller", replicaset::start),
     on("replicationcontroller-controller", replicaset::start_replication_controllers),
     on("root-ca-certificate-publisher-controller", root_ca::start),
     on("serviceaccount-controller", serviceaccount::start),
+    on("statefulset-controller", statefulset::start),
+    on("taint-eviction-controller", taint_eviction::start),
 ];

@@ -1,0 +1,77 @@
+//! StatefulSets run pods with names, storage and an order.
+//!
+//! Watches StatefulSets, Pods, claims and ControllerRevisions; owns pods and revisions; writes them, claims, and its own status. With `OrderedReady`
+//! one pod is made, replaced or removed at a time, each only when all before it run and are ready; with `Parallel` none waits for another.
+//!
+//! Absent: `maxUnavailable` (its gate is off in v1.36).
+
+mod identity;
+mod plan;
+mod status;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tiphys_client::{Index, Informer, ObjectKey, Plan, Planner, WorkQueue, controller_of};
+use tiphys_types::api::apps::v1::{ControllerRevision, StatefulSet};
+use tiphys_types::api::core::v1::{PersistentVolumeClaim, Pod};
+use tiphys_types::selector;
+
+use crate::Context;
+use crate::shared::watch;
+use plan::Observed;
+
+pub(crate) fn start(context: &Context) {
+    let (sets, pods) = (context.informers.of::<StatefulSet>(), context.informers.of::<Pod>());
+    let (claims, revisions) = (context.informers.of::<PersistentVolumeClaim>(), context.informers.of::<ControllerRevision>());
+    let queue = WorkQueue::new();
+    watch::own(&sets, &queue);
+    watch::owned(&pods, "StatefulSet", &queue);
+    watch::owned(&revisions, "StatefulSet", &queue);
+    let all = sets.clone();
+    watch::orphans(&pods, &queue, move |pod| {
+        let matches =
+            |s: &StatefulSet| selector::from_typed(s.spec.as_ref().map(|s| &s.selector)).is_ok_and(|s| s.matches_map(pod.labels.as_ref()));
+        all.list_namespace(pod.namespace.as_deref().unwrap_or("")).iter().filter(|s| matches(s)).map(|s| ObjectKey::of(&**s)).collect()
+    });
+    let executor = context
+        .executor("statefulset-controller")
+        .reading(sets.clone())
+        .reading(pods.clone())
+        .reading(claims.clone())
+        .reading(revisions.clone());
+    let planner =
+        Sets { pods_of: pods.index_by_controller(), revisions_of: revisions.index_by_controller(), sets, pods, claims, revisions };
+    context.run("statefulset-controller", 5, queue, planner, executor);
+}
+
+struct Sets {
+    sets: Informer<StatefulSet>,
+    pods: Informer<Pod>,
+    claims: Informer<PersistentVolumeClaim>,
+    revisions: Informer<ControllerRevision>,
+    pods_of: Index<Pod>,
+    revisions_of: Index<ControllerRevision>,
+}
+
+impl Planner for Sets {
+    type Key = ObjectKey;
+
+    fn plan(&self, key: &ObjectKey, now: Timestamp) -> Plan {
+        let Some(set) = self.sets.by_key(key) else { return Plan::default() };
+        let uid = set.metadata.uid.clone().unwrap_or_default();
+        let mut candidates = self.pods_of.get(&uid);
+        candidates.extend(self.pods.list_namespace(&key.namespace).into_iter().filter(|p| controller_of(&p.metadata).is_none()));
+        let observed = Observed {
+            candidates,
+            claims: self.claims.list_namespace(&key.namespace),
+            revisions: self.revisions_of.get(&uid),
+            neighbours: self.revisions.list_namespace(&key.namespace),
+            set: Arc::clone(&set),
+        };
+        plan::plan(&observed, now)
+    }
+}
+
+#[cfg(test)]
+mod tests;
