@@ -18,7 +18,8 @@ static CRD: Strategy = Strategy::new(false)
     .defaults(defaults)
     .on_create(|o, _| stored_versions(o))
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: nothing_on_update }])
-    .checks(check, check_update);
+    .checks(check, check_update)
+    .check_created(check_created);
 
 pub(crate) const RESOURCES: &[Entry] = &[Entry::new("customresourcedefinitions", &CRD)];
 
@@ -52,13 +53,7 @@ fn stored_versions(o: &mut Value) {
 }
 
 fn check(o: &Value, errors: &mut ErrorList) {
-    let (group, plural) = (text(o, "spec.group"), text(o, "spec.names.plural"));
-    let wanted = format!("{plural}.{group}");
-    if object::name(o) != wanted {
-        let why = "must be spec.names.plural+\".\"+spec.group";
-        errors.invalid(&Path::new("metadata").child("name"), object::name(o), why);
-    }
-    check_group(group, errors);
+    check_group(text(o, "spec.group"), errors);
     let scope = text(o, "spec.scope");
     match scope {
         "Cluster" | "Namespaced" => {}
@@ -68,6 +63,13 @@ fn check(o: &Value, errors: &mut ErrorList) {
     check_versions(o, errors);
     check_names(at(o, "spec.names").unwrap_or(&Value::Null), &SPEC.child("names"), errors);
     check_conversion(o, errors);
+}
+
+fn check_created(o: &Value, errors: &mut ErrorList) {
+    let wanted = format!("{}.{}", text(o, "spec.names.plural"), text(o, "spec.group"));
+    if object::name(o) != wanted {
+        errors.invalid(&Path::new("metadata").child("name"), object::name(o), "must be spec.names.plural+\".\"+spec.group");
+    }
 }
 
 fn check_group(group: &str, errors: &mut ErrorList) {
@@ -87,6 +89,9 @@ fn check_group(group: &str, errors: &mut ErrorList) {
 fn check_versions(o: &Value, errors: &mut ErrorList) {
     let (versions, list) = (array(o, "spec.versions"), SPEC.child("versions"));
     let mut seen = BTreeSet::new();
+    // A schema that all versions share is one of the definition's own, inside upstream; the paths say so.
+    let schema_of = |v: &Value| at(v, "schema.openAPIV3Schema").cloned();
+    let shared = versions.iter().all(|v| schema_of(v).is_some() && schema_of(v) == versions.first().and_then(schema_of));
     for (i, version) in versions.iter().enumerate() {
         let (path, name) = (list.index(i), text(version, "name"));
         let messages = names::dns1035_label(name);
@@ -97,13 +102,26 @@ fn check_versions(o: &Value, errors: &mut ErrorList) {
             errors.invalid(&path.child("name"), name, "must be unique");
         }
         match at(version, "schema.openAPIV3Schema") {
-            None => errors.required(&path.child("schema.openAPIV3Schema"), "schemas are required"),
+            None => errors.required(&path.child("schema.openAPIV3Schema"), ""),
+            Some(_) if shared => {}
             Some(schema) => check_schema(schema, &path.child("schema.openAPIV3Schema"), errors),
         }
+    }
+    if let Some(schema) = versions.first().and_then(|v| at(v, "schema.openAPIV3Schema")).filter(|_| shared) {
+        check_schema(schema, &SPEC.child("validation.openAPIV3Schema"), errors);
     }
     let storage = versions.iter().filter(|v| is_true(v, "storage")).count();
     if storage != 1 {
         errors.invalid(&list, json!(versions), "must have exactly one version marked as storage version");
+    }
+    if let Some(first) = versions.first().map(|v| text(v, "name")) {
+        let messages = names::dns1035_label(first);
+        if !messages.is_empty() {
+            errors.invalid(&SPEC.child("version"), first, messages.join(","));
+        }
+    }
+    if array(o, "status.storedVersions").is_empty() {
+        errors.invalid(&Path::new("status.storedVersions"), Value::Null, "must have at least one stored version");
     }
     let stored = Path::new("status.storedVersions");
     for (i, version) in array(o, "status.storedVersions").iter().enumerate() {
@@ -164,9 +182,7 @@ fn check_names(given: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     for field in ["plural", "singular", "kind", "listKind"] {
         let value = text(given, field);
         if value.is_empty() {
-            if matches!(field, "plural" | "kind" | "listKind") {
-                errors.required(&path.child(field), "");
-            }
+            errors.required(&path.child(field), "");
             continue;
         }
         let lower = value.to_lowercase();
@@ -198,12 +214,15 @@ fn check_conversion(o: &Value, errors: &mut ErrorList) {
         }
         "None" => {}
         "Webhook" => match webhook {
-            None => errors.required(&path.child("webhook.clientConfig"), "required when strategy is set to Webhook"),
+            None => {
+                errors.required(&path.child("webhookClientConfig"), "required when strategy is set to Webhook");
+                errors.required(&path.child("conversionReviewVersions"), "");
+            }
             Some(webhook) => {
-                let path = path.child("webhook");
+                let config_path = path.child("webhookClientConfig");
                 match at(webhook, "clientConfig") {
-                    None => errors.required(&path.child("clientConfig"), "required when strategy is set to Webhook"),
-                    Some(config) => crate::admissionregistration::client_config(config, &path.child("clientConfig"), errors),
+                    None => errors.required(&config_path, "required when strategy is set to Webhook"),
+                    Some(config) => crate::admissionregistration::client_config(config, &config_path, errors),
                 }
                 if array(webhook, "conversionReviewVersions").is_empty() {
                     errors.required(&path.child("conversionReviewVersions"), "");
@@ -251,7 +270,7 @@ mod tests {
         o["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] = json!({"a": {}});
         assert_eq!(
             CRD.validate_create(&o).message(),
-            "spec.versions[0].schema.openAPIV3Schema.properties[a].type: Required value: must not be empty for specified object fields"
+            "spec.validation.openAPIV3Schema.properties[a].type: Required value: must not be empty for specified object fields"
         );
     }
 }

@@ -30,15 +30,15 @@ fn check(o: &Value, errors: &mut ErrorList) {
     let (group, version) = (text(o, "spec.group"), text(o, "spec.version"));
     let wanted = if group.is_empty() { format!("{version}.") } else { format!("{version}.{group}") };
     if object::name(o) != wanted {
-        errors.invalid(&Path::new("metadata").child("name"), object::name(o), "must be `spec.version+\".\"+spec.group`");
+        errors.invalid(
+            &Path::new("metadata").child("name"),
+            object::name(o),
+            format!("must be `spec.version+\".\"+spec.group`: \"{wanted}\""),
+        );
     }
-    if version.is_empty() {
-        errors.required(&SPEC.child("version"), "");
-    } else {
-        let messages = names::dns1035_label(version);
-        if !messages.is_empty() {
-            errors.invalid(&SPEC.child("version"), version, messages.join(","));
-        }
+    let messages = names::dns1035_label(version);
+    if !messages.is_empty() {
+        errors.invalid(&SPEC.child("version"), version, messages.join(","));
     }
     for (field, high) in [("groupPriorityMinimum", 20000), ("versionPriority", 1000)] {
         let value = int(o, &format!("spec.{field}"));

@@ -14,8 +14,12 @@ static SLICE: Strategy = Strategy::new(true)
     .generation(Generation::When(changed))
     .defaults(defaults)
     .checks(check, |new, old, errors| {
+        if new.get("endpoints") != old.get("endpoints") {
+            check_endpoints(new, errors);
+        }
         crate::meta::immutable(new.get("addressType"), old.get("addressType"), &Path::new("addressType"), errors);
     })
+    .check_created(check_endpoints)
     .table(COLUMNS, cells);
 
 pub(crate) const RESOURCES: &[Entry] = &[Entry::new("endpointslices", &SLICE)];
@@ -41,6 +45,10 @@ fn check(o: &Value, errors: &mut ErrorList) {
         other => errors.not_supported(&Path::new("addressType"), other, &["FQDN", "IPv4", "IPv6"]),
     }
     check_ports(array(o, "ports"), &Path::new("ports"), errors);
+}
+
+fn check_endpoints(o: &Value, errors: &mut ErrorList) {
+    let kind = text(o, "addressType");
     let (endpoints, list) = (array(o, "endpoints"), Path::new("endpoints"));
     if endpoints.len() > 1000 {
         errors.too_many(&list, endpoints.len(), 1000);

@@ -162,6 +162,18 @@ fn finalizers(list: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// Of the names without a domain, only Kubernetes' own may stand among the finalizers of its kinds.
+pub(crate) fn qualified_finalizers(o: &Value, errors: &mut ErrorList) {
+    let list = METADATA.child("finalizers");
+    let own = ["kubernetes", "orphan", "foregroundDeletion"];
+    let all = o.get("metadata").and_then(|m| m.get("finalizers")).unwrap_or(&Value::Null);
+    for (i, finalizer) in strings(all).into_iter().enumerate() {
+        if !finalizer.contains('/') && !own.contains(&finalizer) {
+            errors.invalid(&list.index(i), finalizer, "name is neither a standard finalizer name nor is it fully qualified");
+        }
+    }
+}
+
 fn managed_fields(list: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
     for (i, entry) in list.and_then(Value::as_array).into_iter().flatten().enumerate() {
         let path = path.index(i);

@@ -29,7 +29,11 @@ fn defaults(o: &mut Value) {
 
 fn check(o: &Value, errors: &mut ErrorList) {
     let handler = text(o, "handler");
-    errors.invalid_all(&Path::new("handler"), handler, names::dns1123_label(handler));
+    if handler.is_empty() {
+        errors.required(&Path::new("handler"), "");
+    } else {
+        errors.invalid_all(&Path::new("handler"), handler, names::dns1123_label(handler));
+    }
     crate::meta::labels(at(o, "scheduling.nodeSelector"), &Path::new("scheduling.nodeSelector"), errors);
 }
 

@@ -75,11 +75,7 @@ fn check_claim(spec: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
     }
     for (i, request) in requests.iter().enumerate() {
         let (path, name) = (list.index(i), text(request, "name"));
-        if name.is_empty() {
-            errors.required(&path.child("name"), "");
-        } else {
-            errors.invalid_all(&path.child("name"), name, names::dns1123_label(name));
-        }
+        errors.invalid_all(&path.child("name"), name, names::dns1123_label(name));
         if requests[..i].iter().any(|r| text(r, "name") == name) {
             errors.duplicate(&path.child("name"), name);
         }

@@ -43,7 +43,7 @@ fn check(o: &Value, errors: &mut ErrorList) {
     }
     let policy = text(o, "preemptionPolicy");
     if !matches!(policy, "PreemptLowerPriority" | "Never") {
-        errors.not_supported(&Path::new("preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]);
+        errors.not_supported(&Path::new("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
     }
 }
 

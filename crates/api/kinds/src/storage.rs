@@ -6,13 +6,17 @@ use tiphys_types::jiff::Timestamp;
 
 use crate::meta::immutable;
 use crate::resources::Entry;
-use crate::strategy::{Column, Generation, Strategy};
+use crate::strategy::{Column, Strategy, bump_generation};
 use crate::table::{AGE, NAME, age, boolean, column, integer};
 use crate::tree::{array, at, child, is_true, map_at, set_absent, text};
 use crate::workloads::SPEC;
 
 static CSI_DRIVER: Strategy = Strategy::new(false)
-    .generation(Generation::When(driver_changed))
+    .on_update(|new, old, _| {
+        if driver_changed(new, old) {
+            bump_generation(new, old);
+        }
+    })
     .unconditional_update(false)
     .defaults(driver_defaults)
     .checks(check_driver, |new, old, errors| {
@@ -25,17 +29,11 @@ static CSI_NODE: Strategy = Strategy::new(false)
     .unconditional_update(false)
     .checks(check_csi_node, |_, _, _| {})
     .table(&[NAME, integer("Drivers"), AGE], |o, now| vec![object::name(o).into(), json!(array(o, "spec.drivers").len()), age(o, now)]);
-static CSI_CAPACITY: Strategy = Strategy::new(true)
-    .unconditional_update(false)
-    .checks(check_capacity, |new, old, errors| {
-        for field in ["storageClassName", "nodeTopology"] {
-            immutable(new.get(field), old.get(field), &Path::new(field), errors);
-        }
-    })
-    .table(&[NAME, column("StorageClassName"), column("Capacity")], |o, _| {
-        let capacity = at(o, "capacity").and_then(Value::as_str).unwrap_or("<unset>");
-        vec![object::name(o).into(), text(o, "storageClassName").into(), capacity.into()]
-    });
+static CSI_CAPACITY: Strategy = Strategy::new(true).unconditional_update(false).checks(check_capacity, |new, old, errors| {
+    for field in ["storageClassName", "nodeTopology"] {
+        immutable(new.get(field), old.get(field), &Path::new(field), errors);
+    }
+});
 static STORAGE_CLASS: Strategy = Strategy::new(false)
     .defaults(|o| {
         set_absent(o, "reclaimPolicy", "Delete");
@@ -64,7 +62,9 @@ static ATTRIBUTES_CLASS: Strategy = Strategy::new(false)
         },
         |new, old, errors| {
             for field in ["driverName", "parameters"] {
-                immutable(new.get(field), old.get(field), &Path::new(field), errors);
+                if new.get(field) != old.get(field) {
+                    errors.forbidden(&Path::new(field), format!("updates to {field} are forbidden."));
+                }
             }
         },
     )
@@ -109,7 +109,7 @@ fn check_driver(o: &Value, errors: &mut ErrorList) {
     }
     for mode in array(o, "spec.volumeLifecycleModes").iter().filter_map(Value::as_str) {
         if !matches!(mode, "Persistent" | "Ephemeral") {
-            errors.not_supported(&SPEC.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+            errors.not_supported(&SPEC.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
         }
     }
     if let Some(period) = at(o, "spec.nodeAllocatableUpdatePeriodSeconds").and_then(Value::as_i64).filter(|p| *p < 10) {
@@ -165,11 +165,7 @@ fn check_csi_node(o: &Value, errors: &mut ErrorList) {
 
 fn check_capacity(o: &Value, errors: &mut ErrorList) {
     let class = text(o, "storageClassName");
-    if class.is_empty() {
-        errors.required(&Path::new("storageClassName"), "");
-    } else {
-        errors.invalid_all(&Path::new("storageClassName"), class, names::dns1123_subdomain(class));
-    }
+    errors.invalid_all(&Path::new("storageClassName"), class, names::dns1123_subdomain(class));
     crate::selectors::check(at(o, "nodeTopology"), &Path::new("nodeTopology"), errors);
 }
 
@@ -213,11 +209,11 @@ fn class_cells(o: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn check_attachment(o: &Value, errors: &mut ErrorList) {
-    for field in ["attacher", "nodeName"] {
-        if text(o, &format!("spec.{field}")).is_empty() {
-            errors.required(&SPEC.child(field), "");
-        }
+    if text(o, "spec.attacher").is_empty() {
+        errors.required(&SPEC.child("attacher"), "");
     }
+    let node = text(o, "spec.nodeName");
+    errors.invalid_all(&SPEC.child("nodeName"), node, names::dns1123_subdomain(node));
     let why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
     match (at(o, "spec.source.inlineVolumeSpec"), at(o, "spec.source.persistentVolumeName")) {
         (None, None) => errors.required(&SPEC.child("source"), why),

@@ -64,6 +64,8 @@ pub struct Subresource {
 pub struct Strategy {
     pub namespaced: bool,
     pub name_rule: NameRule,
+    /// Finalizers carry a domain, but for the few that Kubernetes itself knows.
+    pub qualified_finalizers: bool,
     pub generation: Generation,
     /// What `status` is on create; `None` where the kind has no status of the server's.
     pub initial_status: Option<&'static str>,
@@ -94,6 +96,7 @@ impl Strategy {
         Strategy {
             namespaced,
             name_rule: names::name_is_dns_subdomain,
+            qualified_finalizers: true,
             generation: Generation::Never,
             initial_status: None,
             allow_create_on_update: false,
@@ -116,7 +119,9 @@ impl Strategy {
 
     /// What custom resources share.
     pub const fn custom(namespaced: bool) -> Strategy {
-        Strategy::new(namespaced).unconditional_update(false).table(table::NAME_AGE, table::name_age)
+        let mut strategy = Strategy::new(namespaced).unconditional_update(false).table(table::NAME_AGE, table::name_age);
+        strategy.qualified_finalizers = false;
+        strategy
     }
 
     pub const fn name(mut self, rule: NameRule) -> Self {
@@ -239,6 +244,9 @@ impl Strategy {
     pub fn validate_create(&self, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         meta::validate(object, self.namespaced, self.name_rule, &mut errors);
+        if self.qualified_finalizers {
+            meta::qualified_finalizers(object, &mut errors);
+        }
         (self.check)(object, &mut errors);
         (self.check_new)(object, &mut errors);
         errors

@@ -42,11 +42,17 @@ pub(crate) fn selector_and_template(o: &Value, kind: &str, errors: &mut ErrorLis
     let template_path = SPEC.child("template");
     let parsed = selector.map(selector::from_value);
     match parsed {
+        Some(Ok(tiphys_meta::LabelSelector::Nothing)) | None => {
+            let labels = at(template, "metadata.labels").cloned().unwrap_or(Value::Null);
+            errors.invalid(&template_path.child("metadata.labels"), labels, "`selector` does not match template `labels`");
+        }
         Some(Ok(parsed)) if !parsed.is_everything() && !parsed.matches_object(template) => {
             let labels = at(template, "metadata.labels").cloned().unwrap_or(Value::Null);
             errors.invalid(&template_path.child("metadata.labels"), labels, "`selector` does not match template `labels`");
         }
-        Some(Err(why)) => errors.invalid(&path, selector.cloned().unwrap_or_default(), why),
+        Some(Err(_)) => {
+            errors.invalid(&path, selector.cloned().unwrap_or_default(), if kind == "statefulset" { "" } else { "invalid label selector" })
+        }
         _ => {}
     }
     pod::validation::template(template, &template_path, errors);

@@ -19,6 +19,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .on_update(on_update)
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }])
     .checks(check, check_update)
+    .check_created(check_claims)
     .table(COLUMNS, cells);
 
 fn defaults(o: &mut Value) {
@@ -87,6 +88,14 @@ fn check(o: &Value, errors: &mut ErrorList) {
     }
     if at(template, "spec.activeDeadlineSeconds").is_some() {
         errors.forbidden(&SPEC.child("template.spec.activeDeadlineSeconds"), "activeDeadlineSeconds in StatefulSet is not Supported");
+    }
+}
+
+/// Claims are checked when they are given: they never change.
+fn check_claims(o: &Value, errors: &mut ErrorList) {
+    for (i, claim) in array(o, "spec.volumeClaimTemplates").iter().enumerate() {
+        let list = SPEC.child("volumeClaimTemplates");
+        persistent_volume_claim::check_spec(at(claim, "spec").unwrap_or(&Value::Null), &list.index(i).child("spec"), errors);
     }
 }
 

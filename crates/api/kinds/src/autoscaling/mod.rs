@@ -78,6 +78,11 @@ pub(super) fn check_reference(reference: &Value, path: &Path<'_>, errors: &mut E
 
 fn check_v2(o: &Value, errors: &mut ErrorList) {
     check(o, errors);
+    let outside = array(o, "spec.metrics").iter().any(|m| matches!(text(m, "type"), "Object" | "External"));
+    if int(o, "spec.minReplicas") == 0 && !outside {
+        let why = "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.forbidden(&SPEC.child("metrics"), why);
+    }
     for (i, metric) in array(o, "spec.metrics").iter().enumerate() {
         metrics::check(metric, &SPEC.child("metrics").index(i), errors);
     }

@@ -21,7 +21,6 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .on_create(on_create)
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }])
     .checks(check, check_update)
-    .check_created(check_selector)
     .warnings_by(workloads::name_warning)
     .selectable(select::NAMES, select_fields)
     .table(COLUMNS, cells);
@@ -98,34 +97,45 @@ fn on_create(o: &mut Value, _: &Ctx<'_>) {
 fn check(o: &Value, errors: &mut ErrorList) {
     let empty = json!({});
     let spec = o.get("spec").unwrap_or(&empty);
+    check_generated(o, errors);
     check_spec(spec, &SPEC, errors);
     let selector_path = SPEC.child("selector");
     match at(spec, "selector") {
         None => errors.required(&selector_path, ""),
         Some(selector) => crate::selectors::check(Some(selector), &selector_path, errors),
     }
-    if let Some(Ok(parsed)) = at(spec, "selector").map(tiphys_types::selector::from_value)
-        && !parsed.matches_object(workloads::template_of(o))
-    {
+    let matches = at(spec, "selector")
+        .map(tiphys_types::selector::from_value)
+        .is_some_and(|parsed| parsed.is_ok_and(|parsed| parsed.matches_object(workloads::template_of(o))));
+    if !matches {
         let labels = at(spec, "template.metadata.labels").cloned().unwrap_or_default();
         errors.invalid(&SPEC.child("template.metadata.labels"), labels, "`selector` does not match template `labels`");
     }
 }
 
 /// A generated selector names this Job and no other.
-fn check_selector(o: &Value, errors: &mut ErrorList) {
+fn check_generated(o: &Value, errors: &mut ErrorList) {
+    let (name, uid) = (object::name(o), object::uid(o));
     if is_true(o, "spec.manualSelector") || at(o, "spec.selector").is_none() {
         return;
     }
     let (labels, path) = (map_at(o, "spec.template.metadata.labels"), SPEC.child("template.metadata.labels"));
-    let expected = [(UID_LABELS[1], object::uid(o)), (NAME_LABELS[1], object::name(o))];
-    for (key, value) in expected {
+    for (key, value) in [(UID_LABELS[1], uid), (NAME_LABELS[1], name)] {
         let have = labels.and_then(|l| l.get(key)).and_then(Value::as_str).unwrap_or("");
         if have != value {
-            let why = format!("must be '{value}'");
             let shown = labels.cloned().map_or(Value::Null, Value::Object);
-            errors.invalid(&path, shown, why);
+            errors.invalid(&path, shown, format!("must be '{value}'"));
         }
+    }
+    let generated = |key: &str| match key {
+        key if UID_LABELS.contains(&key) => Some(uid),
+        key if NAME_LABELS.contains(&key) => Some(name),
+        _ => None,
+    };
+    if let Some(selector) = at(o, "spec.selector")
+        && tiphys_types::selector::from_value(selector).is_ok_and(|s| !s.matches(generated))
+    {
+        errors.invalid(&SPEC.child("selector"), selector.clone(), "`selector` not auto-generated");
     }
 }
 
@@ -425,16 +435,23 @@ fn check_status(new: &Value, old: &Value, errors: &mut ErrorList) {
         (met && failed, "cannot set SuccessCriteriaMet=True and Failed=true conditions"),
         (met && target, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions"),
         (failed && !has_condition(old, "Failed") && !target, "cannot set Failed=True condition without the FailureTarget=true condition"),
-        (
-            complete && !has_condition(old, "Complete") && !met,
-            "cannot set Complete=True condition without the SuccessCriteriaMet=true condition",
-        ),
     ] {
         if bad {
             errors.invalid_unshown(&conditions, why);
         }
     }
     check_times(new, old, complete, &status, errors);
+    if complete && !has_condition(old, "Complete") && !met {
+        errors.invalid_unshown(&conditions, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition");
+    }
+    let finished = |o: &Value| has_condition(o, "Complete") || has_condition(o, "Failed");
+    let never_ran = is_true(new, "spec.suspend") && int(new, "spec.completions") == 0;
+    if finished(new) && !finished(old) && at(new, "status.startTime").is_none() && !never_ran {
+        errors.required(&status.child("startTime"), "startTime is required for finished job");
+    }
+    if finished(new) && !finished(old) && int(new, "status.active") > 0 {
+        errors.invalid(&status.child("active"), int(new, "status.active"), "active>0 is invalid for finished job");
+    }
     if int(new, "status.failed") < int(old, "status.failed") {
         errors.invalid(&status.child("failed"), int(new, "status.failed"), "cannot decrease the failed counter");
     }
@@ -452,7 +469,7 @@ fn check_times(new: &Value, old: &Value, complete: bool, status: &Path<'_>, erro
         _ => {}
     }
     let (ready, active) = (int(new, "status.ready"), int(new, "status.active"));
-    if ready > active {
+    if at(new, "status.ready").is_some() && ready > active {
         errors.invalid(&status.child("ready"), ready, "cannot set more ready pods than active");
     }
 }

@@ -52,8 +52,10 @@ fn check_address(address: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     if !hostname.is_empty() {
         errors.invalid_all(&path.child("hostname"), hostname, names::dns1123_label(hostname));
     }
-    if let Some(address) = ip::parse(text(address, "ip")) {
-        special_purpose(address, &ip_path, errors);
+    match ip::parse(text(address, "ip")) {
+        Some(address) => special_purpose(address, &ip_path, errors),
+        // The second of upstream's rules does not stop at the first one's error.
+        None => errors.invalid(&ip_path, text(address, "ip"), "must be a valid IP address"),
     }
 }
 

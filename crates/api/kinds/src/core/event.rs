@@ -112,7 +112,8 @@ pub(crate) fn check_strict(o: &Value, errors: &mut ErrorList) {
 
 pub(crate) fn immutable(new: &Value, old: &Value, errors: &mut ErrorList) {
     for field in ["regarding", "reason", "note", "type", "action", "related", "reportingController", "reportingInstance", "eventTime"] {
-        crate::meta::immutable(new.get(field), old.get(field), &Path::new(field), errors);
+        let shown = if field == "note" { "message" } else { field };
+        crate::meta::immutable(new.get(field), old.get(field), &Path::new(shown), errors);
     }
 }
 

@@ -78,7 +78,21 @@ fn check_bounds(item: &Value, name: &str, path: &Path<'_>, errors: &mut ErrorLis
     ordered(min, "min", max, "max", "min");
     ordered(min, "min", request, "defaultRequest", "defaultRequest");
     ordered(request, "defaultRequest", max, "max", "defaultRequest");
-    ordered(request, "defaultRequest", default, "default", "defaultRequest");
-    ordered(min, "min", default, "default", "default");
-    ordered(default, "default", max, "max", "default");
+    let default_path = path.child("default");
+    if let (Some(request), Some(default)) = (request, default)
+        && request > default
+    {
+        let why = format!("default request value {request} is greater than default limit value {default}");
+        errors.invalid(&path.child("defaultRequest").key(name), request.to_string(), why);
+    }
+    if let (Some(min), Some(default)) = (min, default)
+        && min > default
+    {
+        errors.invalid(&default_path.key(name), min.to_string(), format!("min value {min} is greater than default value {default}"));
+    }
+    if let (Some(default), Some(max)) = (default, max)
+        && default > max
+    {
+        errors.invalid(&default_path.key(name), default.to_string(), format!("default value {default} is greater than max value {max}"));
+    }
 }

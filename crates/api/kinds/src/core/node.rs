@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tiphys_meta::{ErrorList, Path, ip, names, object};
+use tiphys_meta::{ErrorList, ErrorType, FieldError, Path, ip, names, object};
 use tiphys_types::jiff::Timestamp;
 
 use super::resource_list;
@@ -53,7 +53,9 @@ fn on_update(new: &mut Value, old: &Value, _: &Ctx<'_>) {
 
 fn check(o: &Value, errors: &mut ErrorList) {
     let spec = Path::new("spec");
-    let (taints, mut seen) = (spec.child("taints"), BTreeSet::new());
+    // Upstream looks for taints in the metadata, where they once were.
+    let metadata = Path::new("metadata");
+    let (taints, mut seen) = (metadata.child("taints"), BTreeSet::new());
     for (i, taint) in array(o, "spec.taints").iter().enumerate() {
         let path = taints.index(i);
         let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
@@ -64,7 +66,8 @@ fn check(o: &Value, errors: &mut ErrorList) {
         }
         check_effect(effect, &path.child("effect"), errors);
         if !seen.insert((key, effect)) {
-            errors.duplicate(&path, taint.clone());
+            let detail = "taints must be unique by key and effect pair";
+            errors.push(FieldError::new(ErrorType::Duplicate, &path, taint.clone(), detail));
         }
     }
     let cidrs = array(o, "spec.podCIDRs");

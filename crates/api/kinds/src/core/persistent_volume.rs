@@ -75,8 +75,9 @@ fn check(o: &Value, errors: &mut ErrorList) {
     let capacity = map_at(o, "spec.capacity");
     if capacity.is_none_or(serde_json::Map::is_empty) {
         errors.required(&spec.child("capacity"), "");
-    } else if capacity.is_some_and(|c| !c.contains_key("storage") || c.len() > 1) {
-        let shown: Vec<Value> = capacity.into_iter().flat_map(|c| c.keys().cloned().map(Value::from)).collect();
+    }
+    if capacity.is_none_or(|c| !c.contains_key("storage") || c.len() > 1) {
+        let shown = capacity.cloned().map_or(json!({}), Value::Object);
         errors.not_supported(&spec.child("capacity"), shown, &["storage"]);
     }
     super::pod::resources::check_positive(at(o, "spec.capacity"), &spec.child("capacity"), errors);
@@ -87,7 +88,7 @@ fn check(o: &Value, errors: &mut ErrorList) {
     match source(o).len() {
         0 => errors.required(&spec, "must specify a volume type"),
         1 => {}
-        _ => errors.forbidden(&spec, "may not specify more than 1 volume type"),
+        _ => source(o)[1..].iter().for_each(|(kind, _)| errors.forbidden(&spec.child(kind), "may not specify more than 1 volume type")),
     }
     let class = text(o, "spec.storageClassName");
     if !class.is_empty() {
@@ -133,7 +134,7 @@ fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     if fixed(new) != fixed(old) {
         errors.forbidden(&spec.child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
     }
-    crate::meta::immutable(at(new, "spec.volumeMode"), at(old, "spec.volumeMode"), &spec.child("volumeMode"), errors);
+    crate::meta::immutable(at(new, "spec.volumeMode"), at(old, "spec.volumeMode"), &Path::new("volumeMode"), errors);
 }
 
 const COLUMNS: &[Column] = &[

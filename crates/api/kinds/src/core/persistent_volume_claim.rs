@@ -121,7 +121,8 @@ fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
         if !keep_volume {
             crate::tree::remove(&mut spec, "volumeName");
         }
-        if let Some(requests) = crate::tree::at_mut(&mut spec, "resources.requests") {
+        // Only a bound claim can grow.
+        if keep_volume && let Some(requests) = crate::tree::at_mut(&mut spec, "resources.requests") {
             crate::tree::remove(requests, "storage");
         }
         crate::tree::prune_empty(&mut spec);

@@ -93,14 +93,14 @@ fn check_address(o: &Value, errors: &mut ErrorList) {
     };
     for field in ["resource", "name"] {
         if text(parent, field).is_empty() {
-            errors.required(&SPEC.child(field), "");
+            errors.required(&SPEC.child("parentRef").child(field), "");
         }
     }
 }
 
-const ADDRESS_COLUMNS: &[Column] = &[NAME, column("ParentRef"), AGE];
+const ADDRESS_COLUMNS: &[Column] = &[NAME, column("ParentRef")];
 
-fn address_cells(o: &Value, now: Timestamp) -> Vec<Value> {
+fn address_cells(o: &Value, _: Timestamp) -> Vec<Value> {
     let parent = at(o, "spec.parentRef").map(|p| {
         let group = text(p, "group");
         let resource = if group.is_empty() { text(p, "resource").to_owned() } else { format!("{}.{group}", text(p, "resource")) };
@@ -109,7 +109,7 @@ fn address_cells(o: &Value, now: Timestamp) -> Vec<Value> {
             namespace => format!("{resource}/{namespace}/{}", text(p, "name")),
         }
     });
-    vec![object::name(o).into(), parent.unwrap_or_else(|| "<none>".into()).into(), age(o, now)]
+    vec![object::name(o).into(), parent.unwrap_or_else(|| "<none>".into()).into()]
 }
 
 fn check_cidr(o: &Value, errors: &mut ErrorList) {

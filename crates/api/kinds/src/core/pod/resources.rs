@@ -1,7 +1,7 @@
 //! Checks of resource names and amounts.
 
 use serde_json::{Map, Value};
-use tiphys_meta::{ErrorList, Path, Quantity, names};
+use tiphys_meta::{ErrorList, ErrorType, FieldError, Path, Quantity, names};
 
 use crate::tree::{array, map_at, text};
 
@@ -58,6 +58,10 @@ const STANDARD: &[&str] = &[
 
 fn is_standard(name: &str) -> bool {
     STANDARD.contains(&name) || is_huge_pages(name) || name.starts_with("requests.hugepages-")
+}
+
+fn is_quota(name: &str) -> bool {
+    STANDARD.contains(&name) && name != "storage" || name.starts_with("requests.hugepages-") || name.starts_with("hugepages-")
 }
 
 /// Counted, never divided.
@@ -118,7 +122,10 @@ pub(crate) fn check_amounts(list: Option<&Value>, path: &Path<'_>, errors: &mut 
 pub(crate) fn check_quota(list: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
     for (name, amount) in list.and_then(Value::as_object).into_iter().flatten() {
         let path = path.key(name);
-        errors.invalid_all(&path, name, names::qualified_name(name));
+        check_name(name, &path, errors);
+        if !name.contains('/') && !is_quota(name) {
+            errors.invalid(&path, name.as_str(), "must be a standard resource for quota");
+        }
         check_amount(name, parse(amount), &path, errors);
     }
 }
@@ -179,7 +186,9 @@ fn check_claims(resources: &Value, claims: &[&str], path: &Path<'_>, errors: &mu
                 errors.duplicate(&path, name);
             }
             if !claims.contains(&name) {
-                errors.not_found(&path, name);
+                let none = if claims.is_empty() { " which is empty" } else { "" };
+                let detail = format!("must be one of the names in pod.spec.resourceClaims{none}");
+                errors.push(FieldError::new(ErrorType::NotFound, &path, name, detail));
             }
         }
     }

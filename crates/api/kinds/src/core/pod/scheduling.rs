@@ -154,7 +154,8 @@ pub(super) fn tolerations(spec: &Value, path: &Path<'_>, errors: &mut ErrorList)
                 errors.invalid(&path.child("operator"), value, "value must be empty when `operator` is 'Exists'");
             }
             "Exists" => {}
-            // Lt and Gt are behind a gate that is off.
+            // Lt and Gt are behind a gate that is off, but named in the message about them.
+            "Lt" | "Gt" => errors.not_supported(&path.child("operator"), operator, &["Equal", "Exists", "Lt", "Gt"]),
             other => errors.not_supported(&path.child("operator"), other, &["Equal", "Exists"]),
         }
         if !effect.is_empty() {
@@ -196,7 +197,7 @@ pub(super) fn spread(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             }
         }
         let pair = |c: &Value| (text(c, "topologyKey").to_owned(), text(c, "whenUnsatisfiable").to_owned());
-        if all[..i].iter().any(|c| pair(c) == pair(constraint)) {
+        if all[i + 1..].iter().any(|c| pair(c) == pair(constraint)) {
             errors.duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), format!("{{{key}, {action}}}"));
         }
         label_keys(constraint, "matchLabelKeys", &path, errors);

@@ -199,7 +199,16 @@ pub(super) fn status(new: &Value, old: &Value, errors: &mut ErrorList) {
     for (one, what) in [("podIPs", "podIPs"), ("hostIPs", "hostIPs")] {
         let list = status.child(one);
         for (i, entry) in array(new, &format!("status.{what}")).iter().enumerate() {
-            tiphys_meta::ip::validate(errors, &list.index(i).child("ip"), text(entry, "ip"));
+            let path = list.index(i);
+            // Upstream names the address in the one list, and the entry in the other.
+            let path = if one == "podIPs" { path } else { path.child("ip") };
+            tiphys_meta::ip::validate(errors, &path, text(entry, "ip"));
+        }
+        let all = array(new, &format!("status.{what}"));
+        if let [first, second] = all
+            && text(first, "ip").contains(':') == text(second, "ip").contains(':')
+        {
+            errors.invalid(&list, all.to_vec(), "may specify no more than one IP for each IP family");
         }
     }
 }
@@ -269,17 +278,14 @@ fn resize_list(new: &Value, old: &Value, list: &str, errors: &mut ErrorList) {
     let path = format!("spec.{list}");
     let (after, before) = (array(new, &path), array(old, &path));
     let list_path = SPEC.child(list);
-    let names = |all: &[Value]| all.iter().map(|c| text(c, "name").to_owned()).collect::<Vec<_>>();
-    if names(after) != names(before) {
-        errors.forbidden(
-            &SPEC,
-            if after.len() == before.len() {
-                "containers may not be renamed or reordered on resize"
-            } else {
-                "number of containers may not change"
-            },
-        );
+    if after.len() != before.len() {
+        errors.forbidden(&list_path, format!("{list} may not be added or removed on resize"));
         return;
+    }
+    for (i, (a, b)) in after.iter().zip(before).enumerate() {
+        if text(a, "name") != text(b, "name") {
+            errors.forbidden(&list_path.index(i).child("name"), format!("{list} may not be renamed or reordered on resize"));
+        }
     }
     for (i, (after, before)) in after.iter().zip(before).enumerate() {
         if after == before {

@@ -217,23 +217,24 @@ fn others(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     }
     let preemption = text(spec, "preemptionPolicy");
     if !matches!(preemption, "" | "PreemptLowerPriority" | "Never") {
-        errors.not_supported(&path.child("preemptionPolicy"), preemption, &["Never", "PreemptLowerPriority"]);
+        errors.not_supported(&path.child("preemptionPolicy"), preemption, &["PreemptLowerPriority", "Never"]);
     }
     let os = at(spec, "os").map(|os| text(os, "name"));
     match os {
         None | Some("linux" | "windows") => {}
         Some("") => errors.required(&path.child("os.name"), "cannot be empty"),
-        Some(other) => errors.not_supported(&path.child("os.name"), other, &["linux", "windows"]),
+        Some(other) => errors.not_supported(&path.child("os"), other, &["linux", "windows"]),
     }
     if at(spec, "hostUsers") == Some(&Value::Bool(false)) {
         for flag in ["hostNetwork", "hostPID", "hostIPC"] {
             if is_true(spec, flag) {
+                // Two of the names are capital in upstream's paths.
                 let name = match flag {
-                    "hostNetwork" => "HostNetwork",
                     "hostPID" => "HostPID",
-                    _ => "HostIPC",
+                    "hostIPC" => "HostIPC",
+                    flag => flag,
                 };
-                errors.forbidden(&path.child(flag), format!("when `hostUsers` is false, {name} may not be set"));
+                errors.forbidden(&path.child(name), "when `hostUsers` is false");
             }
         }
     }

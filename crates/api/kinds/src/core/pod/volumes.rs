@@ -134,9 +134,8 @@ fn mode(value: &Value, field: &str, path: &Path<'_>, errors: &mut ErrorList) {
 }
 
 fn downward(value: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    let list = path.child("items");
-    for (i, item) in array(value, "items").iter().enumerate() {
-        let path = list.index(i);
+    // Upstream names the volume in these, not the item.
+    for item in array(value, "items") {
         if text(item, "path").is_empty() {
             errors.required(&path.child("path"), "");
         }
@@ -145,17 +144,18 @@ fn downward(value: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             (Some(field), resource) => {
                 field_ref(field, DOWNWARD_FIELDS, &path.child("fieldRef"), errors);
                 if resource.is_some() {
-                    errors.invalid(&path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
+                    errors.invalid(path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
                 }
             }
             (None, Some(resource)) => resource_field_ref(resource, true, &path.child("resourceFieldRef"), errors),
-            (None, None) => errors.required(&path.child("fieldRef"), "one of fieldRef and resourceFieldRef is required"),
+            (None, None) => errors.required(path, "one of fieldRef and resourceFieldRef is required"),
         }
-        mode(item, "mode", &path, errors);
+        mode(item, "mode", path, errors);
     }
 }
 
-fn projected(value: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+fn projected(value: &Value, volume_path: &Path<'_>, errors: &mut ErrorList) {
+    let path = volume_path;
     mode(value, "defaultMode", path, errors);
     let list = path.child("sources");
     let mut paths: BTreeSet<String> = BTreeSet::new();
@@ -181,7 +181,11 @@ fn projected(value: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         let own = array(part, "items").iter().map(|item| text(item, "path")).chain([text(part, "path")]).filter(|p| !p.is_empty());
         for file in own {
             if !paths.insert(file.to_owned()) {
-                errors.invalid(&path, file, "conflicting duplicate paths");
+                let shown = match text(part, "name") {
+                    "" => file,
+                    name => name,
+                };
+                errors.invalid(volume_path, shown, "conflicting duplicate paths");
             }
         }
     }
