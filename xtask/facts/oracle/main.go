@@ -46,7 +46,7 @@ func main() {
 	var goldens []object
 	for _, file := range files {
 		if base := filepath.Base(file); strings.HasPrefix(base, "auth") || strings.Contains(base, "Review") || strings.HasSuffix(base, "Options.json") ||
-			strings.Contains(base, "PodStatusResult") || strings.Contains(base, "RangeAllocation") {
+			strings.HasSuffix(base, ".Status.json") || strings.Contains(base, "PodStatusResult") || strings.Contains(base, "RangeAllocation") {
 			continue
 		}
 		data, err := os.ReadFile(file)

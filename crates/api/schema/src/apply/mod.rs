@@ -276,8 +276,10 @@ pub fn apply(schema: &Schema<'_>, live: Option<&Value>, config: &Value, options:
 fn check_config(schema: &Schema<'_>, config: &Value) -> Result<(), ApplyError> {
     let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or("");
     let gvk = Gvk::from_api_version(text("apiVersion"), text("kind"));
+    // As Go prints a kind: the group is there even where it is empty.
+    let printed = format!("{}/{}, Kind={}", gvk.group, gvk.version, gvk.kind);
     if gvk != *schema.gvk() {
-        return Err(ApplyError::BadRequest(format!("invalid object type: {gvk}")));
+        return Err(ApplyError::BadRequest(format!("invalid object type: {printed}")));
     }
     if managed_fields(config).is_some_and(|m| !m.is_null()) {
         return Err(ApplyError::BadRequest("metadata.managedFields must be nil".into()));
@@ -288,7 +290,7 @@ fn check_config(schema: &Schema<'_>, config: &Value) -> Result<(), ApplyError> {
     }
     let errors = if let [one] = &errors[..] { one.clone() } else { format!("errors:\n  {}", errors.join("\n  ")) };
     let (namespace, name) = (object::namespace(config), object::name(config));
-    Err(ApplyError::Unexpected(format!("failed to create typed patch object ({namespace}/{name}; {gvk}): {errors}")))
+    Err(ApplyError::Unexpected(format!("failed to create typed patch object ({namespace}/{name}; {printed}): {errors}")))
 }
 
 fn apply_once(schema: &Schema<'_>, live: &Value, config: &Value, mut managed: Managed, options: &Options<'_>) -> Result<Value, ApplyError> {

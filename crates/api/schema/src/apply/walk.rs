@@ -74,7 +74,11 @@ fn validate_map(map: &MapTy<'_>, fields: &Map<String, Value>, path: &mut String,
         path.push_str(name);
         match map.type_of(name) {
             Some(ty) => validate_at(ty, value, path, errors),
-            None => errors.push(at(path, "field not declared in schema")),
+            None => {
+                // As upstream: one such field ends the reading of its map.
+                errors.push(at(path, "field not declared in schema"));
+                return path.truncate(length);
+            }
         }
         path.truncate(length);
     }
