@@ -1,4 +1,4 @@
-//! An API server by itself, on loopback, for trying things out: `cargo run --example serve -- FOLDER [PORT]`.
+//! An API server by itself, on loopback, for trying things out: `cargo run --example serve -- FOLDER [PORT [ADVERTISE]]`.
 //! FOLDER gets a PKI, the data and an `admin.kubeconfig`. It runs until it is interrupted.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,6 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.secure_port = port;
     config.client_ca = Some(Pem::Text(ca.cert_pem().to_owned()));
     config.storage = Storage::Embedded(folder.join("data"));
+    config.advertise_address = args.next().map(|a| a.parse()).transpose()?;
     config.service_cluster_ip_ranges = vec!["10.96.0.0/16".into()];
     let running = Server::start(config).await?;
     let kubeconfig = kubeconfig(&format!("https://{}", running.address()), ca.cert_pem(), &admin);

@@ -156,6 +156,14 @@ fn check_access_spec(gvk: &Gvk, object: &Value, review: Review, namespace: &str)
     if review != Review::SelfSubjectAccess && text(spec, &["user"]).is_empty() && strings(spec, "groups").is_empty() {
         wrong("spec.user", "\"\"".into(), "at least one of user or group must be specified");
     }
+    let mut meta = object.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    if let Some(fields) = meta.as_object_mut() {
+        fields.retain(|field, value| !value.is_null() && field != "managedFields" && !(field == "namespace" && review == Review::LocalSubjectAccess));
+        if !fields.is_empty() {
+            let local = review == Review::LocalSubjectAccess;
+            wrong("metadata", meta.to_string(), if local { "must be empty except for namespace" } else { "must be empty" });
+        }
+    }
     if review == Review::LocalSubjectAccess {
         let given = text(spec, &["resourceAttributes", "namespace"]);
         if given != namespace {

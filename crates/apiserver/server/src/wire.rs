@@ -11,8 +11,10 @@ use crate::body::{self, Answered};
 use crate::chain::Call;
 use crate::errors::DoorError;
 
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const ACCEPTED: [&str; 3] = [JSON, YAML, PROTOBUF];
 
 /// The request's body as a tree of `gvk`, with its apiVersion and kind.
 pub(crate) async fn decode(call: &mut Call, gvk: &Gvk) -> Result<Value, DoorError> {
@@ -36,9 +38,9 @@ fn tree(content_type: &str, bytes: &Bytes, gvk: &Gvk) -> Result<Value, ApiError>
             let tree = yaml::to_tree(bytes).map_err(bad)?;
             json::canonicalize(kind, tree, Strictness::Ignore).map_err(bad)?.object
         }
-        "" | "application/json" => json::decode(kind, bytes, Strictness::Ignore).map_err(bad)?.object,
+        "" | JSON => json::decode(kind, bytes, Strictness::Ignore).map_err(bad)?.object,
         _ => {
-            let accepted = ["application/json", YAML, PROTOBUF].join(", ");
+            let accepted = ACCEPTED.join(", ");
             let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
             return Err(ApiError::new(Reason::UnsupportedMediaType, message));
         }
@@ -48,13 +50,63 @@ fn tree(content_type: &str, bytes: &Bytes, gvk: &Gvk) -> Result<Value, ApiError>
     Ok(object)
 }
 
-/// The object in what the client accepts; JSON where it accepts nothing that we have.
+/// The object in what the client accepts. Tables and partial metadata are not among what reviews can be turned into.
 pub(crate) fn encode(call: &Call, code: u16, gvk: &Gvk, object: &Value) -> Result<Answered, DoorError> {
-    let accept = call.header(header::ACCEPT);
-    let wants_proto = accept.split(',').next().is_some_and(|first| first.trim().starts_with(PROTOBUF));
-    if !wants_proto {
-        return Ok(body::answer(code, "application/json", body::full(json::encode(object))));
+    let content_type = negotiate(call.header(header::ACCEPT))?;
+    let bytes = if content_type == PROTOBUF {
+        proto::encode(gvk, object).map_err(|e| DoorError::Api(ApiError::internal(e)))?
+    } else {
+        // JSON is YAML too (YAML 1.2).
+        json::encode(object)
+    };
+    Ok(body::answer(code, content_type, body::full(bytes)))
+}
+
+/// The first media type that we have, of those with the highest quality.
+fn negotiate(accept: &str) -> Result<&'static str, ApiError> {
+    if accept.is_empty() {
+        return Ok(JSON);
     }
-    let bytes = proto::encode(gvk, object).map_err(|e| DoorError::Api(ApiError::internal(e)))?;
-    Ok(body::answer(code, PROTOBUF, body::full(bytes)))
+    let mut clauses: Vec<(f32, &'static str)> = accept.split(',').filter_map(clause).collect();
+    clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
+    clauses.first().map(|(_, content_type)| *content_type).ok_or_else(|| {
+        let message = format!("only the following media types are accepted: {}", ACCEPTED.join(", "));
+        ApiError::new(Reason::NotAcceptable, message)
+    })
+}
+
+fn clause(text: &str) -> Option<(f32, &'static str)> {
+    let mut parts = text.split(';').map(str::trim);
+    let content_type = match parts.next()? {
+        "*/*" | "application/*" => JSON,
+        wanted => ACCEPTED.into_iter().find(|a| *a == wanted)?,
+    };
+    let mut quality = 1.0;
+    for (name, value) in parts.filter_map(|p| p.split_once('=')) {
+        match name {
+            "as" | "g" | "v" => return None,
+            "q" => quality = value.parse().unwrap_or(0.0),
+            _ => {}
+        }
+    }
+    Some((quality, content_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_reviews_come_in() {
+        for (accept, want) in [
+            ("", Some(JSON)),
+            ("*/*", Some(JSON)),
+            ("application/vnd.kubernetes.protobuf,application/json", Some(PROTOBUF)),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(JSON)),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io", None),
+            ("text/html", None),
+        ] {
+            assert_eq!(negotiate(accept).ok(), want, "{accept}");
+        }
+    }
 }
