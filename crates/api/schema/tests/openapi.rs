@@ -2,8 +2,8 @@
 
 mod upstream;
 
-use serde_json::Value;
-use tiphys_schema::openapi;
+use serde_json::{Value, json};
+use tiphys_schema::openapi::{self, Custom};
 
 fn theirs(name: &str) -> Value {
     let dir = upstream::module("k8s.io/kubernetes@v1.36.3").join("api/openapi-spec");
@@ -117,6 +117,69 @@ fn resolve_parameters(document: &mut Value) {
         }
     }
     walk(&mut document["paths"], &parameters);
+}
+
+fn custom(schema: Option<Value>) -> Custom {
+    Custom {
+        group: "stable.example.com".into(),
+        version: "v1".into(),
+        plural: "crontabs".into(),
+        kind: "CronTab".into(),
+        list_kind: "CronTabList".into(),
+        namespaced: true,
+        status: true,
+        scale: false,
+        schema,
+    }
+}
+
+#[test]
+fn custom_resources() {
+    let schema = json!({"type": "object", "description": "A table.", "properties": {"spec": {
+        "type": "object", "required": ["cron", "maybe"],
+        "properties": {
+            "cron": {"type": "string", "default": "* * * * *", "pattern": "^.*$"},
+            "maybe": {"type": "string", "nullable": true},
+            "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}},
+            "pod": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"x": {"type": "string"}}},
+        },
+    }}});
+    let known = [custom(Some(schema.clone()))];
+    let v2 = openapi::v2(&known);
+    let definition = &v2["definitions"]["com.example.stable.v1.CronTab"];
+    assert_eq!(definition["description"], "A table.");
+    assert_eq!(definition["properties"]["metadata"], json!({"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}));
+    let gvk = json!([{"group": "stable.example.com", "kind": "CronTab", "version": "v1"}]);
+    assert_eq!(definition["x-kubernetes-group-version-kind"], gvk);
+    let spec = &definition["properties"]["spec"];
+    assert_eq!(spec["required"], json!(["cron"]));
+    assert_eq!(spec["properties"]["cron"], schema["properties"]["spec"]["properties"]["cron"]);
+    assert_eq!(spec["properties"]["maybe"], json!({}));
+    assert_eq!(spec["properties"]["port"], json!({"x-kubernetes-int-or-string": true}));
+    assert_eq!(spec["properties"]["free"], json!({"x-kubernetes-preserve-unknown-fields": true}));
+    assert_eq!(spec["properties"]["pod"]["required"], json!(["kind", "apiVersion"]));
+    let list = &v2["definitions"]["com.example.stable.v1.CronTabList"];
+    assert_eq!(list["properties"]["items"]["items"], json!({"$ref": "#/definitions/com.example.stable.v1.CronTab"}));
+    let path = &v2["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}/status"];
+    assert_eq!(path["patch"]["operationId"], "patchStableExampleComV1NamespacedCronTabStatus");
+    assert!(!openapi::v2_proto(&known).is_empty());
+    let v3: Value = serde_json::from_slice(&openapi::v3("apis/stable.example.com/v1", &known).expect("document")).expect("JSON");
+    let spec = &v3["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["spec"];
+    assert_eq!(spec["properties"]["maybe"], json!({"type": "string", "nullable": true}));
+    assert!(openapi::v3_paths(&known).contains(&"apis/stable.example.com".to_owned()));
+}
+
+#[test]
+fn a_custom_resource_of_which_nothing_is_known() {
+    for schema in
+        [None, Some(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}}))]
+    {
+        let v2 = openapi::v2(&[custom(schema)]);
+        let gvk = json!([{"group": "stable.example.com", "kind": "CronTab", "version": "v1"}]);
+        let definition = &v2["definitions"]["com.example.stable.v1.CronTab"];
+        assert_eq!(*definition, json!({"type": "object", "x-kubernetes-group-version-kind": gvk}));
+    }
 }
 
 #[test]

@@ -9,15 +9,22 @@ use crate::facts::{Facts, Field, Shape, Type};
 
 pub(super) const REF: &str = "#/components/schemas/";
 
+/// The version of OpenAPI that custom resources are to be described in; what is built in is always described in version 3 here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    V2,
+    V3,
+}
+
 /// All definitions that the roots reach. `home` is the group version of the document: options and watch events are registered for it, too.
-pub(super) fn closure(roots: BTreeSet<String>, home: &[(&str, &str)], custom: &[Custom]) -> BTreeMap<String, Value> {
+pub(super) fn closure(roots: BTreeSet<String>, home: &[(&str, &str)], custom: &[Custom], form: Form) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     let mut open: Vec<String> = roots.into_iter().collect();
     while let Some(name) = open.pop() {
         if all.contains_key(&name) {
             continue;
         }
-        let Some(schema) = definition(&name, home, custom) else { continue };
+        let Some(schema) = definition(&name, home, custom, form) else { continue };
         collect_refs(&schema, &mut open);
         all.insert(name, schema);
     }
@@ -40,7 +47,7 @@ pub(super) fn collect_refs(value: &Value, into: &mut Vec<String>) {
     }
 }
 
-fn definition(name: &str, home: &[(&str, &str)], custom: &[Custom]) -> Option<Value> {
+fn definition(name: &str, home: &[(&str, &str)], custom: &[Custom], form: Form) -> Option<Value> {
     if let Some(special) = special(name) {
         return Some(special);
     }
@@ -48,7 +55,7 @@ fn definition(name: &str, home: &[(&str, &str)], custom: &[Custom]) -> Option<Va
         return Some(of_type(ty, home));
     }
     custom.iter().find_map(|c| match () {
-        () if c.definition_name() == name => Some(of_custom(c)),
+        () if c.definition_name() == name => Some(of_custom(c, form)),
         () if c.list_definition_name() == name => Some(of_custom_list(c)),
         () => None,
     })
@@ -252,20 +259,103 @@ fn inline_element(field: &Field, shape: &Shape, schema: &mut Map<String, Value>)
     }
 }
 
-fn of_custom(custom: &Custom) -> Value {
+/// A custom resource. Where nothing is known of it, or anything may be in it, properties are not told: clients would refuse all others.
+fn of_custom(custom: &Custom, form: Form) -> Value {
+    let keeps_unknown = |s: &Value| s.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
     let mut schema = match &custom.schema {
-        Some(Value::Object(map)) => map.clone(),
-        _ => Map::from_iter([("type".to_owned(), json!("object")), ("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true))]),
+        Some(schema) if form == Form::V3 || !keeps_unknown(schema) => {
+            let mut schema = if form == Form::V2 { to_v2(schema) } else { schema.clone() };
+            add_embedded(&mut schema, form);
+            add_properties(&mut schema);
+            schema
+        }
+        _ => json!({"type": "object"}),
     };
-    let properties = schema.entry("properties").or_insert_with(|| json!({}));
-    if let Value::Object(properties) = properties {
-        properties.insert("apiVersion".into(), json!({"type": "string"}));
-        properties.insert("kind".into(), json!({"type": "string"}));
-        let meta = format!("{REF}io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
-        properties.insert("metadata".into(), json!({"allOf": [{"$ref": meta}]}));
+    schema["x-kubernetes-group-version-kind"] = json!([gvk(custom, &custom.kind)]);
+    schema
+}
+
+fn add_properties(schema: &mut Value) {
+    let meta = format!("{REF}io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    if !schema["properties"].is_object() {
+        schema["properties"] = json!({});
     }
-    schema.insert("x-kubernetes-group-version-kind".into(), json!([gvk(custom, &custom.kind)]));
-    Value::Object(schema)
+    schema["properties"]["apiVersion"] = json!({"type": "string"});
+    schema["properties"]["kind"] = json!({"type": "string"});
+    schema["properties"]["metadata"] = json!({"allOf": [{"$ref": meta}]});
+}
+
+/// Objects within objects have the fields of all objects.
+fn add_embedded(schema: &mut Value, form: Form) {
+    let flag = |s: &Value, name: &str| s.get(name) == Some(&Value::Bool(true));
+    for_each_child(schema, &mut |child| add_embedded(child, form));
+    let keeps_unknown = form == Form::V2 && flag(schema, "x-kubernetes-preserve-unknown-fields");
+    if keeps_unknown || !flag(schema, "x-kubernetes-embedded-resource") {
+        return;
+    }
+    add_properties(schema);
+    let mut required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
+    for name in ["kind", "apiVersion"] {
+        if !required.contains(&json!(name)) {
+            required.push(json!(name));
+        }
+    }
+    schema["required"] = Value::Array(required);
+}
+
+fn for_each_child(schema: &mut Value, run: &mut impl FnMut(&mut Value)) {
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.values_mut().for_each(&mut *run);
+    }
+    for name in ["items", "additionalProperties"] {
+        if let Some(child @ Value::Object(_)) = schema.get_mut(name) {
+            run(child);
+        }
+    }
+}
+
+/// What of a structural schema version 2 can say, and kubectl can bear: no alternatives, no nulls, no properties where others are kept, too.
+fn to_v2(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    reduce(&mut schema);
+    schema
+}
+
+fn reduce(schema: &mut Value) {
+    let nullable = |s: &Value| s.get("nullable") == Some(&Value::Bool(true));
+    let Value::Object(map) = schema else { return };
+    for junctor in ["allOf", "oneOf", "anyOf", "not"] {
+        map.remove(junctor);
+    }
+    let keeps_unknown = map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
+    let is_nullable = map.remove("nullable") == Some(Value::Bool(true));
+    if is_nullable {
+        map.remove("type");
+    }
+    if is_nullable || keeps_unknown {
+        map.remove("items");
+        map.remove("properties");
+    }
+    let untyped = match map.get("type").and_then(Value::as_str) {
+        Some("array") => !map.contains_key("items"),
+        Some("object") => keeps_unknown,
+        _ => false,
+    };
+    if untyped {
+        map.remove("type");
+    }
+    let may_be_null: Vec<String> = match map.get("properties") {
+        Some(Value::Object(properties)) => properties.iter().filter(|(_, p)| nullable(p)).map(|(name, _)| name.clone()).collect(),
+        _ => Vec::new(),
+    };
+    let drop_all = map.get("additionalProperties").is_some_and(nullable);
+    if let Some(Value::Array(required)) = map.get_mut("required") {
+        required.retain(|name| !drop_all && !name.as_str().is_some_and(|n| may_be_null.iter().any(|m| m == n)));
+        if required.is_empty() {
+            map.remove("required");
+        }
+    }
+    for_each_child(schema, &mut reduce);
 }
 
 fn of_custom_list(custom: &Custom) -> Value {

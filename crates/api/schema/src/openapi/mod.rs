@@ -32,8 +32,7 @@ pub struct Custom {
     pub namespaced: bool,
     pub status: bool,
     pub scale: bool,
-    /// The structural schema as OpenAPI v3, with `apiVersion`, `kind` and `metadata` added by the caller or not: they are put in where they lack.
-    /// `None` publishes an object of which nothing is known.
+    /// The structural schema as it stands in the definition; `apiVersion`, `kind` and `metadata` are put in here. `None`: nothing is known.
     pub schema: Option<Value>,
 }
 
@@ -121,6 +120,7 @@ pub(crate) struct Route<'a> {
     namespaced: bool,
     verbs: Vec<&'a str>,
     delete_returns_object: bool,
+    custom: bool,
     subresources: Vec<SubRoute<'a>>,
 }
 
@@ -153,6 +153,7 @@ fn builtin_route<'a>(group: &'a str, version: &'a str, facts: &'static crate::Re
         namespaced: facts.namespaced,
         verbs: facts.verbs.clone(),
         delete_returns_object: facts.delete_returns_object,
+        custom: false,
         subresources: subresources.collect(),
     }
 }
@@ -179,6 +180,7 @@ fn custom_route(custom: &Custom) -> Route<'_> {
         namespaced: custom.namespaced,
         verbs: vec!["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
         delete_returns_object: false,
+        custom: true,
         subresources,
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Operation {
     pub(super) codes: &'static [&'static str],
     pub(super) answer: Answer,
     pub(super) produces: Produces,
+    /// Of a custom resource: no protobuf, no strategic merge patch.
+    pub(super) custom: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +124,7 @@ fn plain(id: String, tag: String, answer: &str) -> Operation {
         codes: &["200"],
         answer: Answer::Ref(format!("{META}.{answer}")),
         produces: Produces::Objects,
+        custom: false,
     }
 }
 
@@ -186,13 +189,16 @@ impl Writer<'_, '_> {
             codes: &["200"],
             answer: Answer::Ref(object.to_owned()),
             produces: Produces::Objects,
+            custom: self.route.custom,
         }
     }
 
     fn write(mut self) {
         self.collection();
         self.item();
-        self.watches();
+        if !self.route.custom {
+            self.watches();
+        }
         for subresource in &self.route.subresources {
             self.subresource(subresource);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::definitions::{self, REF};
+use super::definitions::{self, Form, REF};
 use super::paths::{self, Answer, Body, Operation, Parameter, Paths};
 use super::{Custom, routes, v3};
 use crate::facts::Facts;
@@ -29,8 +29,10 @@ pub(super) fn document(custom: &[Custom]) -> Value {
     let printed = print(&all);
     let mut roots = Vec::new();
     collect_refs(&printed, &mut roots);
-    let schemas = definitions::closure(BTreeSet::from_iter(roots), &homes, custom);
-    let schemas: Map<String, Value> = schemas.into_iter().map(|(name, schema)| (name, down(schema))).collect();
+    let schemas = definitions::closure(BTreeSet::from_iter(roots), &homes, custom, Form::V2);
+    let is_custom = |name: &str| custom.iter().any(|c| c.definition_name() == name);
+    let down = |name: &str, schema| if is_custom(name) { rename_refs(schema) } else { down(schema) };
+    let schemas: Map<String, Value> = schemas.into_iter().map(|(name, schema)| (name.clone(), down(&name, schema))).collect();
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": VERSION},
@@ -51,6 +53,25 @@ fn collect_refs(value: &Value, into: &mut Vec<String>) {
         }),
         Value::Array(list) => list.iter().for_each(|v| collect_refs(v, into)),
         _ => {}
+    }
+}
+
+/// A custom schema is in version 2 already, but for references.
+fn rename_refs(schema: Value) -> Value {
+    match schema {
+        Value::Object(mut map) => {
+            if let Some(Value::Array(all)) = map.get("allOf")
+                && let [one] = &all[..]
+                && let Some(target) = one.get("$ref").and_then(Value::as_str)
+            {
+                let target = target.replacen(REF, OLD_REF, 1);
+                map.remove("allOf");
+                map.insert("$ref".into(), json!(target));
+            }
+            map.into_iter().map(|(name, value)| (name, rename_refs(value))).collect::<Map<_, _>>().into()
+        }
+        Value::Array(list) => list.into_iter().map(rename_refs).collect(),
+        other => other,
     }
 }
 
@@ -112,17 +133,17 @@ fn print_operation(operation: &Operation, shared: &[Parameter]) -> Value {
         responses[*code] = json!({"description": v3::described(code), "schema": schema});
     }
     let consumes = match (&operation.body, &operation.action) {
-        (Some(Body::Patch), _) => json!(v3::PATCHES),
+        (Some(Body::Patch), _) => json!(v3::patches(operation)),
         (_, Some(_)) => json!(["*/*"]),
         // Documents about the API say what they produce.
-        _ => json!(v3::media_types(operation.produces)),
+        _ => json!(v3::media_types(operation)),
     };
     let mut printed = json!({
         "operationId": operation.id,
         "tags": [operation.tag],
         "schemes": ["https"],
         "consumes": consumes,
-        "produces": v3::media_types(operation.produces),
+        "produces": v3::media_types(operation),
         "responses": responses,
     });
     let body = match &operation.body {

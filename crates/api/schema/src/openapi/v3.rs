@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::definitions::{self, REF};
+use super::definitions::{self, Form, REF};
 use super::paths::{self, Answer, Body, Operation, Parameter, Paths, Produces};
 use super::{Custom, routes};
 
@@ -19,7 +19,7 @@ pub(super) fn document(path: &str, custom: &[Custom]) -> Value {
     let mut roots = Vec::new();
     definitions::collect_refs(&printed, &mut roots);
     let home: Vec<(&str, &str)> = version.into_iter().collect();
-    let schemas = definitions::closure(BTreeSet::from_iter(roots), &home, custom);
+    let schemas = definitions::closure(BTreeSet::from_iter(roots), &home, custom, Form::V3);
     let mut components = json!({"securitySchemes": security()});
     if !schemas.is_empty() {
         components["schemas"] = schemas.into_iter().collect::<Map<_, _>>().into();
@@ -78,7 +78,7 @@ fn print_operation(operation: &Operation, shared: &[Parameter]) -> Value {
         }
         Some(Body::Patch) => {
             let patch = json!({"schema": {"$ref": format!("{REF}io.k8s.apimachinery.pkg.apis.meta.v1.Patch")}});
-            let content: Map<String, Value> = PATCHES.iter().map(|t| ((*t).to_owned(), patch.clone())).collect();
+            let content: Map<String, Value> = patches(operation).iter().map(|t| ((*t).to_owned(), patch.clone())).collect();
             printed["requestBody"] = json!({"content": content, "required": true});
         }
         None => {}
@@ -86,20 +86,24 @@ fn print_operation(operation: &Operation, shared: &[Parameter]) -> Value {
     printed
 }
 
-pub(super) const PATCHES: [&str; 4] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
+/// The patches that an operation takes; custom resources know no strategic one.
+pub(super) fn patches(operation: &Operation) -> &'static [&'static str] {
+    const BUILT_IN: [&str; 4] = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
+    const CUSTOM: [&str; 3] = [BUILT_IN[0], BUILT_IN[1], BUILT_IN[3]];
+    if operation.custom { &CUSTOM } else { &BUILT_IN }
+}
 
 fn responses(operation: &Operation) -> Value {
     let schema = match &operation.answer {
         Answer::Ref(name) => json!({"$ref": format!("{REF}{name}")}),
         Answer::Text => json!({"type": "string"}),
     };
-    let content: Map<String, Value> =
-        media_types(operation.produces).iter().map(|t| ((*t).to_owned(), json!({"schema": schema}))).collect();
+    let content: Map<String, Value> = media_types(operation).iter().map(|t| ((*t).to_owned(), json!({"schema": schema}))).collect();
     let mut all = json!({"401": {"description": "Unauthorized"}});
     for code in operation.codes {
         all[*code] = json!({"description": described(code), "content": content});
@@ -116,8 +120,9 @@ pub(super) fn described(code: &str) -> &'static str {
     }
 }
 
-pub(super) fn media_types(produces: Produces) -> &'static [&'static str] {
-    match produces {
+pub(super) fn media_types(operation: &Operation) -> &'static [&'static str] {
+    match operation.produces {
+        Produces::Objects | Produces::Watch if operation.custom => &["application/json", "application/yaml"],
         Produces::Objects => &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"],
         Produces::Watch => &[
             "application/json",
