@@ -28,6 +28,7 @@ pub(crate) fn admit(agent: &Agent, pod: &Pod) -> Result<(), Rejection> {
 
 fn check(pod: &Pod, node: &Node, others: &[&Pod]) -> Result<(), Rejection> {
     operating_system(pod)?;
+    sysctls(pod)?;
     room(pod, node, others)?;
     if !node_affinity::required_matches(pod, node) {
         return reject("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
@@ -52,6 +53,37 @@ fn operating_system(pod: &Pod) -> Result<(), Rejection> {
             "PodOSSelectorNodeLabelDoesNotMatch",
             "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
         );
+    }
+    Ok(())
+}
+
+/// Namespaced, and harmless to others on the node (pkg/kubelet/sysctl).
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+fn sysctls(pod: &Pod) -> Result<(), Rejection> {
+    let list = spec::spec(pod).security_context.as_ref().and_then(|c| c.sysctls.as_ref());
+    for name in list.into_iter().flatten().map(|s| s.name.replace('/', ".")) {
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return reject("SysctlForbidden", format!("forbidden sysctl: {name:?} not allowlisted"));
+        }
+        let shared = (name.starts_with("net.") && spec::host_network(pod))
+            || (name.starts_with("kernel.") && spec::spec(pod).host_ipc == Some(true));
+        if shared {
+            return reject("SysctlForbidden", format!("forbidden sysctl: {name:?} not allowed with host net/ipc enabled"));
+        }
     }
     Ok(())
 }
@@ -135,6 +167,8 @@ mod tests {
         assert!(
             run(tolerant(json!({"containers": [], "nodeSelector": {"a": "x"}})), &[]).expect_err("elsewhere").starts_with("NodeAffinity")
         );
+        let sysctl = tolerant(json!({"containers": [], "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}));
+        assert_eq!(run(sysctl, &[]), Err("SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted".into()));
         assert!(run(json!({"containers": [], "os": {"name": "windows"}}), &[]).expect_err("no").starts_with("PodOSNotSupported"));
     }
 }

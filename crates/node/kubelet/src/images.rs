@@ -93,7 +93,10 @@ impl Images {
         let image = container.image.as_deref().unwrap_or_default();
         let key = format!("{}_{image}", spec::uid(pod));
         let started = self.clock.now();
-        let waiting = { self.pulls.lock().until(&key, self.last_failure(&key, started), started) };
+        let waiting = {
+            let pulls = self.pulls.lock();
+            pulls.until(&key, pulls.last(&key).unwrap_or(started), started)
+        };
         if let Some(until) = waiting {
             let mut message = format!("Back-off pulling image {image:?}");
             events.normal(pod, Some(&container.name), "BackOff", &message);
@@ -125,10 +128,6 @@ impl Images {
                 Err((StartFailure { reason: "ErrImagePull".into(), message }, again))
             }
         }
-    }
-
-    fn last_failure(&self, key: &str, otherwise: Timestamp) -> Timestamp {
-        self.pulls.lock().last(key).unwrap_or(otherwise)
     }
 
     async fn try_credentials(&self, asked: &cri::ImageSpec, secrets: &[Arc<Secret>], sandbox: &cri::PodSandboxConfig) -> cri::Result<()> {

@@ -20,6 +20,7 @@ mod expand;
 #[cfg(test)]
 mod fake;
 mod field;
+pub mod flags;
 mod gc;
 mod hooks;
 mod hosts;

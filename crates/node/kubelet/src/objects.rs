@@ -86,13 +86,16 @@ impl<K: Kube> Objects<K> {
     }
 
     async fn follow(&self, key: &Key, sender: &watch::Sender<Found<K>>) {
-        let mut wait = Duration::from_millis(50);
+        // The API server may hear a moment after us that this node has the pod, and refuse until then.
+        const PATIENCE: u32 = 4;
+        let (mut wait, mut failures) = (Duration::from_millis(20), 0);
         loop {
             match self.once(key, sender).await {
-                Ok(()) => wait = Duration::from_millis(50),
+                Ok(()) => (wait, failures) = (Duration::from_millis(20), 0),
                 Err(error) => {
+                    failures += 1;
                     let first = sender.borrow().is_none();
-                    if first {
+                    if first && failures >= PATIENCE {
                         self.publish(key, sender, Err(Missing::Other(error.to_string())));
                     }
                     tokio::time::sleep(wait).await;

@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tiphys_base::clock::Clock;
 use tiphys_client::Client;
 use tiphys_meta::Gvr;
@@ -32,6 +33,8 @@ pub(crate) struct Tokens {
     clock: Arc<dyn Clock>,
     known: Mutex<HashMap<TokenKey, Token>>,
 }
+
+const PATIENCE: Duration = Duration::from_millis(300);
 
 impl Tokens {
     pub(crate) fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
@@ -68,8 +71,18 @@ impl Tokens {
         }
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
         let gvr = Gvr::new("", "v1", "serviceaccounts");
-        let answer = self.client.create_subresource(&gvr, &key.namespace, &key.service_account, "token", &body).await;
-        let answer = answer.map_err(|e| e.to_string())?;
+        let mut wait = Duration::from_millis(20);
+        let answer = loop {
+            let answer = self.client.create_subresource(&gvr, &key.namespace, &key.service_account, "token", &body).await;
+            match answer {
+                // The API server may hear a moment after us that this node has the pod.
+                Err(error) if error.is_forbidden() && wait < PATIENCE => {
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                other => break other.map_err(|e| e.to_string())?,
+            }
+        };
         let text = answer["status"]["token"].as_str().ok_or("the answer has no token")?.to_owned();
         let expires = answer["status"]["expirationTimestamp"].as_str().and_then(tiphys_meta::time::parse).unwrap_or(now);
         Ok(Token { text, renew: renew_at(now, expires, key), expires })

@@ -319,8 +319,11 @@ fn addresses(facts: &Facts<'_>, status: &mut PodStatus) {
             Some(ips) if !ips.is_empty() => ips.iter().map(|ip| ip.ip.clone()).collect(),
             _ => facts.host_ips.to_vec(),
         }
-    } else {
+    } else if facts.view.ready_sandbox().is_some() {
         facts.view.ips().to_vec()
+    } else {
+        // A pod that has ended goes on being shown with the address that it had.
+        facts.old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect()
     };
     status.pod_ip = ips.first().cloned();
     status.pod_ips = (!ips.is_empty()).then(|| ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect());

@@ -351,6 +351,7 @@ impl Worker {
             let terminal = self.status.phase.as_deref().is_some_and(phase::is_terminal);
             if spec::is_deleted(&self.pod) || self.gone || self.verdict.is_some() || terminal {
                 self.stage = Stage::Terminating;
+                self.blocked = None;
                 if let Some((_, cancel)) = &self.job {
                     cancel.cancel();
                 }
