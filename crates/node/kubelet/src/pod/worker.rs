@@ -214,6 +214,8 @@ struct Worker {
     /// Not to plan again before this time unless something has changed from this signature.
     blocked: Option<(u64, Timestamp)>,
     signature: u64,
+    /// What the running job, or the last one, was planned for.
+    planned: u64,
     error_wait: Duration,
     write_after: Option<Timestamp>,
     cleaned: bool,
@@ -258,6 +260,7 @@ impl Worker {
             grace: watch::Sender::new(None),
             blocked: None,
             signature: 0,
+            planned: 0,
             error_wait: FIRST_WAIT,
             write_after: None,
             cleaned: false,
@@ -462,7 +465,7 @@ impl Worker {
             progress: self.progress.clone(),
             cancel: cancel.clone(),
         };
-        self.blocked = Some((self.signature, Timestamp::UNIX_EPOCH));
+        self.planned = self.signature;
         self.job = Some((tokio::spawn(async move { Ended::Synced(job.run().await) }), cancel));
     }
 
@@ -598,13 +601,12 @@ impl Worker {
 
     async fn job_ended(&mut self, ended: Ended) {
         self.job = None;
-        let before = self.signature;
         // The decision to wait holds for what there is now, not for what there was before the job.
         if let Err(error) = self.observe().await {
             tracing::warn!(%error, "the runtime does not answer");
         }
         match ended {
-            Ended::Synced(report) => self.synced(report, before),
+            Ended::Synced(report) => self.synced(report),
             Ended::Killed(Ok(())) => self.blocked = None,
             Ended::Cleaned(Ok(())) => {
                 self.cleaned = true;
@@ -631,7 +633,7 @@ impl Worker {
         }
     }
 
-    fn synced(&mut self, report: Report, before: u64) {
+    fn synced(&mut self, report: Report) {
         if let Some(error) = report.error {
             tracing::info!(pod = spec::format(&self.pod), error, "pod not synced yet");
             return self.block_after_error();
@@ -645,7 +647,7 @@ impl Worker {
             }
             (None, true) => self.block(START_RETRY),
             // Nothing came of it: do not turn in circles.
-            (None, false) if before == self.signature => self.block(SignedDuration::from_secs(1)),
+            (None, false) if self.planned == self.signature => self.block(SignedDuration::from_secs(1)),
             (None, false) => self.blocked = None,
         }
     }
