@@ -12,6 +12,7 @@ use tiphys_client::{Backend, ClientError, EventType, Request, Response, WatchStr
 use tiphys_meta::ApiError;
 use tiphys_registry::{Answer, UserInfo, WatchEvent};
 
+use crate::authenticate::authenticated;
 use crate::body::{self, Body};
 use crate::chain::{Call, Door, Origin, Outcome};
 use crate::errors::DoorError;
@@ -24,7 +25,7 @@ pub(crate) struct InProcess {
 
 impl InProcess {
     pub(crate) fn new(door: Arc<Door>, user: UserInfo) -> Self {
-        InProcess { door, user: Arc::new(user) }
+        InProcess { door, user: Arc::new(authenticated(user)) }
     }
 
     fn call_of(&self, request: Request) -> Result<Call, ClientError> {

@@ -11,6 +11,11 @@ pub trait Objects: Send + Sync + 'static {
     /// All objects of a resource; of one namespace where that is not empty.
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>>;
 
+    /// What changes when the object does; none where there is no such object.
+    fn revision(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<i64> {
+        self.get(gvr, namespace, name).map(|o| tiphys_meta::object::resource_version(&o).parse().unwrap_or(0))
+    }
+
     /// The pods of a node, in one namespace where that is not empty.
     fn pods_on(&self, node: &str, namespace: &str) -> Vec<Arc<Value>> {
         let mut pods = self.list(&known::PODS, namespace);
@@ -38,6 +43,10 @@ impl Objects for Cached {
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>> {
         let entries = self.registry.cached(gvr).map(|cache| cache.list(namespace)).unwrap_or_default();
         entries.iter().map(|entry| Arc::new(entry.to_value())).collect()
+    }
+
+    fn revision(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<i64> {
+        self.registry.cached(gvr)?.get(namespace, name).map(|entry| entry.revision())
     }
 
     /// By the field that the cache keeps beside the object, so that other nodes' pods are not even parsed.
@@ -111,25 +120,38 @@ pub mod fake {
 
     use super::*;
 
-    /// Objects in a map, for tests.
+    type Key = (Gvr, String, String);
+
+    /// Objects in a map, for tests. Every write has a revision of its own.
     #[derive(Default)]
-    pub struct FakeObjects(parking_lot::Mutex<BTreeMap<(Gvr, String, String), Arc<Value>>>);
+    pub struct FakeObjects(parking_lot::Mutex<(i64, BTreeMap<Key, (i64, Arc<Value>)>)>);
+
+    fn key(gvr: &Gvr, namespace: &str, name: &str) -> Key {
+        (gvr.clone(), namespace.to_owned(), name.to_owned())
+    }
 
     impl FakeObjects {
         pub fn put(&self, gvr: &Gvr, value: Value) {
-            let key = (gvr.clone(), object::namespace(&value).to_owned(), object::name(&value).to_owned());
-            self.0.lock().insert(key, Arc::new(value));
+            let key = key(gvr, object::namespace(&value), object::name(&value));
+            let (revision, all) = &mut *self.0.lock();
+            *revision += 1;
+            all.insert(key, (*revision, Arc::new(value)));
         }
     }
 
     impl Objects for FakeObjects {
         fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
-            self.0.lock().get(&(gvr.clone(), namespace.to_owned(), name.to_owned())).cloned()
+            self.0.lock().1.get(&key(gvr, namespace, name)).map(|(_, value)| value.clone())
         }
 
         fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Value>> {
-            let all = self.0.lock();
-            all.iter().filter(|((g, ns, _), _)| g == gvr && (namespace.is_empty() || ns == namespace)).map(|(_, v)| v.clone()).collect()
+            let (_, all) = &*self.0.lock();
+            let here = all.iter().filter(|((g, ns, _), _)| g == gvr && (namespace.is_empty() || ns == namespace));
+            here.map(|(_, (_, value))| value.clone()).collect()
+        }
+
+        fn revision(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<i64> {
+            self.0.lock().1.get(&key(gvr, namespace, name)).map(|(revision, _)| *revision)
         }
     }
 }

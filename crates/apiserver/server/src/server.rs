@@ -126,6 +126,7 @@ impl Running {
         let objects = self.door.objects.clone();
         bootstrap::ensure(&client, objects.as_ref(), &facts).await.map_err(StartError::Bootstrap)?;
         let rbac = self.door.authorization.rbac.clone();
+        self.door.registry.catch_up().await;
         rbac.refresh();
         self.tasks.spawn("rbac policy", bootstrap::follow_policy(client.clone(), objects.clone(), rbac));
         self.tasks.spawn("kubernetes service", bootstrap::keep_kubernetes_service(client, objects, facts));

@@ -10,21 +10,22 @@ use base64::Engine as _;
 use tiphys_base::Clock;
 use tiphys_registry::UserInfo;
 
+use super::authenticated;
 use crate::objects::{Objects, known, text};
 use crate::tokens::ServiceAccountTokens;
 
 /// A token's user, and which of the wanted audiences the token is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     pub audiences: Vec<String>,
 }
 
 /// A user, and the audiences of the token where its kind has any.
-type WithAudiences = (UserInfo, Option<Vec<String>>);
+type WithAudiences = (Arc<UserInfo>, Option<Vec<String>>);
 
 pub struct Bearer {
-    fixed: HashMap<String, UserInfo>,
+    fixed: HashMap<String, Arc<UserInfo>>,
     service_accounts: Arc<ServiceAccountTokens>,
     bootstrap: Option<Arc<dyn Objects>>,
     clock: Arc<dyn Clock>,
@@ -32,7 +33,7 @@ pub struct Bearer {
 
 impl Bearer {
     pub fn new(
-        fixed: HashMap<String, UserInfo>,
+        fixed: HashMap<String, Arc<UserInfo>>,
         service_accounts: Arc<ServiceAccountTokens>,
         bootstrap: Option<Arc<dyn Objects>>,
         clock: Arc<dyn Clock>,
@@ -65,7 +66,7 @@ impl Bearer {
     }
 
     /// `abcdef.0123456789abcdef`: a Secret of kube-system says who and until when.
-    fn bootstrap_user(&self, token: &str) -> Option<UserInfo> {
+    fn bootstrap_user(&self, token: &str) -> Option<Arc<UserInfo>> {
         let objects = self.bootstrap.as_ref()?;
         let (id, secret) = token.split_once('.').filter(|(id, secret)| id.len() == 6 && secret.len() == 16)?;
         if !token.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.') {
@@ -92,7 +93,7 @@ impl Bearer {
         let mut user = UserInfo::new(format!("system:bootstrap:{id}"), &["system:bootstrappers"]);
         let extra = field("auth-extra-groups").unwrap_or_default();
         user.groups.extend(extra.split(',').map(str::trim).filter(|g| g.starts_with("system:bootstrappers:")).map(str::to_owned));
-        Some(user)
+        Some(Arc::new(authenticated(user)))
     }
 }
 
@@ -114,7 +115,7 @@ pub enum TokenFileError {
 }
 
 /// `--token-auth-file`: lines of `token,user,uid,"group1,group2"`.
-pub fn read_token_file(path: &Path) -> Result<HashMap<String, UserInfo>, TokenFileError> {
+pub fn read_token_file(path: &Path) -> Result<HashMap<String, Arc<UserInfo>>, TokenFileError> {
     let shown = path.display().to_string();
     let content = std::fs::read_to_string(path).map_err(|source| TokenFileError::Read { path: shown.clone(), source })?;
     let mut users = HashMap::new();
@@ -127,7 +128,7 @@ pub fn read_token_file(path: &Path) -> Result<HashMap<String, UserInfo>, TokenFi
         user.uid.clone_from(uid);
         let groups = groups.first().map_or("", String::as_str);
         user.groups = groups.split(',').filter(|g| !g.is_empty()).map(str::to_owned).collect();
-        users.insert(fingerprint(token), user);
+        users.insert(fingerprint(token), Arc::new(authenticated(user)));
     }
     Ok(users)
 }

@@ -34,27 +34,27 @@ impl Authentication {
     }
 
     /// The user of a request that came over a socket. Credentials are taken out of `headers`, so that nothing behind passes them on.
-    pub fn identify(&self, peer: &Peer, headers: &mut HeaderMap, path: &str) -> Result<UserInfo, Rejected> {
+    pub fn identify(&self, peer: &Peer, headers: &mut HeaderMap, path: &str) -> Result<Arc<UserInfo>, Rejected> {
         let token = take_bearer(headers);
         if let Some(user) = self.vouched(peer, headers) {
-            return Ok(authenticated(user));
+            return Ok(Arc::new(authenticated(user)));
         }
         let mut problems = Vec::new();
         match &peer.client {
-            Some(Ok(user)) => return Ok(authenticated(user.clone())),
+            Some(Ok(user)) => return Ok(user.clone()),
             Some(Err(problem)) => problems.push(problem.clone()),
             None => {}
         }
         if let Some(token) = token {
             match self.bearer.identify(&token, &[]) {
-                Ok(Some(found)) => return Ok(authenticated(found.user)),
+                Ok(Some(found)) => return Ok(found.user),
                 Ok(None) => problems.push("invalid bearer token".to_owned()),
                 Err(problem) => problems.push(problem),
             }
             return Err(Rejected(problems.join("; ")));
         }
         if problems.is_empty() && self.anonymous.allows(path) {
-            return Ok(UserInfo::new(ANONYMOUS, &[UNAUTHENTICATED]));
+            return Ok(Arc::new(UserInfo::new(ANONYMOUS, &[UNAUTHENTICATED])));
         }
         Err(Rejected(if problems.is_empty() { "no credentials".into() } else { problems.join("; ") }))
     }

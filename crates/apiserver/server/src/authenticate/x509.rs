@@ -15,11 +15,13 @@ use tiphys_base::{Clock, tls};
 use tiphys_registry::UserInfo;
 use x509_parser::prelude::FromDer;
 
+use super::authenticated;
+
 /// What a connection's certificate says. Made once, when the connection comes.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
     /// None: no certificate.
-    pub client: Option<Result<UserInfo, String>>,
+    pub client: Option<Result<Arc<UserInfo>, String>>,
     /// The common name of an authenticating proxy.
     pub front_proxy: Option<String>,
     pub address: Option<std::net::SocketAddr>,
@@ -44,7 +46,7 @@ impl Certificates {
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let by = |ca: &Option<Arc<dyn ClientCertVerifier>>| ca.as_ref().map(|v| v.verify_client_cert(leaf, rest, now));
         let front_proxy = match by(&self.front_proxies) {
-            Some(Ok(_)) => user_of(leaf).ok().map(|u| u.name),
+            Some(Ok(_)) => user_of(leaf).ok().map(|u| u.name.clone()),
             _ => None,
         };
         let client = match by(&self.clients) {
@@ -66,7 +68,7 @@ fn verifier(ca_pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, tls::TlsError>
 /// The user UID that a certificate may carry in its subject (KEP-5607's object identifier).
 const UID_OID: &str = "1.3.6.1.4.1.57683.2";
 
-fn user_of(der: &CertificateDer<'_>) -> Result<UserInfo, String> {
+fn user_of(der: &CertificateDer<'_>) -> Result<Arc<UserInfo>, String> {
     let (_, cert) = x509_parser::certificate::X509Certificate::from_der(der).map_err(|e| format!("x509: {e}"))?;
     let subject = cert.subject();
     let name = subject.iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or("");
@@ -80,7 +82,7 @@ fn user_of(der: &CertificateDer<'_>) -> Result<UserInfo, String> {
     let digest = ring::digest::digest(&ring::digest::SHA256, der);
     let hex: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
     user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={hex}")]);
-    Ok(user)
+    Ok(Arc::new(authenticated(user)))
 }
 
 /// Asks for a certificate, takes any and none; signatures are checked.
@@ -161,7 +163,10 @@ mod tests {
             certificates.examine(&tls::certificates(id.cert_pem.as_bytes()).expect("PEM"), None)
         };
         let good = of(&ca, Use::Client).client.expect("a client").expect("verified");
-        assert_eq!((good.name.as_str(), good.groups.as_slice()), ("system:node:a", &["system:nodes".to_owned()][..]));
+        assert_eq!(
+            (good.name.as_str(), good.groups.as_slice()),
+            ("system:node:a", &["system:nodes".to_owned(), "system:authenticated".to_owned()][..])
+        );
         assert!(good.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
         assert!(of(&ca, Use::Server).client.expect("a client").is_err());
         let proxy = of(&other, Use::Client);

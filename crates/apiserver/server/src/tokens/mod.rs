@@ -13,6 +13,7 @@ use tiphys_base::Clock;
 use tiphys_meta::{Gvr, object};
 use tiphys_registry::UserInfo;
 
+use crate::authenticate::authenticated;
 use crate::objects::{Objects, known, text};
 use jwt::JwtError;
 use keys::{SigningKey, VerifyKey};
@@ -28,9 +29,18 @@ pub struct ServiceAccountTokens {
     keys: Vec<VerifyKey>,
     pub(crate) objects: Arc<dyn Objects>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Claims of tokens whose signature was good. Keyed by the whole token, so nothing is taken on trust.
-    verified: Mutex<HashMap<String, Arc<Value>>>,
+    /// Tokens whose signature was good. Keyed by the whole token, so nothing is taken on trust.
+    verified: Mutex<HashMap<String, Arc<Known>>>,
 }
+
+/// A token that has been here before.
+struct Known {
+    claims: Value,
+    /// Who it was, while its service account and the object it is bound to stood at these revisions.
+    last: Mutex<Option<(Revisions, Arc<UserInfo>)>>,
+}
+
+type Revisions = (Option<i64>, Option<i64>);
 
 /// The part of the configuration that matters here.
 #[derive(Debug, Clone)]
@@ -77,36 +87,57 @@ impl ServiceAccountTokens {
     }
 
     /// The user of a token with the token's audiences. `Ok(None)`: not a token of this issuer.
-    pub fn identify(&self, token: &str, wanted: &[String]) -> Result<Option<(UserInfo, Vec<String>)>, String> {
-        let claims = match self.claims(token) {
-            Ok(claims) => claims,
+    pub fn identify(&self, token: &str, wanted: &[String]) -> Result<Option<(Arc<UserInfo>, Vec<String>)>, String> {
+        let known = match self.known(token) {
+            Ok(known) => known,
             Err(JwtError::Foreign) => return Ok(None),
             Err(JwtError::Invalid(why)) => return Err(why),
         };
-        let audiences = jwt::audiences(&claims);
+        let audiences = jwt::audiences(&known.claims);
         if !wanted.iter().any(|a| audiences.contains(a)) {
             return Err(format!("token audiences {audiences:?} is invalid for the target audiences {wanted:?}"));
         }
-        let user = self.validate(&claims)?;
+        jwt::check_times(&known.claims, self.clock.now().as_second()).map_err(|e| e.to_string())?;
+        let now = self.revisions(&known.claims);
+        if let Some((then, user)) = &*known.last.lock()
+            && *then == now
+        {
+            return Ok(Some((user.clone(), audiences)));
+        }
+        let (user, leaving) = self.validate(&known.claims)?;
+        let user = Arc::new(authenticated(user));
+        // An object on its way out stops vouching at a time, not at a change.
+        *known.last.lock() = (!leaving).then(|| (now, user.clone()));
         Ok(Some((user, audiences)))
     }
 
-    fn claims(&self, token: &str) -> Result<Arc<Value>, JwtError> {
+    fn known(&self, token: &str) -> Result<Arc<Known>, JwtError> {
         if let Some(known) = self.verified.lock().get(token) {
             return Ok(known.clone());
         }
-        let claims = Arc::new(jwt::verify(token, &self.settings.issuers, &self.keys)?);
+        let claims = jwt::verify(token, &self.settings.issuers, &self.keys)?;
+        let known = Arc::new(Known { claims, last: Mutex::new(None) });
         let mut verified = self.verified.lock();
         if verified.len() >= REMEMBERED {
             verified.clear();
         }
-        verified.insert(token.to_owned(), claims.clone());
-        Ok(claims)
+        verified.insert(token.to_owned(), known.clone());
+        Ok(known)
     }
 
-    /// Times, and that the objects the token is bound to still are the same.
-    fn validate(&self, claims: &Value) -> Result<UserInfo, String> {
-        jwt::check_times(claims, self.clock.now().as_second()).map_err(|e| e.to_string())?;
+    fn revisions(&self, claims: &Value) -> Revisions {
+        let private = &claims["kubernetes.io"];
+        let namespace = text(private, &["namespace"]);
+        let account = self.objects.revision(&known::SERVICE_ACCOUNTS, namespace, text(private, &["serviceaccount", "name"]));
+        let bound = bound_to(private).and_then(|(gvr, reference)| {
+            let home = if *gvr == known::NODES { "" } else { namespace };
+            self.objects.revision(gvr, home, text(reference, &["name"]))
+        });
+        (account, bound)
+    }
+
+    /// That the objects the token is bound to still are the same; and whether one of them is being deleted.
+    fn validate(&self, claims: &Value) -> Result<(UserInfo, bool), String> {
         let private = &claims["kubernetes.io"];
         let namespace = text(private, &["namespace"]);
         let (name, uid) = (text(private, &["serviceaccount", "name"]), text(private, &["serviceaccount", "uid"]));
@@ -121,19 +152,16 @@ impl ServiceAccountTokens {
         if self.is_gone(&account) {
             return Err(format!("service account {namespace}/{name} has been deleted"));
         }
-        let bound = |kind: &str| private.get(kind).filter(|r| r.is_object());
-        if let Some(secret) = bound("secret") {
-            self.still_there(&known::SECRETS, namespace, secret)?;
+        let mut leaving = object::deletion_timestamp(&account).is_some();
+        if let Some((gvr, reference)) = bound_to(private) {
+            let home = if *gvr == known::NODES { "" } else { namespace };
+            leaving |= self.still_there(gvr, home, reference)?;
         }
-        if let Some(pod) = bound("pod") {
-            self.still_there(&known::PODS, namespace, pod)?;
-        } else if let Some(node) = bound("node") {
-            self.still_there(&known::NODES, "", node)?;
-        }
-        Ok(user_of(claims, namespace, name, uid))
+        Ok((user_of(claims, namespace, name, uid), leaving))
     }
 
-    fn still_there(&self, gvr: &Gvr, namespace: &str, reference: &Value) -> Result<(), String> {
+    /// Whether it is being deleted, if it is there at all and the same.
+    fn still_there(&self, gvr: &Gvr, namespace: &str, reference: &Value) -> Result<bool, String> {
         let (name, uid) = (text(reference, &["name"]), text(reference, &["uid"]));
         let found = self.objects.get(gvr, namespace, name).filter(|o| !self.is_gone(o));
         let found = found.ok_or("service account token has been invalidated")?;
@@ -141,13 +169,19 @@ impl ServiceAccountTokens {
             let singular = gvr.resource.trim_end_matches('s');
             return Err(format!("{singular} UID ({}) does not match service account {singular} ref claim ({uid})", object::uid(&found)));
         }
-        Ok(())
+        Ok(object::deletion_timestamp(&found).is_some())
     }
 
     fn is_gone(&self, value: &Value) -> bool {
         let deleted = object::deletion_timestamp(value).and_then(|t| t.parse::<jiff::Timestamp>().ok());
         deleted.is_some_and(|at| at.as_second() < self.clock.now().as_second() - LEEWAY_SECONDS)
     }
+}
+
+/// The object that a token lives and dies with. A pod's node is only mentioned beside it.
+fn bound_to(private: &Value) -> Option<(&'static Gvr, &Value)> {
+    const KINDS: [(&str, &Gvr); 3] = [("secret", &known::SECRETS), ("pod", &known::PODS), ("node", &known::NODES)];
+    KINDS.into_iter().find_map(|(claim, gvr)| Some((gvr, private.get(claim).filter(|r| r.is_object())?)))
 }
 
 fn user_of(claims: &Value, namespace: &str, name: &str, uid: &str) -> UserInfo {

@@ -214,7 +214,7 @@ mod tests {
         let token = answer["status"]["token"].as_str().expect("token").to_owned();
         let (user, _) = tokens.identify(&token, &wanted).expect("good").expect("ours");
         assert_eq!(user.name, "system:serviceaccount:ns:sa");
-        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:ns"]);
+        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]);
         assert_eq!(user.extra["authentication.kubernetes.io/node-uid"], ["n1"]);
         assert!(tokens.identify(&token, &["other".to_owned()]).is_err());
         clock.advance(Duration::from_secs(661));
@@ -229,7 +229,8 @@ mod tests {
         let (_, clock, tokens) = setup();
         let spec = json!({"expirationSeconds": 3607, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}});
         let answer = issue(&tokens, spec).expect("issued");
-        let claims = tokens.claims(answer["status"]["token"].as_str().expect("token")).expect("good");
+        let known = tokens.known(answer["status"]["token"].as_str().expect("token")).expect("good");
+        let claims = &known.claims;
         let now = tiphys_base::Clock::now(clock.as_ref()).as_second();
         assert_eq!(claims["exp"], now + EXTENDED_SECONDS);
         assert_eq!(claims["kubernetes.io"]["warnafter"], now + 3607);
