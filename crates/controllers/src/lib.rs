@@ -17,15 +17,18 @@
 mod context;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
 mod replicaset;
+mod resource_quota;
 mod root_ca;
 mod serviceaccount;
 mod shared;
@@ -50,16 +53,19 @@ const fn on(name: &'static str, start: fn(&Context)) -> Entry {
 pub static CONTROLLERS: &[Entry] = &[
     on("daemonset-controller", daemonset::start),
     on("deployment-controller", deployment::start),
+    on("disruption-controller", disruption::start),
     on("endpoints-controller", endpoints::start),
     on("endpointslice-controller", endpoint_slice::start),
     on("endpointslice-mirroring-controller", endpoint_slice_mirroring::start),
     on("garbage-collector-controller", garbage_collector::start),
+    on("job-controller", job::start),
     on("namespace-controller", namespace::start),
     on("node-ipam-controller", node_ipam::start),
     on("node-lifecycle-controller", node_lifecycle::start),
     on("pod-garbage-collector-controller", pod_gc::start),
     on("replicaset-controller", replicaset::start),
     on("replicationcontroller-controller", replicaset::start_replication_controllers),
+    on("resourcequota-controller", resource_quota::start),
     on("root-ca-certificate-publisher-controller", root_ca::start),
     on("serviceaccount-controller", serviceaccount::start),
     on("statefulset-controller", statefulset::start),

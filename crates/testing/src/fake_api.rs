@@ -12,7 +12,8 @@ use tiphys_meta::{ApiError, FieldSelector, Gvr, LabelSelector, Reason, object};
 use tokio::sync::mpsc;
 
 /// An API server in memory, just real enough for clients of one: objects by path, one revision for all, lists, watches, optimistic locking,
-/// finalizers, status apart from the rest, bindings. No validation, no defaults, no admission; a strategic patch is taken as a merge patch.
+/// finalizers, status apart from the rest, bindings. No validation, no defaults, no admission; a strategic patch is taken as a merge patch (with
+/// `$deleteFromPrimitiveList`).
 ///
 /// Times and uids are made from the revision, so that runs are alike.
 #[derive(Clone, Default)]
@@ -367,7 +368,11 @@ fn merge(target: &mut Value, patch: &Value) {
     };
     let target = object::as_map(target);
     for (name, value) in patch {
-        if value.is_null() {
+        if let (Some(field), Value::Array(gone)) = (name.strip_prefix("$deleteFromPrimitiveList/"), value) {
+            if let Some(Value::Array(list)) = target.get_mut(field) {
+                list.retain(|v| !gone.contains(v));
+            }
+        } else if value.is_null() {
             target.remove(name);
         } else {
             merge(target.entry(name).or_insert(Value::Null), value);

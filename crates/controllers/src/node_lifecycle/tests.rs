@@ -1,13 +1,11 @@
-use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tiphys_client::gvr_of;
 use tiphys_types::api::core::v1::{Node, Pod};
 
 use crate::shared::test::Rig;
-use crate::{Config, taint_eviction};
+use crate::taint_eviction;
 
 fn node(name: &str, ready: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {}, "status": {"conditions": [{"type": "Ready", "status": ready, "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]}})
@@ -21,19 +19,9 @@ fn taints(rig: &Rig, name: &str) -> Vec<String> {
     node["spec"]["taints"].as_array().into_iter().flatten().map(text).collect()
 }
 
-/// The controllers' clock goes with tokio's.
-struct Paused(tokio::time::Instant);
-
-impl tiphys_base::Clock for Paused {
-    fn now(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH + self.0.elapsed()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_silent_node_loses_its_pods_and_gets_them_back_no_more() {
-    let config = Config { clock: Arc::new(Paused(tokio::time::Instant::now())), ..Config::default() };
-    let rig = Rig::with(config, &[super::start, taint_eviction::start]);
+    let rig = Rig::start(&[super::start, taint_eviction::start]);
     rig.api.insert(&gvr_of::<Node>(), node("n1", "True"));
     rig.api.insert(&gvr_of::<Node>(), node("n2", "True"));
     let pod = |name: &str, seconds: i64| {

@@ -1,7 +1,9 @@
 //! For tests: a cluster of the fake API server and some controllers, and patience.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tiphys_testing::FakeApi;
 
 use crate::{Config, Context};
@@ -14,7 +16,7 @@ pub(crate) struct Rig {
 impl Rig {
     /// Starts the controllers by their `start` functions.
     pub(crate) fn start(starts: &[fn(&Context)]) -> Rig {
-        Rig::with(Config::default(), starts)
+        Rig::with(Config { clock: Paused::start(), ..Config::default() }, starts)
     }
 
     pub(crate) fn with(config: Config, starts: &[fn(&Context)]) -> Rig {
@@ -47,4 +49,19 @@ impl Drop for Rig {
 async fn settle() {
     // Time is paused: this returns when all tasks wait for something later.
     tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
+/// A clock that goes with tokio's, from the first second of 2026.
+pub(crate) struct Paused(tokio::time::Instant);
+
+impl Paused {
+    pub(crate) fn start() -> Arc<Self> {
+        Arc::new(Paused(tokio::time::Instant::now()))
+    }
+}
+
+impl tiphys_base::Clock for Paused {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + Duration::from_secs(1_767_225_600) + self.0.elapsed()
+    }
 }
