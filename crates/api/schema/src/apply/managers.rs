@@ -36,8 +36,9 @@ impl Owned {
 
     /// Gives up what somebody else changed or removed.
     pub(super) fn lose(&mut self, comparison: &Comparison) {
-        let conflict = self.set.intersection(&comparison.modified.union(&comparison.added));
-        self.set = self.set.difference(&conflict).difference(&comparison.removed);
+        for gone in [&comparison.modified, &comparison.added, &comparison.removed] {
+            self.set.remove_all(gone, false);
+        }
     }
 }
 

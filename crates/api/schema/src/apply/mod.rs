@@ -144,6 +144,16 @@ impl Schema<'_> {
 
 /// Notes in `new` who changed what since `live` (`None` on create). Never fails: where the managed fields cannot be read, tracking starts anew.
 pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, options: &Options<'_>) {
+    if let Some(live) = live
+        && keeps_managed_fields(live, new, options)
+    {
+        let comparison = compare(schema, live, new, options);
+        if comparison.is_empty() {
+            // Nothing changed hands: what is known stays as it is written, without being read.
+            restore_managed_fields(new, live);
+            return;
+        }
+    }
     let mut managed = starting_point(live, new, options);
     remove_managed_fields(new);
     let created = live.is_none_or(|l| object::uid(l).is_empty());
@@ -155,6 +165,19 @@ pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, option
     track(schema, &live, new, &mut managed, options, options.manager);
     managed.cap(MAX_UPDATE_MANAGERS, ANCIENT);
     set_managed_fields(new, &managed);
+}
+
+/// Whether the writer says nothing of managed fields, or just what the live object says.
+fn keeps_managed_fields(live: &Value, new: &Value, options: &Options<'_>) -> bool {
+    let given = managed_fields(new);
+    !options.subresource.is_empty() || given.is_none_or(Value::is_null) || given == managed_fields(live)
+}
+
+fn restore_managed_fields(new: &mut Value, live: &Value) {
+    match managed_fields(live) {
+        Some(fields) => drop(object::meta_mut(new).insert("managedFields".into(), fields.clone())),
+        None => remove_managed_fields(new),
+    }
 }
 
 /// What was managed before: as the writer says, if it says something, else as the live object says.
@@ -207,23 +230,27 @@ fn track(schema: &Schema<'_>, live: &Value, new: &Value, managed: &mut Managed, 
     let comparison = compare(schema, live, new, options);
     managed.entries.iter_mut().for_each(|(_, owned)| owned.lose(&comparison));
     managed.drop_empty();
-    let mut gained = comparison.modified.union(&comparison.added);
-    gained = strip(&filter(gained, options.reset));
+    let mut gained = comparison.modified;
+    gained.absorb(comparison.added);
+    gained.remove_all(&unowned(), false);
     if gained.is_empty() {
         return;
     }
     let version = schema.gvk().api_version();
     let id = Manager::new(manager, Operation::Update, &version, options.subresource);
     let owned = managed.entries.entry(id).or_insert_with(|| Owned::new(Set::default(), version.clone()));
-    owned.set = owned.set.union(&gained);
+    owned.set.absorb(gained);
     owned.api_version = version;
     owned.time = Some(options.now.to_owned());
 }
 
 fn compare(schema: &Schema<'_>, old: &Value, new: &Value, options: &Options<'_>) -> Comparison {
     let mut comparison = walk::compare(schema.root(), old, new);
-    for set in [&mut comparison.added, &mut comparison.modified, &mut comparison.removed] {
-        *set = filter(std::mem::take(set), options.reset);
+    if !options.reset.is_empty() {
+        let reset = Set::of_paths(options.reset);
+        for set in [&mut comparison.added, &mut comparison.modified, &mut comparison.removed] {
+            set.remove_all(&reset, true);
+        }
     }
     comparison
 }
@@ -232,9 +259,13 @@ fn filter(set: Set, reset: &[&[&str]]) -> Set {
     if reset.is_empty() { set } else { set.recursive_difference(&Set::of_paths(reset)) }
 }
 
-/// Fields that are nobody's: what an object is, and what the server alone writes.
 fn strip(set: &Set) -> Set {
-    set.difference(&Set::of_paths(&[
+    set.difference(&unowned())
+}
+
+/// Fields that are nobody's: what an object is, and what the server alone writes.
+fn unowned() -> Set {
+    Set::of_paths(&[
         &["apiVersion"],
         &["kind"],
         &["metadata"],
@@ -247,7 +278,7 @@ fn strip(set: &Set) -> Set {
         &["metadata", "generation"],
         &["metadata", "managedFields"],
         &["metadata", "resourceVersion"],
-    ]))
+    ])
 }
 
 /// Applies a configuration to the live object (`None`: there is none) and returns the object to write, with its managed fields. It is not canonical

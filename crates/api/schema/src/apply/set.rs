@@ -132,8 +132,13 @@ impl Set {
     pub(crate) fn insert(&mut self, path: &[PathElement]) {
         match path {
             [] => {}
+            [last] if self.members.contains(last) => {}
             [last] => drop(self.members.insert(last.clone())),
-            [first, rest @ ..] => self.children.entry(first.clone()).or_default().insert(rest),
+            // Most paths share their beginning with others: nothing is copied for what is there already.
+            [first, rest @ ..] => match self.children.get_mut(first) {
+                Some(child) => child.insert(rest),
+                None => self.children.entry(first.clone()).or_default().insert(rest),
+            },
         }
     }
 
@@ -157,6 +162,35 @@ impl Set {
             *here = here.union(set);
         }
         all
+    }
+
+    /// Union in place.
+    pub(crate) fn absorb(&mut self, mut other: Set) {
+        self.members.append(&mut other.members);
+        for (element, set) in other.children {
+            match self.children.get_mut(&element) {
+                Some(here) => here.absorb(set),
+                None => drop(self.children.insert(element, set)),
+            }
+        }
+    }
+
+    /// Difference in place; see `recursive_difference` for what `recursive` means.
+    pub(crate) fn remove_all(&mut self, other: &Set, recursive: bool) {
+        for member in &other.members {
+            self.members.remove(member);
+            if recursive {
+                self.children.remove(member);
+            }
+        }
+        for (element, there) in &other.children {
+            if let Some(here) = self.children.get_mut(element) {
+                here.remove_all(there, recursive);
+                if here.is_empty() {
+                    self.children.remove(element);
+                }
+            }
+        }
     }
 
     pub(crate) fn intersection(&self, other: &Set) -> Set {

@@ -195,6 +195,12 @@ pub(super) struct Comparison {
     pub(super) removed: Set,
 }
 
+impl Comparison {
+    pub(super) fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+}
+
 pub(super) fn compare(ty: Ty<'_>, old: &Value, new: &Value) -> Comparison {
     let mut comparer = Comparer { result: Comparison::default(), path: Vec::new() };
     comparer.compare(ty, Some(old), Some(new));
