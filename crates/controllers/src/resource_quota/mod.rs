@@ -1,0 +1,190 @@
+//! What is used of each ResourceQuota, counted again: admission adds what comes, this finds what went.
+//!
+//! Watches ResourceQuotas, and in full Pods, Services and PersistentVolumeClaims; of everything else that a quota counts (`count/…`, ConfigMaps,
+//! Secrets, …) the metadata, from the moment that some quota asks. Writes the quotas' statuses.
+//!
+//! A charge by admission is no reason to count: the caches may not show its object yet. What appears is therefore counted a moment later,
+//! what changes or goes at once. Absent: counting of claims by VolumeAttributesClass scopes.
+
+mod count;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tiphys_base::Clock;
+use tiphys_client::{
+    Client, ClientError, Delta, Informer, Informers, Kube, ObjectKey, Partial, Reconcile, ReconcileError, Stored, WorkQueue,
+};
+use tiphys_meta::Gvr;
+use tiphys_types::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+use tiphys_types::resources;
+
+use crate::Context;
+use crate::shared::discovery::Discovery;
+use count::{Kept, Objects};
+
+/// Until the caches show what admission has charged.
+const SETTLING: Duration = Duration::from_secs(2);
+/// Kinds of the core group that quotas may name bare.
+const SIMPLE: [&str; 4] = ["configmaps", "secrets", "replicationcontrollers", "resourcequotas"];
+
+pub(crate) fn start(context: &Context) {
+    let quotas = context.informers.of::<ResourceQuota>();
+    let queue = WorkQueue::new();
+    let counter = Arc::new(Quotas {
+        quotas: quotas.clone(),
+        pods: context.informers.of::<Pod>(),
+        services: context.informers.of::<Service>(),
+        claims: context.informers.of::<PersistentVolumeClaim>(),
+        informers: context.informers.clone(),
+        discovery: Discovery::new(context.client.clone()),
+        watched: Mutex::default(),
+        client: context.client.clone(),
+        clock: Arc::clone(&context.config.clock),
+        queue: queue.clone(),
+    });
+    counter.count_again_on(&counter.pods, |old, new| old.spec != new.spec || old.status != new.status);
+    counter.count_again_on(&counter.services, |old, new| old.spec != new.spec);
+    counter.count_again_on(&counter.claims, |old, new| old.spec != new.spec || old.status != new.status);
+    let again = queue.clone();
+    quotas.on_change(move |delta| {
+        let changed = match delta {
+            Delta::Added(_) => true,
+            Delta::Updated { old, new } => old.spec != new.spec || is_unknown(new),
+            Delta::Deleted(_) => false,
+        };
+        if changed {
+            again.add(ObjectKey::of(&**delta.object()));
+        }
+        true
+    });
+    let (pods, services, claims) = (counter.pods.clone(), counter.services.clone(), counter.claims.clone());
+    context.run_live("resourcequota-controller", 5, queue, counter, async move {
+        pods.synced().await;
+        services.synced().await;
+        claims.synced().await;
+    });
+}
+
+/// The status does not answer for the spec.
+fn is_unknown(quota: &ResourceQuota) -> bool {
+    let hard = quota.spec.as_ref().and_then(|s| s.hard.as_ref());
+    quota.status.as_ref().is_none_or(|s| s.hard.as_ref() != hard)
+}
+
+struct Quotas {
+    quotas: Informer<ResourceQuota>,
+    pods: Informer<Pod>,
+    services: Informer<Service>,
+    claims: Informer<PersistentVolumeClaim>,
+    informers: Informers,
+    discovery: Discovery,
+    /// Whose metadata has handlers already.
+    watched: Mutex<HashSet<Gvr>>,
+    client: Client,
+    clock: Arc<dyn Clock>,
+    queue: WorkQueue<ObjectKey>,
+}
+
+#[async_trait]
+impl Reconcile for Quotas {
+    type Key = ObjectKey;
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Option<Duration>, ReconcileError> {
+        let Some(quota) = self.quotas.by_key(key) else { return Ok(None) };
+        let spec = serde_json::to_value(&quota.spec).unwrap_or(Value::Null);
+        let (all, complete) = self.everything(&spec, &key.namespace).await;
+        let again = (!complete).then_some(Duration::from_secs(30));
+        let used = count::usage(&spec, &all, self.clock.now());
+        let old = quota.status.clone().unwrap_or_default();
+        let mut sums = resources::list(old.used.as_ref());
+        sums.extend(used);
+        let hard = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
+        sums.retain(|name, _| hard.contains_key(name));
+        if old.used.is_some() && !is_unknown(&quota) && resources::list(old.used.as_ref()) == sums {
+            return Ok(again);
+        }
+        let status = ResourceQuotaStatus { hard: Some(hard), used: Some(resources::to_typed(&sums)) };
+        let counted = ResourceQuota { status: Some(status), ..ResourceQuota::clone(&quota) };
+        self.client.update_status(&counted).await?;
+        Ok(again)
+    }
+}
+
+impl Quotas {
+    /// False where the API server did not say what it serves, so that something may be missing.
+    async fn everything(&self, spec: &Value, namespace: &str) -> (Vec<Kept>, bool) {
+        let mut complete = true;
+        let mut all = vec![
+            kept("pods", whole(&self.pods, namespace)),
+            kept("services", whole(&self.services, namespace)),
+            kept("persistentvolumeclaims", whole(&self.claims, namespace)),
+        ];
+        let names: Vec<&String> = spec["hard"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
+        let simple = SIMPLE.iter().filter(|r| names.iter().any(|n| n == *r)).map(|r| ("", *r));
+        let counted = names.iter().filter_map(|n| count::counted(n));
+        let mut done: HashSet<(&str, &str)> = HashSet::from([("", "pods"), ("", "services"), ("", "persistentvolumeclaims")]);
+        for (group, resource) in simple.chain(counted).filter(|r| done.insert(*r)) {
+            let gvr = match self.served(group, resource).await {
+                Ok(Some(gvr)) => gvr,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(group, resource, %error, "cannot tell whether it is served");
+                    complete = false;
+                    continue;
+                }
+            };
+            let informer = self.watch(&gvr);
+            informer.synced().await;
+            let objects = Objects::Number(informer.list_namespace(namespace).len());
+            all.push(Kept { group: group.to_owned(), resource: resource.to_owned(), objects });
+        }
+        (all, complete)
+    }
+
+    async fn served(&self, group: &str, resource: &str) -> Result<Option<Gvr>, ClientError> {
+        if group.is_empty() && SIMPLE.contains(&resource) {
+            return Ok(Some(Gvr::new("", "v1", resource.to_owned())));
+        }
+        let catalogue = self.discovery.catalogue().await?;
+        let found = catalogue.preferred(&["list", "watch"]).find(|s| s.gvr.group == group && s.gvr.resource == resource && s.namespaced);
+        Ok(found.map(|s| s.gvr.clone()))
+    }
+
+    fn watch(&self, gvr: &Gvr) -> Informer<Partial> {
+        let informer = self.informers.metadata(gvr.clone());
+        if self.watched.lock().insert(gvr.clone()) {
+            self.count_again_on(&informer, |_, _| false);
+        }
+        informer
+    }
+
+    fn count_again_on<T: Stored>(&self, informer: &Informer<T>, matters: fn(&T, &T) -> bool) {
+        let (quotas, queue) = (self.quotas.clone(), self.queue.clone());
+        informer.on_change(move |delta| {
+            let delay = match delta {
+                Delta::Added(_) => SETTLING,
+                Delta::Updated { old, new } if !matters(old, new) => return true,
+                Delta::Updated { .. } | Delta::Deleted(_) => Duration::ZERO,
+            };
+            let namespace = delta.object().meta().namespace.as_deref().unwrap_or("");
+            quotas.list_namespace(namespace).iter().for_each(|q| queue.add_after(ObjectKey::of(&**q), delay));
+            true
+        });
+    }
+}
+
+fn kept(resource: &str, objects: Vec<Value>) -> Kept {
+    Kept { group: String::new(), resource: resource.to_owned(), objects: Objects::Whole(objects) }
+}
+
+fn whole<K: Kube>(informer: &Informer<K>, namespace: &str) -> Vec<Value> {
+    informer.list_namespace(namespace).iter().filter_map(|o| serde_json::to_value(&**o).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests;
