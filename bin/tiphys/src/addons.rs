@@ -76,7 +76,7 @@ fn objects(cluster: &Cluster) -> Result<Vec<(String, Value)>> {
     Ok(vec![named("services", service), named("endpointslices", slice), named("clusterroles", role), named("clusterrolebindings", binding)])
 }
 
-/// Gives each of the cluster's own nodes the pod range that its links were made for.
+/// Gives each of the cluster's own nodes the pod range that its links were made for, and the first one its role, which a node may not claim itself.
 pub(crate) fn keep_node_ranges(informers: &Informers, admin: Client, cluster: Cluster, tasks: &Tasks) {
     let mut changes = informers.of::<Node>().subscribe();
     tasks.spawn("node ranges", async move {
@@ -86,7 +86,11 @@ pub(crate) fn keep_node_ranges(informers: &Informers, admin: Client, cluster: Cl
             let has_one = node.spec.as_ref().is_some_and(|s| s.pod_cidr.is_some());
             let number = (1..=cluster.nodes).find(|n| cluster.node_name(*n) == name);
             let Some(range) = number.filter(|_| !has_one).and_then(|n| cluster.node_pods(n).ok()) else { continue };
-            let patch = Patch::Merge(json!({"spec": {"podCIDR": range.to_string(), "podCIDRs": [range.to_string()]}}));
+            let mut patch = json!({"spec": {"podCIDR": range.to_string(), "podCIDRs": [range.to_string()]}});
+            if number == Some(1) {
+                patch["metadata"] = json!({"labels": {"node-role.kubernetes.io/control-plane": ""}});
+            }
+            let patch = Patch::Merge(patch);
             if let Err(error) = admin.patch::<Node>("", name, "", &patch).await {
                 tracing::warn!(%error, node = name, "a node's pod range could not be written");
             }

@@ -117,9 +117,6 @@ fn kubelet_config(layout: &Layout, cluster: &Cluster, parts: &NodeParts) -> Resu
     config.client_ca = Some(parts.client_ca.clone());
     config.cgroup_root = format!("/tiphys/{}/{}", cluster.name, parts.number);
     config.version = crate::VERSION.into();
-    if parts.number == 1 {
-        config.node_labels.push(("node-role.kubernetes.io/control-plane".into(), String::new()));
-    }
     Ok(config)
 }
 
