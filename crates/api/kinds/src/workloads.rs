@@ -6,7 +6,7 @@ use tiphys_types::selector;
 
 use crate::core::pod;
 use crate::selectors;
-use crate::tree::{array, at, int, map_at, text};
+use crate::tree::{at, int, text};
 
 pub(crate) const SPEC: Path<'static> = Path::new("spec");
 
@@ -129,7 +129,13 @@ pub(crate) fn collision_count(new: &Value, old: &Value, errors: &mut ErrorList) 
 }
 
 /// Names of pods derive from the object's.
-pub(crate) fn name_warning(new: &Value, old: Option<&Value>) -> Vec<String> {
+pub(crate) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut all = name_warnings(new, old);
+    all.extend(template_warnings(new, old));
+    all
+}
+
+pub(crate) fn name_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     let messages = names::dns1123_label(object::name(new));
     let mut all = Vec::new();
     if old.is_none() && !messages.is_empty() {
@@ -138,74 +144,15 @@ pub(crate) fn name_warning(new: &Value, old: Option<&Value>) -> Vec<String> {
             messages.join(" ")
         ));
     }
+    all
+}
+
+/// Warnings about the template, where it is new.
+pub(crate) fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     let template = |o: &Value| at(o, "spec.template").cloned();
-    if old.is_none_or(|old| template(old) != template(new))
-        && let Some(spec) = at(new, "spec.template.spec")
-    {
-        all.extend(pod_warnings(spec, "spec.template.spec"));
-    }
-    all
-}
-
-/// What a pod spec does that is legal and probably not meant. `base` is the spec's path.
-pub(crate) fn pod_warnings(spec: &Value, base: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    if let Some(selector) = map_at(spec, "nodeSelector") {
-        for (key, instead) in [
-            ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-            ("beta.kubernetes.io/os", "kubernetes.io/os"),
-            ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-            ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-            ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
-        ] {
-            if selector.contains_key(key) {
-                all.push(format!("{base}.nodeSelector[{key}]: deprecated; use \"{instead}\" instead"));
-            }
-        }
-    }
-    for (i, alias) in array(spec, "hostAliases").iter().enumerate() {
-        let ip = text(alias, "ip");
-        if array(spec, "hostAliases")[..i].iter().any(|a| text(a, "ip") == ip) {
-            all.push(format!("{base}.hostAliases[{i}].ip: duplicate ip \"{ip}\""));
-        }
-    }
-    for (i, secret) in array(spec, "imagePullSecrets").iter().enumerate() {
-        if text(secret, "name").is_empty() {
-            all.push(format!("{base}.imagePullSecrets[{i}].name: invalid empty name \"\""));
-        }
-    }
-    for list in ["initContainers", "containers"] {
-        for (i, container) in array(spec, list).iter().enumerate() {
-            container_warnings(container, &format!("{base}.{list}[{i}]"), &mut all);
-        }
-    }
-    if int(spec, "terminationGracePeriodSeconds") < 0 {
-        all.push(format!("{base}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"));
-    }
-
-    all
-}
-
-fn container_warnings(container: &Value, path: &str, all: &mut Vec<String>) {
-    let env = array(container, "env");
-    for (i, variable) in env.iter().enumerate() {
-        let name = text(variable, "name");
-        if env[..i].iter().any(|v| text(v, "name") == name) {
-            all.push(format!("{path}.env[{i}]: hides previous definition of \"{name}\", which may be dropped when using apply"));
-        }
-    }
-    let ports = array(container, "ports");
-    for (i, port) in ports.iter().enumerate() {
-        let key = |p: &Value| (text(p, "protocol").to_owned(), int(p, "containerPort"));
-        if let Some(earlier) = ports[..i].iter().position(|p| key(p) == key(port)) {
-            all.push(format!("{path}.ports[{i}]: duplicate port definition with {path}.ports[{earlier}]"));
-        }
-    }
-    for side in ["limits", "requests"] {
-        let amount = at(container, "resources").and_then(|r| r.get(side)).and_then(|l| l.get("memory")).and_then(Value::as_str);
-        if let Some(text) = amount.filter(|t| tiphys_meta::Quantity::parse(t).is_ok_and(|q| !q.is_integer())) {
-            all.push(format!("{path}.resources.{side}[memory]: fractional byte value \"{text}\" is invalid, must be an integer"));
-        }
+    match at(new, "spec.template") {
+        Some(own) if old.is_none_or(|old| template(old) != template(new)) => pod::warnings::pod(own, "spec.template"),
+        _ => Vec::new(),
     }
 }
 

@@ -4,8 +4,8 @@
 mod shared;
 
 use serde_json::{Map, Value, json};
-use shared::{Case, case, created, ctx, minimal, now};
-use tiphys_meta::{ApiError, ErrorList, object};
+use shared::{Case, case, created, ctx, message, minimal, now, readable, without_what_the_server_fills};
+use tiphys_meta::object;
 
 fn upstream() -> Map<String, Value> {
     serde_json::from_str(include_str!("upstream.json")).unwrap()
@@ -58,46 +58,6 @@ fn changed(name: &str, changes: &Value) -> Case {
     object::meta_mut(&mut object).entry("name").or_insert(json!("x"));
     change(&mut object, changes);
     case(name.to_owned(), object)
-}
-
-fn message(case: &Case, object: &Value, errors: &ErrorList) -> Value {
-    if errors.is_empty() {
-        return Value::Null;
-    }
-    ApiError::invalid(&case.gvr.group, &case.kind.gvk.kind, object::name(object), errors).message.into()
-}
-
-fn without_what_the_server_fills(mut o: Value) -> Value {
-    let meta = object::meta_mut(&mut o);
-    for field in ["uid", "creationTimestamp", "resourceVersion"] {
-        meta.remove(field);
-    }
-    let kind = o["kind"].as_str().unwrap_or("").to_owned();
-    let drop = |o: &mut Value, part: &str, fields: &[&str]| {
-        if let Some(map) = o.get_mut(part).and_then(Value::as_object_mut) {
-            fields.iter().for_each(|f| drop_field(map, f));
-        }
-    };
-    match kind.as_str() {
-        "Pod" => drop(&mut o, "spec", &["priority", "preemptionPolicy", "tolerations"]),
-        "Service" => drop(&mut o, "spec", &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]),
-        "PersistentVolume" => drop(&mut o, "status", &["lastPhaseTransitionTime"]),
-        "CertificateSigningRequest" => drop(&mut o, "spec", &["username", "uid", "groups", "extra"]),
-        "Job" => {
-            let uid = regex_like_uid(&o);
-            return serde_json::from_str(&o.to_string().replace(&uid, "UID")).unwrap();
-        }
-        _ => {}
-    }
-    o
-}
-
-fn drop_field(map: &mut Map<String, Value>, field: &str) {
-    map.remove(field);
-}
-
-fn regex_like_uid(job: &Value) -> String {
-    job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"].as_str().unwrap_or("none").to_owned()
 }
 
 #[test]
@@ -167,31 +127,6 @@ fn updates_are_refused_in_upstreams_words() {
         }
     }
     assert!(wrong.is_empty(), "{}\n{} of {count} differ", wrong.join("\n"), wrong.len());
-}
-
-/// Values that are lists or structs print as Go's internal types upstream (`{"Name":…}`), and some messages end in a diff of them: neither is for
-/// programs to read. The group of an events.k8s.io Event is missing there, since both groups share a strategy.
-fn readable(message: &Value) -> String {
-    let text = message
-        .as_str()
-        .unwrap_or("")
-        .split('\n')
-        .next()
-        .unwrap_or("")
-        .replace("Event.events.k8s.io ", "Event ")
-        .replace("\"x2\"", "\"x\"");
-    let mut out = String::new();
-    let mut rest = text.as_str();
-    while let Some(at) = rest.find(" value: {").or_else(|| rest.find(" value: [")) {
-        let start = at + " value: ".len();
-        out.push_str(&rest[..start]);
-        let mut values = serde_json::Deserializer::from_str(&rest[start..]).into_iter::<Value>();
-        let read = matches!(values.next(), Some(Ok(_)));
-        let end = if read { values.byte_offset() } else { 1 };
-        out.push_str("…");
-        rest = &rest[start + end..];
-    }
-    out + rest
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .on_update(on_update)
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }])
     .checks(check, check_update)
-    .warnings_by(workloads::name_warning)
+    .warnings_by(workloads::template_warnings)
     .table(COLUMNS, cells);
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";

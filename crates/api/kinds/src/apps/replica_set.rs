@@ -17,7 +17,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .defaults(defaults)
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }])
     .checks(check, check_update)
-    .warnings_by(workloads::name_warning)
+    .warnings_by(workloads::warnings)
     .selectable(select::NAMES, select::of)
     .table(COLUMNS, cells);
 

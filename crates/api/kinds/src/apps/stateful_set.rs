@@ -20,6 +20,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }])
     .checks(check, check_update)
     .check_created(check_claims)
+    .warnings_by(warnings)
     .table(COLUMNS, cells);
 
 fn defaults(o: &mut Value) {
@@ -89,6 +90,14 @@ fn check(o: &Value, errors: &mut ErrorList) {
     if at(template, "spec.activeDeadlineSeconds").is_some() {
         errors.forbidden(&SPEC.child("template.spec.activeDeadlineSeconds"), "activeDeadlineSeconds in StatefulSet is not Supported");
     }
+}
+
+fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut all = workloads::template_warnings(new, old);
+    if old.is_none() && int(new, "spec.revisionHistoryLimit") < 0 {
+        all.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".into());
+    }
+    all
 }
 
 /// Claims are checked when they are given: they never change.

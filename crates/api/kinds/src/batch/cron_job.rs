@@ -16,7 +16,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .defaults(defaults)
     .checks(check, check_update)
     .check_created(check_created)
-    .warnings_by(workloads::name_warning)
+    .warnings_by(warnings)
     .table(COLUMNS, cells);
 
 /// Jobs are named after it, with a suffix of eleven characters.
@@ -31,6 +31,15 @@ fn defaults(o: &mut Value) {
     let template = child(spec, "jobTemplate");
     crate::core::pod::defaults::template_of(template);
     job::failure_policy_defaults(child(template, "spec"));
+}
+
+fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut all = workloads::name_warnings(new, old);
+    let template = |o: &Value| at(o, "spec.jobTemplate.spec.template").cloned();
+    if let Some(own) = template(new).filter(|own| old.and_then(template).as_ref() != Some(own)) {
+        all.extend(crate::core::pod::warnings::pod(&own, "spec.jobTemplate.spec.template"));
+    }
+    all
 }
 
 fn check(o: &Value, errors: &mut ErrorList) {

@@ -17,6 +17,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(false)
     .subresources(&[Subresource { name: "status", prepare_update: prepare_status, validate_update: nothing_on_update }])
     .checks(check, check_update)
     .selectable(&["metadata.name", "name"], |o| vec![("metadata.name", object::name(o).into()), ("name", object::name(o).into())])
+    .warnings_by(warnings)
     .table(COLUMNS, cells);
 
 fn defaults(o: &mut Value) {
@@ -31,6 +32,12 @@ fn defaults(o: &mut Value) {
         set_default(iscsi, "iscsiInterface", "default");
     }
     resource_list::round(spec.get_mut("capacity"));
+}
+
+fn warnings(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let recycled = text(new, "spec.persistentVolumeReclaimPolicy") == "Recycle";
+    let why = "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.";
+    if recycled { vec![why.to_owned()] } else { Vec::new() }
 }
 
 fn prepare_status(new: &mut Value, old: &Value, ctx: &Ctx<'_>) {
@@ -103,6 +110,13 @@ fn check(o: &Value, errors: &mut ErrorList) {
 }
 
 fn check_local(o: &Value, spec: &Path<'_>, errors: &mut ErrorList) {
+    if let Some(csi) = at(o, "spec.csi") {
+        for field in ["driver", "volumeHandle"] {
+            if text(csi, field).is_empty() {
+                errors.required(&spec.child("csi").child(field), "");
+            }
+        }
+    }
     if at(o, "spec.local").is_some() && at(o, "spec.nodeAffinity.required").is_none() {
         errors.required(&spec.child("nodeAffinity"), "Local volume requires node affinity");
     }

@@ -16,7 +16,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .status(r#"{"replicas":0}"#)
     .defaults(defaults)
     .checks(check, |_, _, _| {})
-    .warnings_by(workloads::name_warning)
+    .warnings_by(workloads::warnings)
     .selectable(select::NAMES, select::of)
     .table(COLUMNS, cells);
 

@@ -12,6 +12,7 @@ mod table;
 mod update;
 pub(crate) mod validation;
 mod volumes;
+pub(crate) mod warnings;
 
 use tiphys_meta::names;
 

@@ -1,7 +1,7 @@
 //! What the server sets on pods.
 
 use serde_json::{Value, json};
-use tiphys_meta::{names, object};
+use tiphys_meta::{names, object, time};
 use tiphys_types::{api::core::v1::Pod, qos};
 
 use crate::fields::selectable;
@@ -24,18 +24,52 @@ pub(super) mod select {
 }
 
 /// Phase and class; a pod that waits for its gates says so (KEP-3521).
-pub(super) fn on_create(pod: &mut Value, _: &Ctx<'_>) {
+pub(super) fn on_create(pod: &mut Value, ctx: &Ctx<'_>) {
     let class = qos_class(pod);
     let status = child(pod, "status");
     status["qosClass"] = json!(class);
     if !array(pod, "spec.schedulingGates").is_empty() {
         child(pod, "status")["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates",
-            "lastProbeTime": null, "lastTransitionTime": null,
+            "lastProbeTime": null, "lastTransitionTime": time::format(ctx.now),
         }]);
     }
     spread_keys(pod);
     affinity_keys(pod);
+    apparmor_from_annotations(pod);
+}
+
+/// The old annotations become the field (KEP-24), unless it says the same for the whole pod.
+fn apparmor_from_annotations(pod: &mut Value) {
+    let annotated: Vec<(String, String)> = object::annotations(pod)
+        .filter_map(|(key, value)| key.strip_prefix(super::warnings::APPARMOR).map(|name| (name.to_owned(), value.to_owned())))
+        .collect();
+    if annotated.is_empty() || text(pod, "spec.os.name") == "windows" {
+        return;
+    }
+    let own = at(pod, "spec.securityContext.appArmorProfile").cloned();
+    let Some(spec) = pod.get_mut("spec") else { return };
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in array_mut(spec, list) {
+            let annotation = annotated.iter().find(|(name, _)| name == text(container, "name"));
+            let Some(profile) = annotation.and_then(|(_, value)| apparmor_profile(value)) else { continue };
+            if at(container, "securityContext.appArmorProfile").is_none() && own.as_ref() != Some(&profile) {
+                child(container, "securityContext")["appArmorProfile"] = profile;
+            }
+        }
+    }
+}
+
+/// What an annotation's value means; nothing where it is no profile.
+pub(super) fn apparmor_profile(value: &str) -> Option<Value> {
+    match value {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        local => {
+            let name = local.strip_prefix("localhost/").filter(|name| !name.is_empty() && name.trim() == *name)?;
+            Some(json!({"type": "Localhost", "localhostProfile": name}))
+        }
+    }
 }
 
 pub(super) fn qos_class(pod: &Value) -> &'static str {
@@ -226,7 +260,7 @@ pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
                 messages.join(" ")
             ));
         }
-        all.extend(crate::workloads::pod_warnings(new.get("spec").unwrap_or(&Value::Null), "spec"));
+        all.extend(super::warnings::pod(new, ""));
     }
     all
 }

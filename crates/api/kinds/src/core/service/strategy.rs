@@ -142,15 +142,32 @@ fn copy(to: &mut Value, from: &Value, field: &str) {
 
 pub(super) fn warnings(o: &Value, _: Option<&Value>) -> Vec<String> {
     let mut all = Vec::new();
-    if !text(o, "spec.loadBalancerIP").is_empty() {
-        all.push("spec.loadBalancerIP is deprecated since v1.24: use annotations of the load balancer's provider".to_owned());
-    }
-    let headless = text(o, "spec.clusterIP") == "None";
-    if text(o, "spec.type") == "ExternalName" && !array(o, "spec.externalIPs").is_empty() {
-        all.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
-    }
-    if headless && text(o, "spec.sessionAffinity") != "None" {
-        all.push("spec.SessionAffinity is ignored for headless services".to_owned());
-    }
+    let mut say = |bad: bool, why: &str| {
+        if bad {
+            all.push(why.to_owned());
+        }
+    };
+    let kind = text(o, "spec.type");
+    let headless = matches!(array(o, "spec.clusterIPs"), [ip] if ip == "None") || text(o, "spec.clusterIP") == "None";
+    let external = !array(o, "spec.externalIPs").is_empty();
+    let hints = object::annotations(o).any(|(k, _)| k == "service.kubernetes.io/topology-aware-hints");
+    say(
+        hints,
+        "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead",
+    );
+    say(headless && !text(o, "spec.loadBalancerIP").is_empty(), "spec.loadBalancerIP is ignored for headless services");
+    say(headless && external, "spec.externalIPs is ignored for headless services");
+    say(headless && text(o, "spec.sessionAffinity") != "None", "spec.SessionAffinity is ignored for headless services");
+    say(
+        external && !headless && kind != "ExternalName",
+        "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+    );
+    say(external && kind == "ExternalName", "spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    let named = !text(o, "spec.externalName").is_empty();
+    say(named && kind != "ExternalName", "spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    say(
+        text(o, "spec.trafficDistribution") == "PreferClose",
+        "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+    );
     all
 }
