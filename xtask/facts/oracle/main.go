@@ -1,7 +1,7 @@
 // Command oracle makes random cases from upstream's golden objects, runs upstream's own code on them, and prints case and result, one JSON a line.
 // tests/differential.rs in crates/api/schema holds our engine against it.
 //
-//	go run ./oracle patch|apply SEED COUNT TESTDATA_DIR KUBERNETES_MODULE_DIR
+//	go run ./oracle patch|strict|apply SEED COUNT TESTDATA_DIR KUBERNETES_MODULE_DIR
 package main
 
 import (
@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+	kjson "sigs.k8s.io/json"
 )
 
 type object = map[string]any
@@ -66,6 +67,8 @@ func main() {
 		golden := goldens[r.Intn(len(goldens))]
 		if os.Args[1] == "patch" {
 			check(out.Encode(patchCase(r, golden)))
+		} else if os.Args[1] == "strict" {
+			check(out.Encode(strictCase(r, golden)))
 		} else {
 			check(out.Encode(applyCase(r, golden, converter)))
 		}
@@ -181,6 +184,78 @@ func asObject(typed runtime.Object) object {
 	var out object
 	check(json.Unmarshal(data, &out))
 	return out
+}
+
+// spoil writes the tree as JSON with something wrong in it, about once in fifty values.
+func spoil(r *rand.Rand, v any, b *strings.Builder) {
+	if r.Intn(60) == 0 {
+		b.WriteString([]string{`"text"`, "7", "1.5", "true", "null", "[]", "{}", `["a"]`, `{"a":1}`, "99999999999", "-1"}[r.Intn(11)])
+		return
+	}
+	switch v := v.(type) {
+	case object:
+		b.WriteString("{")
+		first := true
+		field := func(name string, value any) {
+			if !first {
+				b.WriteString(",")
+			}
+			first = false
+			fmt.Fprintf(b, "%q:", name)
+			spoil(r, value, b)
+		}
+		for _, k := range sorted(v) {
+			field(k, v[k])
+			if r.Intn(60) == 0 {
+				field(k, v[k])
+			}
+			if r.Intn(60) == 0 {
+				field([]string{"bogus", strings.ToUpper(k), k + "x"}[r.Intn(3)], v[k])
+			}
+		}
+		b.WriteString("}")
+	case []any:
+		b.WriteString("[")
+		for i, item := range v {
+			if i > 0 {
+				b.WriteString(",")
+			}
+			spoil(r, item, b)
+		}
+		b.WriteString("]")
+	default:
+		data, err := json.Marshal(v)
+		check(err)
+		b.Write(data)
+	}
+}
+
+// strictCase is an object with faults, and what upstream says about them.
+func strictCase(r *rand.Rand, golden object) object {
+	var b strings.Builder
+	spoil(r, vary(r, golden, 0.5*r.Float64()), &b)
+	text := b.String()
+	switch r.Intn(20) {
+	case 0:
+		text = text[:r.Intn(len(text))]
+	case 1:
+		at := r.Intn(len(text))
+		text = text[:at] + string("x}]{[:,\"'\n1-"[r.Intn(12)]) + text[at+1:]
+	}
+	result := object{"apiVersion": golden["apiVersion"], "kind": golden["kind"], "text": text}
+	typed, err := scheme.Scheme.New(gvkOf(golden))
+	check(err)
+	problems, err := kjson.UnmarshalStrict([]byte(text), typed)
+	if err != nil {
+		result["error"] = err.Error()
+		return result
+	}
+	words := []string{}
+	for _, p := range problems {
+		words = append(words, p.Error())
+	}
+	result["problems"] = words
+	return result
 }
 
 // direct puts directives into a patch.

@@ -120,6 +120,28 @@ fn codec_failure(kind: &Kind, case: &Value, original: &Value) -> Option<String> 
     }
 }
 
+/// Objects with faults: unknown and duplicate fields, values of the wrong type, text that is no JSON.
+#[test]
+fn faults() {
+    let cases = cases("strict", "4000");
+    let mut failures = Vec::new();
+    for case in &cases {
+        let text = case["text"].as_str().unwrap_or("");
+        let ours = json::decode(kind_of(case), text.as_bytes(), Strictness::Strict);
+        let problems: Vec<&str> = case["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let failure = match (ours, case.get("error").and_then(Value::as_str)) {
+            (Ok(decoded), None) if decoded.problems == problems => None,
+            (Ok(decoded), None) => Some(format!("ours {:?}, upstream's {problems:?}", decoded.problems)),
+            (Err(ours), Some(theirs)) if ours.to_string() == theirs => None,
+            (Err(ours), Some(theirs)) => Some(format!("ours: {ours}; upstream's: {theirs}")),
+            (Err(ours), None) => Some(format!("ours fails: {ours}")),
+            (Ok(_), Some(theirs)) => Some(format!("upstream fails: {theirs}")),
+        };
+        failures.extend(failure.map(|f| format!("{f}\n  {text}")));
+    }
+    report(&failures, cases.len());
+}
+
 /// Without times, and without the order that they make.
 fn timeless(mut object: Value) -> Value {
     let mut fields = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);

@@ -169,47 +169,9 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// What `encoding/json` says about input that is no JSON, from what serde_json says about it.
+/// What `encoding/json` says about input that serde_json refuses.
 pub(crate) fn syntax_error(error: &serde_json::Error, input: &[u8]) -> String {
-    if error.is_eof() {
-        return "unexpected end of JSON input".into();
-    }
-    let words = error.to_string();
-    let context = [
-        ("expected `:`", "after object key"),
-        ("expected `,` or `}`", "after object key:value pair"),
-        ("expected `,` or `]`", "after array element"),
-        ("key must be a string", "looking for beginning of object key string"),
-        ("trailing characters", "after top-level value"),
-        ("trailing comma", "looking for beginning of value"),
-        ("control character", "in string literal"),
-        ("invalid escape", "in string escape code"),
-        ("invalid number", "in numeric literal"),
-        ("expected ident", "in literal"),
-    ];
-    let context = context.iter().find(|(theirs, _)| words.contains(theirs)).map_or("looking for beginning of value", |(_, go)| go);
-    match char_at(input, error.line(), error.column()) {
-        Some(c) => format!("invalid character {} {context}", quote_char(c)),
-        None => "unexpected end of JSON input".into(),
-    }
-}
-
-fn char_at(input: &[u8], line: usize, column: usize) -> Option<char> {
-    let line = input.split(|b| *b == b'\n').nth(line.checked_sub(1)?)?;
-    let rest = &line[column.saturating_sub(1).min(line.len())..];
-    String::from_utf8_lossy(&rest[..rest.len().min(4)]).chars().next().or(Some('\n'))
-}
-
-fn quote_char(c: char) -> String {
-    match c {
-        '\'' => r"'\''".into(),
-        '"' => "'\"'".into(),
-        '\n' => r"'\n'".into(),
-        '\t' => r"'\t'".into(),
-        '\r' => r"'\r'".into(),
-        c if c.is_control() => format!("'\\x{:02x}'", c as u32),
-        c => format!("'{c}'"),
-    }
+    super::syntax::error(input).unwrap_or_else(|| error.to_string())
 }
 
 #[cfg(test)]

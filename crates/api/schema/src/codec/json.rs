@@ -16,7 +16,11 @@ pub fn decode(kind: &Kind, bytes: &[u8], strictness: Strictness) -> Result<Decod
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let mut ctx = Ctx::new(strictness);
     let result = Seed::root(&mut ctx, kind.ty).deserialize(&mut deserializer).and_then(|v| deserializer.end().map(|()| v));
-    ctx.finish(kind, result, |e| DecodeError::Syntax(go::syntax_error(&e, bytes)))
+    match ctx.finish(kind, result, |e| DecodeError::Syntax(go::syntax_error(&e, bytes))) {
+        // As Go: text is checked as a whole before anything is made of it.
+        Err(DecodeError::Type(words)) => Err(super::syntax::error(bytes).map_or(DecodeError::Type(words), DecodeError::Syntax)),
+        other => other,
+    }
 }
 
 /// Brings a tree into the canonical form of the kind; fields that the kind does not know are dropped and reported.
@@ -44,7 +48,7 @@ pub fn canonicalize_metadata(object: &mut Value, strictness: Strictness) -> Resu
     let mut ctx = Ctx::new(strictness);
     let path = Path::ROOT.then(Step::Key("metadata"));
     let seed = Seed { ctx: &mut ctx, shape: meta.as_shape(), go: None, path: &path };
-    match (seed.deserialize(std::mem::take(slot)), ctx.error) {
+    match (seed.deserialize(std::mem::take(slot)), ctx.error.or(ctx.misfit)) {
         (_, Some(message)) => Err(DecodeError::Type(message)),
         (Err(e), None) => Err(DecodeError::Syntax(e.to_string())),
         (Ok(value), None) => {
@@ -91,7 +95,9 @@ pub fn type_meta(bytes: &[u8]) -> Result<(String, String), DecodeError> {
 struct Ctx {
     report: bool,
     problems: Vec<String>,
-    /// The first value that does not fit; reading stops there.
+    /// The first value that does not fit. As in Go, reading goes on …
+    misfit: Option<String>,
+    /// … and stops only at what an unmarshaler of its own refuses, which is what the caller then hears of.
     error: Option<String>,
 }
 
@@ -100,7 +106,23 @@ const MAX_PROBLEMS: usize = 100;
 
 impl Ctx {
     fn new(strictness: Strictness) -> Self {
-        Ctx { report: strictness != Strictness::Ignore, problems: Vec::new(), error: None }
+        Ctx { report: strictness != Strictness::Ignore, problems: Vec::new(), misfit: None, error: None }
+    }
+
+    /// Starts what is read by an unmarshaler of its own: it reports nothing, and a misfit in it is its error.
+    fn enter(&mut self) -> (bool, Option<String>) {
+        (std::mem::take(&mut self.report), self.misfit.take())
+    }
+
+    fn leave<E: Error>(&mut self, (report, misfit): (bool, Option<String>)) -> Result<(), E> {
+        self.report = report;
+        match std::mem::replace(&mut self.misfit, misfit) {
+            Some(words) => {
+                self.error = Some(words);
+                Err(E::custom("value does not fit"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn problem(&mut self, what: &str, path: &Path<'_>, name: &str) {
@@ -123,7 +145,7 @@ impl Ctx {
         result: Result<Option<Value>, E>,
         syntax: impl FnOnce(E) -> DecodeError,
     ) -> Result<Decoded, DecodeError> {
-        match (result, self.error) {
+        match (result, self.error.or(self.misfit)) {
             (_, Some(message)) => Err(DecodeError::Type(message)),
             (Err(e), None) => Err(syntax(e)),
             (Ok(object), None) => {
@@ -146,6 +168,8 @@ enum Step<'a> {
     Field(Flat, &'static Type),
     Key(&'a str),
     Index(usize),
+    /// What is below is read by an unmarshaler of its own.
+    Apart,
 }
 
 impl<'a> Path<'a> {
@@ -159,7 +183,7 @@ impl<'a> Path<'a> {
     fn strict(&self) -> String {
         let mut text = self.parent.map(Path::strict).unwrap_or_default();
         let name = match self.step {
-            Step::Root => return text,
+            Step::Root | Step::Apart => return text,
             Step::Index(i) => return format!("{text}[{i}]"),
             Step::Field(flat, _) => flat.field.name,
             Step::Key(key) => key,
@@ -183,12 +207,18 @@ impl<'a> Path<'a> {
         text
     }
 
-    /// The struct whose field we are in.
+    /// The struct whose field we are in; what is read apart counts as part of the field that holds it.
     fn owner(&self) -> Option<&'static Type> {
-        match self.step {
-            Step::Field(_, ty) => Some(ty),
-            _ => self.parent.and_then(Path::owner),
+        let (mut owner, mut at) = (None, Some(self));
+        while let Some(path) = at {
+            match path.step {
+                Step::Field(_, ty) => owner = owner.or(Some(ty)),
+                Step::Apart => owner = None,
+                _ => {}
+            }
+            at = path.parent;
         }
+        owner
     }
 
     fn cannot_unmarshal(&self, found: &str, go_type: &str) -> String {
@@ -221,18 +251,23 @@ impl<'a> Seed<'a> {
         E::custom("value does not fit")
     }
 
-    fn mismatch<E: Error>(self, found: &str) -> E {
-        let plain = |wanted: &str| format!("json: cannot unmarshal {found} into Go value of type {wanted}");
-        let message = match self.shape {
-            Shape::Time | Shape::MicroTime | Shape::Duration => plain("string"),
-            Shape::IntOrString => plain("int32"),
+    /// The value is of the wrong type.
+    fn mismatch<E: Error>(self, found: &str) -> Result<Option<Value>, E> {
+        let own = match self.shape {
+            Shape::Time | Shape::MicroTime | Shape::Duration => self.path.cannot_unmarshal(found, "string"),
+            Shape::IntOrString => self.path.cannot_unmarshal(found, "int32"),
             Shape::OrBool(_) => "boolean or JSON schema expected".into(),
-            shape => match self.go {
-                Some(go) => self.path.cannot_unmarshal(found, go),
-                None => self.path.cannot_unmarshal(found, &shape.go_name()),
-            },
+            Shape::Quantity => canon::quantity(found).err().unwrap_or_default(),
+            shape => {
+                let words = match self.go {
+                    Some(go) => self.path.cannot_unmarshal(found, go),
+                    None => self.path.cannot_unmarshal(found, &shape.go_name()),
+                };
+                self.ctx.misfit.get_or_insert(words);
+                return Ok(None);
+            }
         };
-        self.fail(message)
+        Err(self.fail(own))
     }
 
     fn text<E: Error>(self, text: &str) -> Result<Option<Value>, E> {
@@ -249,10 +284,14 @@ impl<'a> Seed<'a> {
                 other => other.map(go::Instant::text_micro),
             },
             Shape::Str | Shape::IntOrString | Shape::Any => Ok(text.to_owned()),
-            _ => return Err(self.mismatch("string")),
+            _ => return self.mismatch("string"),
         };
         match converted {
             Ok(text) => Ok(Some(Value::String(text))),
+            Err(message) if *self.shape == Shape::Bytes => {
+                self.ctx.misfit.get_or_insert(message);
+                Ok(None)
+            }
             Err(message) => Err(self.fail(message)),
         }
     }
@@ -265,15 +304,14 @@ impl<'a> Seed<'a> {
             Shape::U64 => u64::try_from(number).is_ok(),
             Shape::F64 | Shape::Any => true,
             Shape::Quantity => return self.text(&number.to_string()),
-            Shape::Str | Shape::Bool | Shape::Bytes | Shape::Message(_) | Shape::List(_) | Shape::Map(_) | Shape::Items(_) => {
-                return Err(self.mismatch("number"));
-            }
-            _ => false,
+            // As upstream: what is neither of the two is taken for nothing.
+            Shape::OrArray(_) | Shape::OrStrings(_) => return Ok(None),
+            _ => return self.mismatch("number"),
         };
         match (fits, i64::try_from(number), u64::try_from(number)) {
             (true, Ok(n), _) => Ok(Some(Value::from(n))),
             (true, _, Ok(n)) => Ok(Some(Value::from(n))),
-            _ => Err(self.mismatch(&format!("number {number}"))),
+            _ => self.mismatch(&format!("number {number}")),
         }
     }
 }
@@ -314,7 +352,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Shape::Bool | Shape::OrBool(_) => Ok(Some(Value::Bool(value))),
             Shape::OrArray(_) | Shape::OrStrings(_) => Ok(None),
             Shape::Quantity => self.text(if value { "true" } else { "false" }),
-            _ => Err(self.mismatch("bool")),
+            _ => self.mismatch("bool"),
         }
     }
 
@@ -331,10 +369,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Shape::F64 => Ok(Some(canon::float(number))),
             Shape::Quantity => self.text(&number.to_string()),
             Shape::I32 | Shape::I64 | Shape::U32 | Shape::U64 | Shape::IntOrString => {
-                Err(self.mismatch(&format!("number {}", Value::from(number))))
+                self.mismatch(&format!("number {}", Value::from(number)))
             }
             Shape::OrArray(_) | Shape::OrStrings(_) => Ok(None),
-            _ => Err(self.mismatch("number")),
+            _ => self.mismatch("number"),
         }
     }
 
@@ -357,13 +395,17 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Shape::List(of) | Shape::Items(of) => *of,
             Shape::OrArray(ty) => message(*ty),
             Shape::OrStrings(_) => &Shape::Str,
-            _ => return Err(self.mismatch("array")),
+            _ => {
+                let result = self.mismatch("array")?;
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                return Ok(result);
+            }
         };
-        // Unions read their content apart: problems within are not reported, and paths start anew.
+        // Unions read their content apart: problems within are not reported.
         let apart = matches!(self.shape, Shape::OrArray(_) | Shape::OrStrings(_));
-        let report = self.ctx.report;
-        self.ctx.report &= !apart;
-        let base = if apart { &Path::ROOT } else { self.path };
+        let outside = apart.then(|| self.ctx.enter());
+        let inner = self.path.then(Step::Apart);
+        let base = if apart { &inner } else { self.path };
         let go = self.go.and_then(|g| g.strip_prefix("[]"));
         let mut items = Vec::with_capacity(seq.size_hint().unwrap_or(0));
         loop {
@@ -371,29 +413,26 @@ impl<'de> Visitor<'de> for Seed<'_> {
             let Some(item) = seq.next_element_seed(Seed { ctx: self.ctx, shape: of, go, path: &path })? else { break };
             items.push(item.unwrap_or_else(|| canon::zero(of)));
         }
-        self.ctx.report = report;
+        if let Some(outside) = outside {
+            self.ctx.leave(outside)?;
+        }
         if apart && items.is_empty() { Ok(None) } else { Ok(Some(Value::Array(items))) }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Option<Value>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Option<Value>, A::Error> {
         match self.shape {
             Shape::Message(ty) => visit_struct(self.ctx, ty.get(), self.path, access),
             Shape::Map(of) => visit_string_map(self, of, access),
             Shape::OrBool(ty) | Shape::OrArray(ty) | Shape::OrStrings(ty) => {
-                let report = std::mem::take(&mut self.ctx.report);
-                let value = visit_struct(self.ctx, ty.get(), &Path::ROOT, access)?;
-                self.ctx.report = report;
+                let outside = self.ctx.enter();
+                let value = visit_struct(self.ctx, ty.get(), &self.path.then(Step::Apart), access)?;
+                self.ctx.leave(outside)?;
                 Ok(value)
             }
             _ => {
-                let message = match self.shape {
-                    Shape::Quantity => canon::quantity("{}").err(),
-                    _ => None,
-                };
-                Err(match message {
-                    Some(message) => self.fail(message),
-                    None => self.mismatch("object"),
-                })
+                let result = self.mismatch("object")?;
+                while access.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(result)
             }
         }
     }
@@ -438,7 +477,8 @@ fn visit_struct<'de, A: MapAccess<'de>>(
 }
 
 fn visit_string_map<'de, A: MapAccess<'de>>(seed: Seed<'_>, of: &'static Shape, mut access: A) -> Result<Option<Value>, A::Error> {
-    let go = seed.go.and_then(|g| g.strip_prefix("map[string]"));
+    // `map[v1.ResourceName]v1.ClaimResourceStatus`; a map type with a name of its own says nothing of its values.
+    let go = seed.go.and_then(|g| g.strip_prefix("map[")).and_then(|g| g.split_once(']')).map(|(_, element)| element);
     let mut map = Map::new();
     while let Some(key) = access.next_key::<String>()? {
         if map.contains_key(&key) {

@@ -6,6 +6,7 @@ pub(crate) mod canon;
 pub(crate) mod go;
 pub mod json;
 pub mod proto;
+mod syntax;
 pub mod yaml;
 
 use serde_json::Value;
