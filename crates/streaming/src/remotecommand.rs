@@ -230,7 +230,7 @@ fn drain_sizes(buffer: &mut Vec<u8>) -> Vec<TerminalSize> {
     let mut documents = serde_json::Deserializer::from_slice(buffer).into_iter::<Value>();
     let mut sizes = Vec::new();
     let mut failed = false;
-    while let Some(document) = documents.next() {
+    for document in documents.by_ref() {
         match document {
             Ok(value) => {
                 let side = |name: &str| value[name].as_u64().unwrap_or(0).min(u64::from(u16::MAX)) as u16;

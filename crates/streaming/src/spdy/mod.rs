@@ -51,13 +51,14 @@ struct StreamState {
 #[derive(Debug)]
 struct Shared {
     frames: mpsc::Sender<Frame>,
-    streams: Mutex<HashMap<u32, (Arc<StreamState>, Option<mpsc::Sender<Bytes>>)>>,
+    streams: Mutex<Streams>,
     windows: AtomicBool,
     initial_window: AtomicI64,
     last: AtomicU32,
     gone: watch::Sender<bool>,
 }
 
+/// By id; the sender goes when the peer has ended its direction.
 type Streams = HashMap<u32, (Arc<StreamState>, Option<mpsc::Sender<Bytes>>)>;
 
 impl Shared {

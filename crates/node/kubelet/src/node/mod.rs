@@ -65,8 +65,14 @@ impl NodeState {
     }
 
     async fn register(&self) {
+        if !self.agent.config.register_node {
+            return;
+        }
+        for (label, _) in self.agent.config.node_labels.iter().filter(|(label, _)| !status::is_ours_to_set(label)) {
+            tracing::warn!(label, "a node may not give itself this label; somebody else must");
+        }
         let mut wait = RETRY;
-        while self.agent.config.register_node {
+        loop {
             match self.try_register().await {
                 Ok(()) => return,
                 Err(error) => tracing::warn!(%error, "cannot register the node yet"),

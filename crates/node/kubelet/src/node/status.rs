@@ -44,7 +44,25 @@ pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
         ("beta.kubernetes.io/arch", arch),
     ];
     let own = own.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
-    own.chain(config.node_labels.iter().cloned()).collect()
+    own.chain(config.node_labels.iter().filter(|(name, _)| is_ours_to_set(name)).cloned()).collect()
+}
+
+/// A node may not give itself labels of Kubernetes' own domains but for these (NodeRestriction; upstream refuses the flag).
+pub(crate) fn is_ours_to_set(label: &str) -> bool {
+    const ALLOWED: [&str; 8] = [
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+        "beta.kubernetes.io/instance-type",
+    ];
+    let domain = label.split_once('/').map_or("", |(domain, _)| domain);
+    let within = |root: &str| domain == root || domain.strip_suffix(root).is_some_and(|rest| rest.ends_with('.'));
+    let free = within("node.kubernetes.io") || within("kubelet.kubernetes.io");
+    ALLOWED.contains(&label) || free || !(within("kubernetes.io") || within("k8s.io"))
 }
 
 fn amounts(facts: &Facts<'_>, allocatable: bool) -> Map<String, Value> {
@@ -220,6 +238,19 @@ mod tests {
             now: Timestamp::from_second(1_000_000).expect("a time"),
         };
         patch(&facts, &serde_json::from_value(shown).expect("a status"), heartbeat)
+    }
+
+    #[test]
+    fn labels_that_a_node_may_give_itself() {
+        for (label, expected) in [
+            ("mine", true),
+            ("example.com/a", true),
+            ("node.kubernetes.io/instance-type", true),
+            ("node-role.kubernetes.io/control-plane", false),
+            ("notkubernetes.io/a", true),
+        ] {
+            assert_eq!(is_ours_to_set(label), expected, "{label}");
+        }
     }
 
     #[test]

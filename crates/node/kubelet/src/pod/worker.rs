@@ -712,7 +712,7 @@ impl Worker {
         };
         enum Woken {
             Job(Ended),
-            Written(Result<Pod, ClientError>),
+            Written(Box<Result<Pod, ClientError>>),
             Other,
         }
         let inbox = self.handle.inbox.clone();
@@ -724,14 +724,14 @@ impl Worker {
                 Woken::Job(ended.unwrap_or_else(|e| Ended::Synced(Report { error: Some(e.to_string()), ..Report::default() })))
             }
             result = async { match write { Some(handle) => handle.await, None => std::future::pending().await } } => {
-                Woken::Written(result.unwrap_or_else(|e| Err(ClientError::Transport(e.to_string()))))
+                Woken::Written(Box::new(result.unwrap_or_else(|e| Err(ClientError::Transport(e.to_string())))))
             }
         };
         match woken {
             Woken::Job(ended) => self.job_ended(ended).await,
             Woken::Written(result) => {
                 self.write = None;
-                self.was_written(result);
+                self.was_written(*result);
             }
             Woken::Other => {}
         }

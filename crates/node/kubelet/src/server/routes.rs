@@ -251,7 +251,7 @@ fn log_source(pod: &Pod, status: &PodStatus, container: &str, previous: bool) ->
 /// Files below /var/log, as far as they are there.
 fn node_logs(parts: &[&str]) -> Result<Response, Refused> {
     let missing = || (StatusCode::NOT_FOUND, "404 page not found".to_owned());
-    if parts.iter().any(|p| *p == "..") {
+    if parts.contains(&"..") {
         return Err(missing());
     }
     let root = std::path::Path::new("/var/log");

@@ -22,8 +22,8 @@ fn boxed(response: http::Response<Full<Bytes>>) -> Response {
     response.map(|body| body.boxed())
 }
 
-fn refused(refusal: Box<Refusal>) -> Response {
-    boxed(*refusal)
+fn refused(refusal: Refusal) -> Response {
+    boxed(refusal)
 }
 
 pub(crate) async fn exec(
@@ -38,7 +38,7 @@ pub(crate) async fn exec(
     let container_id = running(&shown, container)?;
     let wanted = match Wanted::from_query(pairs) {
         Ok(wanted) => wanted,
-        Err(refusal) => return Ok(refused(refusal)),
+        Err(refusal) => return Ok(refused(*refusal)),
     };
     let cmd: Vec<String> = query::all(pairs, "command").into_iter().map(str::to_owned).collect();
     if cmd.is_empty() {
@@ -47,7 +47,7 @@ pub(crate) async fn exec(
     let ask = cri::ExecRequest { container_id, cmd, tty: wanted.tty, stdin: wanted.stdin, stdout: wanted.stdout, stderr: wanted.stderr };
     let upgrade = match remotecommand::serve(&mut request, wanted) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => return Ok(refused(refusal)),
+        Err(refusal) => return Ok(refused(*refusal)),
     };
     let agent = server.agent.clone();
     server.agent.tasks.spawn("exec", async move {
@@ -72,7 +72,7 @@ pub(crate) async fn attach(
     let container_id = running(&shown, container)?;
     let mut wanted = match Wanted::from_query(pairs) {
         Ok(wanted) => wanted,
-        Err(refusal) => return Ok(refused(refusal)),
+        Err(refusal) => return Ok(refused(*refusal)),
     };
     // The container's own terminal counts, whatever was asked for.
     let tty = spec::container(&shown.pod, container).is_some_and(|c| c.tty == Some(true));
@@ -80,7 +80,7 @@ pub(crate) async fn attach(
     let ask = cri::AttachRequest { container_id, stdin: wanted.stdin, tty, stdout: wanted.stdout, stderr: wanted.stderr };
     let upgrade = match remotecommand::serve(&mut request, wanted) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => return Ok(refused(refusal)),
+        Err(refusal) => return Ok(refused(*refusal)),
     };
     let agent = server.agent.clone();
     server.agent.tasks.spawn("attach", async move {
@@ -182,7 +182,7 @@ pub(crate) async fn port_forward(
     let sandbox = sandbox.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod not found ({pod:?})")))?;
     let upgrade = match portforward::serve(&mut request, pairs) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => return Ok(refused(refusal)),
+        Err(refusal) => return Ok(refused(*refusal)),
     };
     let (agent, uid) = (server.agent.clone(), spec::uid(&shown.pod).to_owned());
     server.agent.tasks.spawn("port-forward", async move {
