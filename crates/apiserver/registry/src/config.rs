@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tiphys_base::tasks::Tasks;
 use tiphys_base::{Clock, SystemClock};
@@ -78,6 +79,23 @@ pub trait Authorizer: Send + Sync + 'static {
     fn check_write(&self, _user: &UserInfo, _write: &Write<'_>) -> Result<(), ApiError> {
         Ok(())
     }
+}
+
+/// Who calls admission webhooks. Given with [`crate::Registry::set_webhooks`].
+#[async_trait]
+pub trait Webhooks: Send + Sync + 'static {
+    /// The object as the webhooks want it; none where they leave it as it is.
+    async fn mutate(&self, write: &Write<'_>, about: &About<'_>) -> Result<Option<Value>, ApiError>;
+    async fn validate(&self, write: &Write<'_>, about: &About<'_>) -> Result<(), ApiError>;
+}
+
+/// The request that a write belongs to.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    pub user: &'a UserInfo,
+    pub dry_run: bool,
+    /// What webhooks want the client to know.
+    pub warnings: &'a Mutex<Vec<String>>,
 }
 
 /// A write that is about to happen, in the stored version.

@@ -35,7 +35,7 @@ mod verbs;
 pub use admission::Operation;
 pub use answer::{Answer, Body, Document};
 pub use cache::{EventType, WatchEvent, WatchStream};
-pub use config::{Authorizer, Cidr, Question, RegistryConfig, Write};
+pub use config::{About, Authorizer, Cidr, Question, RegistryConfig, Webhooks, Write};
 pub use registry::{Cached, Change, Registry, Subscription, error_document};
 pub use request::{RequestInfo, UserInfo, Verb};
 pub use storage::Entry;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Chain;
 use crate::answer::{Answer, Document};
 use crate::cache::{Applied, Pending, Scope, Watcher, feed};
-use crate::config::{Authorizer, Question, RegistryConfig};
+use crate::config::{Authorizer, Question, RegistryConfig, Webhooks};
 use crate::hooks::Hooks;
 use crate::negotiate::Output;
 use crate::request::{RequestInfo, UserInfo};
@@ -35,6 +35,7 @@ pub struct Registry {
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) stopping: CancellationToken,
     authorizer: RwLock<Option<Arc<dyn Authorizer>>>,
+    webhooks: RwLock<Option<Arc<dyn Webhooks>>>,
 }
 
 /// A conditional write that did not happen.
@@ -58,6 +59,7 @@ impl Registry {
             hooks,
             stopping: config.tasks.token(),
             authorizer: RwLock::new(None),
+            webhooks: RwLock::new(None),
             resources,
             engine,
             config,
@@ -79,6 +81,15 @@ impl Registry {
     /// Admission that asks "may this user …" asks this one; until it is set the answer is no.
     pub fn set_authorizer(&self, authorizer: Arc<dyn Authorizer>) {
         *self.authorizer.write() = Some(authorizer);
+    }
+
+    /// Until it is set, no webhook is called.
+    pub fn set_webhooks(&self, webhooks: Arc<dyn Webhooks>) {
+        *self.webhooks.write() = Some(webhooks);
+    }
+
+    pub(crate) fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+        self.webhooks.read().clone()
     }
 
     pub(crate) async fn allowed(&self, user: &UserInfo, question: &Question<'_>) -> bool {

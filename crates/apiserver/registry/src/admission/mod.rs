@@ -1,6 +1,6 @@
 //! Admission: plugins that change or refuse what is about to be written, in upstream's order (`AllOrderedPlugins`).
 //!
-//! Webhooks and admission policies have their place between the last of the mutating plugins and ResourceQuota; they come later.
+//! Admission policies have their place beside the webhooks, before ResourceQuota; they come later.
 
 mod certificates;
 mod default_ingress_class;
@@ -17,6 +17,7 @@ mod service_account;
 mod storage;
 mod taint_nodes_by_condition;
 mod tree;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -128,7 +129,10 @@ static BUILTIN: &[&dyn Plugin] = &[
     &certificates::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
     &pod_topology_labels::PodTopologyLabels,
-    // MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy, ValidatingAdmissionWebhook: here.
+    // MutatingAdmissionPolicy: here.
+    &webhooks::MutatingAdmissionWebhook,
+    // ValidatingAdmissionPolicy: here.
+    &webhooks::ValidatingAdmissionWebhook,
     &resource_quota::ResourceQuota,
 ];
 
