@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::{Map, Value};
 
 use super::{DecodeError, Decoded, Strictness, canon, go};
-use crate::facts::{Flat, Kind, Shape, Type, TypeId};
+use crate::facts::{Flat, Index, Kind, Shape, Type, TypeId};
 
 /// Reads an object of the kind.
 pub fn decode(kind: &Kind, bytes: &[u8], strictness: Strictness) -> Result<Decoded, DecodeError> {
@@ -447,7 +447,9 @@ fn visit_struct<'de, A: MapAccess<'de>>(
     let index = ty.index();
     let mut map = Map::new();
     let mut seen = 0_u128;
-    while let Some(key) = access.next_key_seed(FieldName(ty))? {
+    // What is sorted already, as everything that we print, is found without a search.
+    let mut next = 0;
+    while let Some(key) = access.next_key_seed(FieldName { index, next })? {
         let position = match key {
             Ok(position) => position,
             Err(unknown) => {
@@ -456,6 +458,7 @@ fn visit_struct<'de, A: MapAccess<'de>>(
                 continue;
             }
         };
+        next = position + 1;
         let flat = index.flat()[position];
         if seen & (1 << position) != 0 {
             ctx.problem("duplicate field", path, flat.field.name);
@@ -566,7 +569,10 @@ impl<'de> Visitor<'de> for Untyped<'_> {
 }
 
 /// The position of a key among the fields of a type, or the key where there is none.
-struct FieldName(&'static Type);
+struct FieldName {
+    index: &'static Index,
+    next: usize,
+}
 
 impl<'de> DeserializeSeed<'de> for FieldName {
     type Value = Result<usize, String>;
@@ -584,6 +590,9 @@ impl Visitor<'_> for FieldName {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.index().position(name).ok_or_else(|| name.to_owned()))
+        if self.index.flat().get(self.next).is_some_and(|f| f.field.name == name) {
+            return Ok(Ok(self.next));
+        }
+        Ok(self.index.position(name).ok_or_else(|| name.to_owned()))
     }
 }
