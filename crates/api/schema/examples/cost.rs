@@ -8,8 +8,12 @@ use tiphys_schema::codec::{Strictness, json, proto};
 use tiphys_schema::{Facts, openapi};
 
 fn resident_kb() -> u64 {
+    memory("VmRSS:")
+}
+
+fn memory(what: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("0");
+    let line = status.lines().find_map(|l| l.strip_prefix(what)).unwrap_or("0");
     line.trim().split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
@@ -42,5 +46,6 @@ fn main() {
     time("OpenAPI v3 of api/v1", 5, || drop(black_box(openapi::v3("api/v1", &[]))));
     time("OpenAPI v2 as JSON", 3, || drop(black_box(openapi::v2_json(&[]))));
     time("OpenAPI v2 as protobuf", 3, || drop(black_box(openapi::v2_proto(&[]))));
+    println!("memory: {} KiB now, {} KiB at most", resident_kb(), memory("VmHWM:"));
     println!("v2: {} bytes of JSON, {} of protobuf", openapi::v2_json(&[]).len(), openapi::v2_proto(&[]).len());
 }

@@ -13,6 +13,10 @@ fn theirs(name: &str) -> Value {
     document
 }
 
+fn v2(custom: &[Custom]) -> Value {
+    serde_json::from_slice(&openapi::v2_json(custom)).expect("JSON")
+}
+
 fn strip(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -67,6 +71,8 @@ fn version_3() {
     for path in openapi::v3_paths(&[]) {
         let mut ours: Value = serde_json::from_slice(&openapi::v3(&path, &[]).expect("document")).expect("JSON");
         strip(&mut ours);
+        let schemas = ours["components"].as_object_mut().expect("components");
+        schemas.retain(|_, v| *v != json!({}));
         differences(&path, &ours, &theirs(&format!("v3/{}_openapi.json", path.replace('/', "__"))), &mut found);
     }
     check(found);
@@ -74,7 +80,7 @@ fn version_3() {
 
 #[test]
 fn version_2() {
-    let mut ours = openapi::v2(&[]);
+    let mut ours = v2(&[]);
     strip(&mut ours);
     let mut theirs = theirs("swagger.json");
     resolve_parameters(&mut theirs);
@@ -146,7 +152,7 @@ fn custom_resources() {
         },
     }}});
     let known = [custom(Some(schema.clone()))];
-    let v2 = openapi::v2(&known);
+    let v2 = v2(&known);
     let definition = &v2["definitions"]["com.example.stable.v1.CronTab"];
     assert_eq!(definition["description"], "A table.");
     assert_eq!(definition["properties"]["metadata"], json!({"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}));
@@ -175,7 +181,7 @@ fn a_custom_resource_of_which_nothing_is_known() {
     for schema in
         [None, Some(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}}))]
     {
-        let v2 = openapi::v2(&[custom(schema)]);
+        let v2 = v2(&[custom(schema)]);
         let gvk = json!([{"group": "stable.example.com", "kind": "CronTab", "version": "v1"}]);
         let definition = &v2["definitions"]["com.example.stable.v1.CronTab"];
         assert_eq!(*definition, json!({"type": "object", "x-kubernetes-group-version-kind": gvk}));

@@ -1,6 +1,6 @@
 //! Schemas of types, as version 3 has them; version 2 is made from these.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
@@ -16,28 +16,29 @@ pub(super) enum Form {
     V3,
 }
 
-/// All definitions that the roots reach. `home` is the group version of the document: options and watch events are registered for it, too.
-pub(super) fn closure(roots: BTreeSet<String>, home: &[(&str, &str)], custom: &[Custom], form: Form) -> BTreeMap<String, Value> {
-    let mut all = BTreeMap::new();
-    let mut open: Vec<String> = roots.into_iter().collect();
-    while let Some(name) = open.pop() {
-        if all.contains_key(&name) {
-            continue;
+/// Hands out all definitions that the roots reach, one by one: all at once would be many times the size of the document. `home` are the group
+/// versions of the document: options and watch events are registered for them, too.
+pub(super) fn each(roots: BTreeSet<String>, home: &[(&str, &str)], custom: &[Custom], form: Form, run: &mut dyn FnMut(&str, Value)) {
+    let mut done = BTreeSet::new();
+    let mut open = roots;
+    while let Some(name) = open.pop_first() {
+        if let Some(schema) = definition(&name, home, custom, form) {
+            let mut found = Vec::new();
+            collect_refs(&schema, &mut found);
+            open.extend(found.into_iter().filter(|f| *f != name && !done.contains(f)));
+            run(&name, schema);
         }
-        let Some(schema) = definition(&name, home, custom, form) else { continue };
-        collect_refs(&schema, &mut open);
-        all.insert(name, schema);
+        done.insert(name);
     }
-    all
 }
 
 /// The names of all schemas that a tree refers to.
-pub(super) fn collect_refs(value: &Value, into: &mut Vec<String>) {
+pub(super) fn collect_refs(value: &Value, into: &mut impl Extend<String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
                 match value {
-                    Value::String(target) if key == "$ref" => into.extend(target.strip_prefix(REF).map(str::to_owned)),
+                    Value::String(target) if key == "$ref" => into.extend(target.rsplit_once('/').map(|(_, name)| name.to_owned())),
                     other => collect_refs(other, into),
                 }
             }

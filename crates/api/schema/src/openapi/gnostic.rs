@@ -2,37 +2,59 @@
 //!
 //! Only what our documents hold is written. Values of extensions and defaults travel as YAML text, and JSON is YAML.
 
+use std::convert::Infallible;
+
 use serde_json::{Map, Value};
 
-use crate::codec::proto::wire::{put_bytes, put_int, put_tag};
+use super::Sink;
+use crate::codec::proto::wire::{put_bytes, put_int, put_nested, put_tag};
 
 type Object = Map<String, Value>;
 
-pub(super) fn encode(document: &Value) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1 << 20);
-    let Value::Object(document) = document else { return out };
-    text(&mut out, 1, document.get("swagger"));
-    message(&mut out, 2, document.get("info"), |out, info| {
-        text(out, 1, info.get("title"));
-        text(out, 2, info.get("version"));
-    });
-    nested(&mut out, 8, |out| named(out, 2, document.get("paths"), path_item));
-    nested(&mut out, 9, |out| named(out, 1, document.get("definitions"), schema));
-    for requirement in list(document.get("security")) {
-        nested(&mut out, 12, |out| {
-            named(out, 1, Some(requirement), |out, value| list(Some(value)).for_each(|scope| text(out, 1, Some(scope))));
-        });
+/// Gathers the parts of the document.
+#[derive(Default)]
+pub(super) struct Writer {
+    paths: Vec<u8>,
+    definitions: Vec<u8>,
+}
+
+impl Sink for Writer {
+    fn path(&mut self, name: &str, item: &Value) {
+        named_one(&mut self.paths, 2, name, item, path_item);
     }
-    nested(&mut out, 13, |out| {
-        named(out, 1, document.get("securityDefinitions"), |out, value| {
-            message(out, 2, Some(value), |out, key| {
-                for (number, field) in [(1, "type"), (2, "name"), (3, "in"), (4, "description")] {
-                    text(out, number, key.get(field));
-                }
+
+    fn definition(&mut self, name: &str, schema_value: &Value) {
+        named_one(&mut self.definitions, 1, name, schema_value, schema);
+    }
+}
+
+impl Writer {
+    /// The document, with what stands around its paths and definitions.
+    pub(super) fn finish(self, around: &Value) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.paths.len() + self.definitions.len() + 512);
+        text(&mut out, 1, around.get("swagger"));
+        message(&mut out, 2, around.get("info"), |out, info| {
+            text(out, 1, info.get("title"));
+            text(out, 2, info.get("version"));
+        });
+        put_bytes(&mut out, 8, &self.paths);
+        put_bytes(&mut out, 9, &self.definitions);
+        for requirement in list(around.get("security")) {
+            nested(&mut out, 12, |out| {
+                named(out, 1, Some(requirement), |out, value| list(Some(value)).for_each(|scope| text(out, 1, Some(scope))));
+            });
+        }
+        nested(&mut out, 13, |out| {
+            named(out, 1, around.get("securityDefinitions"), |out, value| {
+                message(out, 2, Some(value), |out, key| {
+                    for (number, field) in [(1, "type"), (2, "name"), (3, "in"), (4, "description")] {
+                        text(out, number, key.get(field));
+                    }
+                });
             });
         });
-    });
-    out
+        out
+    }
 }
 
 fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
@@ -65,9 +87,13 @@ fn double(out: &mut Vec<u8>, number: u16, value: Option<&Value>) {
 }
 
 fn nested(out: &mut Vec<u8>, number: u16, content: impl FnOnce(&mut Vec<u8>)) {
-    let mut inner = Vec::new();
-    content(&mut inner);
-    put_bytes(out, number, &inner);
+    let done: Result<(), Infallible> = put_nested(out, number, |out| {
+        content(out);
+        Ok(())
+    });
+    match done {
+        Ok(()) => {}
+    }
 }
 
 fn message(out: &mut Vec<u8>, number: u16, value: Option<&Value>, content: impl FnOnce(&mut Vec<u8>, &Object)) {
@@ -79,11 +105,15 @@ fn message(out: &mut Vec<u8>, number: u16, value: Option<&Value>, content: impl 
 /// A map as gnostic has it: messages of a name and a value.
 fn named(out: &mut Vec<u8>, number: u16, value: Option<&Value>, content: impl Fn(&mut Vec<u8>, &Value)) {
     for (name, value) in value.and_then(Value::as_object).into_iter().flatten() {
-        nested(out, number, |out| {
-            put_bytes(out, 1, name.as_bytes());
-            nested(out, 2, |out| content(out, value));
-        });
+        named_one(out, number, name, value, &content);
     }
+}
+
+fn named_one(out: &mut Vec<u8>, number: u16, name: &str, value: &Value, content: impl Fn(&mut Vec<u8>, &Value)) {
+    nested(out, number, |out| {
+        put_bytes(out, 1, name.as_bytes());
+        nested(out, 2, |out| content(out, value));
+    });
 }
 
 /// `Any`: YAML text.

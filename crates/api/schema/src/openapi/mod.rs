@@ -1,6 +1,7 @@
 //! OpenAPI documents, generated from the facts: version 3 per group version, version 2 for everything, as JSON and as gnostic's protobuf.
 //!
-//! Documents are made when they are asked for and not kept: the largest takes milliseconds. Callers cache what they serve (by its hash).
+//! Documents are made when they are asked for, part by part, and not kept: the largest takes milliseconds, and little more memory than its own size.
+//! Callers cache what they serve (by its hash).
 //! Custom resources come in as [`Custom`] with a schema of their own.
 //!
 //! They hold what clients decide on (types, required fields, list and map types, patch strategies, kinds, paths, parameters), equal to upstream's.
@@ -71,8 +72,74 @@ fn group_path(group: &str, version: &str) -> String {
 
 /// The document of version 3 at a path such as `apis/apps/v1`.
 pub fn v3(path: &str, custom: &[Custom]) -> Option<Bytes> {
-    let known = v3_paths(custom).iter().any(|p| p == path);
-    known.then(|| Bytes::from(crate::codec::json::encode_bare(&v3::document(path, custom))))
+    if !v3_paths(custom).iter().any(|p| p == path) {
+        return None;
+    }
+    let around = json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": v2::VERSION}});
+    let mut writer = JsonWriter::new(&around, "\"components\":{\"schemas\":{");
+    v3::write(path, custom, &mut writer);
+    Some(writer.finish(&format!("}},\"securitySchemes\":{}}}", v3::security())))
+}
+
+/// Takes the parts of a document one by one, so that it never stands in memory as a tree. All paths come before all definitions.
+trait Sink {
+    fn path(&mut self, name: &str, item: &Value);
+    fn definition(&mut self, name: &str, schema: &Value);
+}
+
+/// Writes a document as JSON.
+struct JsonWriter {
+    out: Vec<u8>,
+    /// What opens the definitions, until there is one.
+    opening: Option<&'static str>,
+    first: bool,
+}
+
+impl JsonWriter {
+    /// Starts with the fields of `around`.
+    fn new(around: &Value, opening: &'static str) -> JsonWriter {
+        let mut out = crate::codec::json::encode_bare(around);
+        out.pop();
+        out.extend_from_slice(b",\"paths\":{");
+        JsonWriter { out, opening: Some(opening), first: true }
+    }
+
+    fn entry(&mut self, name: &str, value: &Value) {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        // Writing to memory cannot fail.
+        let _ = serde_json::to_writer(&mut self.out, name);
+        self.out.push(b':');
+        let _ = serde_json::to_writer(&mut self.out, value);
+    }
+
+    fn open_definitions(&mut self) {
+        if let Some(opening) = self.opening.take() {
+            self.out.extend_from_slice(b"},");
+            self.out.extend_from_slice(opening.as_bytes());
+            self.first = true;
+        }
+    }
+
+    fn finish(mut self, closing: &str) -> Bytes {
+        self.open_definitions();
+        self.out.extend_from_slice(closing.as_bytes());
+        self.out.push(b'}');
+        self.out.shrink_to_fit();
+        Bytes::from(self.out)
+    }
+}
+
+impl Sink for JsonWriter {
+    fn path(&mut self, name: &str, item: &Value) {
+        self.entry(name, item);
+    }
+
+    fn definition(&mut self, name: &str, schema: &Value) {
+        self.open_definitions();
+        self.entry(name, schema);
+    }
 }
 
 /// The index of version 3: every document with a hash of its content, so that clients keep what has not changed.
@@ -93,19 +160,28 @@ pub fn hash(bytes: &[u8]) -> String {
     Sha512::digest(bytes).iter().map(|b| format!("{b:02X}")).collect()
 }
 
-/// The document of version 2.
-pub fn v2(custom: &[Custom]) -> Value {
-    v2::document(custom)
+/// What stands around the paths and definitions of version 2.
+fn v2_around() -> Value {
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": v2::VERSION},
+        "securityDefinitions": v3::security(),
+        "security": [{"BearerToken": []}],
+    })
 }
 
 /// The document of version 2 as JSON.
 pub fn v2_json(custom: &[Custom]) -> Bytes {
-    Bytes::from(crate::codec::json::encode_bare(&v2(custom)))
+    let mut writer = JsonWriter::new(&v2_around(), "\"definitions\":{");
+    v2::write(custom, &mut writer);
+    writer.finish("}")
 }
 
 /// The document of version 2 in gnostic's protobuf ([`V2_PROTO`]).
 pub fn v2_proto(custom: &[Custom]) -> Bytes {
-    Bytes::from(gnostic::encode(&v2(custom)))
+    let mut writer = gnostic::Writer::default();
+    v2::write(custom, &mut writer);
+    Bytes::from(writer.finish(&v2_around()))
 }
 
 /// A resource as paths need it, built in or custom.

@@ -6,55 +6,40 @@ use serde_json::{Map, Value, json};
 
 use super::definitions::{self, Form, REF};
 use super::paths::{self, Answer, Body, Operation, Parameter, Paths};
-use super::{Custom, routes, v3};
+use super::{Custom, Sink, routes, v3};
 use crate::facts::Facts;
 
 /// What clients see as the version of the API in both documents.
 pub(super) const VERSION: &str = "v1.36.3";
 
-pub(super) fn document(custom: &[Custom]) -> Value {
-    let mut all = paths::of_root("version");
+/// Writes the document into the sink, group version by group version.
+pub(super) fn write(custom: &[Custom], sink: &mut dyn Sink) {
     let mut homes: Vec<(&str, &str)> = Facts::builtin().groups().iter().flat_map(|g| g.versions.iter().map(|v| (g.name, *v))).collect();
     homes.extend(custom.iter().map(|c| (c.group.as_str(), c.version.as_str())));
     homes.sort_unstable();
     homes.dedup();
-    all.extend(paths::of_root("api"));
-    all.extend(paths::of_root("apis"));
-    for (group, version) in &homes {
-        if !group.is_empty() {
-            all.extend(paths::of_root(&format!("apis/{group}")));
+    let mut roots = BTreeSet::new();
+    let mut put = |paths: Paths| {
+        print(paths, &mut |path, item| {
+            definitions::collect_refs(&item, &mut roots);
+            sink.path(path, &item);
+        });
+    };
+    ["version", "api", "apis"].iter().for_each(|root| put(paths::of_root(root)));
+    for (i, (group, version)) in homes.iter().enumerate() {
+        if !group.is_empty() && (i == 0 || homes[i - 1].0 != *group) {
+            put(paths::of_root(&format!("apis/{group}")));
         }
-        all.extend(paths::of_version(group, version, &routes(group, version, custom)));
+        put(paths::of_version(group, version, &routes(group, version, custom)));
     }
-    let printed = print(&all);
-    let mut roots = Vec::new();
-    collect_refs(&printed, &mut roots);
-    let schemas = definitions::closure(BTreeSet::from_iter(roots), &homes, custom, Form::V2);
     let is_custom = |name: &str| custom.iter().any(|c| c.definition_name() == name);
-    let down = |name: &str, schema| if is_custom(name) { rename_refs(schema) } else { down(schema) };
-    let schemas: Map<String, Value> = schemas.into_iter().map(|(name, schema)| (name.clone(), down(&name, schema))).collect();
-    json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": VERSION},
-        "paths": printed,
-        "definitions": schemas,
-        "securityDefinitions": v3::security(),
-        "security": [{"BearerToken": []}],
-    })
+    definitions::each(roots, &homes, custom, Form::V2, &mut |name, schema| {
+        let schema = if is_custom(name) { rename_refs(schema) } else { down(schema) };
+        sink.definition(name, &schema);
+    });
 }
 
 const OLD_REF: &str = "#/definitions/";
-
-fn collect_refs(value: &Value, into: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| match value {
-            Value::String(target) if key == "$ref" => into.extend(target.strip_prefix(OLD_REF).map(str::to_owned)),
-            other => collect_refs(other, into),
-        }),
-        Value::Array(list) => list.iter().for_each(|v| collect_refs(v, into)),
-        _ => {}
-    }
-}
 
 /// A custom schema is in version 2 already, but for references.
 fn rename_refs(schema: Value) -> Value {
@@ -107,20 +92,18 @@ fn down(schema: Value) -> Value {
     Value::Object(map)
 }
 
-fn print(paths: &Paths) -> Value {
-    let mut all = Map::new();
+fn print(paths: Paths, run: &mut dyn FnMut(&str, Value)) {
     for (path, operations) in paths {
-        let shared = v3::shared_parameters(operations);
+        let shared = v3::shared_parameters(&operations);
         let mut item = Map::new();
-        for (method, operation) in operations {
+        for (method, operation) in &operations {
             item.insert((*method).to_owned(), print_operation(operation, &shared));
         }
         if !shared.is_empty() {
             item.insert("parameters".into(), shared.iter().map(print_parameter).collect());
         }
-        all.insert(path.clone(), Value::Object(item));
+        run(&path, Value::Object(item));
     }
-    Value::Object(all)
 }
 
 fn print_operation(operation: &Operation, shared: &[Parameter]) -> Value {

@@ -6,50 +6,41 @@ use serde_json::{Map, Value, json};
 
 use super::definitions::{self, Form, REF};
 use super::paths::{self, Answer, Body, Operation, Parameter, Paths, Produces};
-use super::{Custom, routes};
+use super::{Custom, Sink, routes};
 
-pub(super) fn document(path: &str, custom: &[Custom]) -> Value {
+/// Writes the document of a path into the sink.
+pub(super) fn write(path: &str, custom: &[Custom], sink: &mut dyn Sink) {
     let home = path.strip_prefix("apis/").or_else(|| path.strip_prefix("api/")).unwrap_or("");
     let version = home.split_once('/').or_else(|| path.starts_with("api/").then_some(("", home)));
     let all = match version {
         Some((group, version)) => paths::of_version(group, version, &routes(group, version, custom)),
         None => paths::of_root(path),
     };
-    let printed = print(&all);
-    let mut roots = Vec::new();
-    definitions::collect_refs(&printed, &mut roots);
+    let mut roots = BTreeSet::new();
+    print(all, &mut |path, item| {
+        definitions::collect_refs(&item, &mut roots);
+        sink.path(path, &item);
+    });
     let home: Vec<(&str, &str)> = version.into_iter().collect();
-    let schemas = definitions::closure(BTreeSet::from_iter(roots), &home, custom, Form::V3);
-    let mut components = json!({"securitySchemes": security()});
-    if !schemas.is_empty() {
-        components["schemas"] = schemas.into_iter().collect::<Map<_, _>>().into();
-    }
-    json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": super::v2::VERSION},
-        "paths": printed,
-        "components": components,
-    })
+    definitions::each(roots, &home, custom, Form::V3, &mut |name, schema| sink.definition(name, &schema));
 }
 
 pub(super) fn security() -> Value {
     json!({"BearerToken": {"description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey"}})
 }
 
-fn print(paths: &Paths) -> Value {
-    let mut all = Map::new();
+fn print(paths: Paths, run: &mut dyn FnMut(&str, Value)) {
     for (path, operations) in paths {
-        let shared = shared_parameters(operations);
+        let shared = shared_parameters(&operations);
         let mut item = Map::new();
-        for (method, operation) in operations {
+        for (method, operation) in &operations {
             item.insert((*method).to_owned(), print_operation(operation, &shared));
         }
         if !shared.is_empty() {
             item.insert("parameters".into(), shared.iter().map(print_parameter).collect());
         }
-        all.insert(path.clone(), Value::Object(item));
+        run(&path, Value::Object(item));
     }
-    Value::Object(all)
 }
 
 /// Parameters that all operations of a path have stand at the path.
