@@ -24,6 +24,7 @@ use crate::request_info::Info;
 use crate::stages::{audit, authenticate, authorize, dispatch, flow, impersonate, request_info};
 use crate::streams::Streams;
 use crate::tokens::{ServiceAccountTokens, new_uuid};
+use crate::webhooks::Webhooks;
 
 /// The stages in the order in which a request passes them.
 pub const STAGES: [&str; 7] =
@@ -46,6 +47,7 @@ pub struct Door {
     pub tokens: Arc<ServiceAccountTokens>,
     pub documents: Documents,
     pub streams: Streams,
+    pub webhooks: Arc<Webhooks>,
     pub metrics: Metrics,
     pub limits: flow::Limits,
     pub audit: Arc<dyn audit::Sink>,

@@ -24,6 +24,7 @@ mod server;
 mod stages;
 mod streams;
 pub mod tokens;
+mod webhooks;
 mod wire;
 
 pub use config::Config;

@@ -90,6 +90,8 @@ pub mod known {
         CLUSTER_ROLES = "rbac.authorization.k8s.io" / "v1" / "clusterroles",
         ROLE_BINDINGS = "rbac.authorization.k8s.io" / "v1" / "rolebindings",
         CLUSTER_ROLE_BINDINGS = "rbac.authorization.k8s.io" / "v1" / "clusterrolebindings",
+        MUTATING_WEBHOOKS = "admissionregistration.k8s.io" / "v1" / "mutatingwebhookconfigurations",
+        VALIDATING_WEBHOOKS = "admissionregistration.k8s.io" / "v1" / "validatingwebhookconfigurations",
         FLOW_SCHEMAS = "flowcontrol.apiserver.k8s.io" / "v1" / "flowschemas",
         PRIORITY_LEVELS = "flowcontrol.apiserver.k8s.io" / "v1" / "prioritylevelconfigurations",
     }
@@ -110,6 +112,25 @@ pub fn items<'v>(value: &'v Value, path: &[&str]) -> &'v [Value] {
 
 pub fn strings(value: &Value, field: &str) -> Vec<String> {
     value.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// A label selector (`metav1.LabelSelector`) against the labels of an object; a selector that says nothing matches everything.
+pub(crate) fn selector_matches(selector: &Value, object: &Value) -> bool {
+    let label = |key: &str| tiphys_meta::object::labels(object).find(|(k, _)| *k == key).map(|(_, v)| v);
+    let equal = selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten();
+    let mut equal = equal.map(|(k, v)| label(k) == v.as_str());
+    let mut expressions = items(selector, &["matchExpressions"]).iter().map(|e| {
+        let values = strings(e, "values");
+        let found = label(text(e, &["key"]));
+        match text(e, &["operator"]) {
+            "In" => found.is_some_and(|v| values.iter().any(|x| x == v)),
+            "NotIn" => found.is_none_or(|v| values.iter().all(|x| x != v)),
+            "Exists" => found.is_some(),
+            "DoesNotExist" => found.is_none(),
+            _ => false,
+        }
+    });
+    equal.all(|matches| matches) && expressions.all(|matches| matches)
 }
 
 #[cfg(test)]

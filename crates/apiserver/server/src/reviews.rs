@@ -255,7 +255,7 @@ fn token(door: &Door, spec: &Value) -> Result<Value, ApiError> {
     })
 }
 
-fn user_value(user: &UserInfo) -> Value {
+pub(crate) fn user_value(user: &UserInfo) -> Value {
     let mut value = json!({"username": user.name});
     if !user.uid.is_empty() {
         value["uid"] = json!(user.uid);

@@ -30,6 +30,7 @@ use crate::stages::flow::Limits;
 use crate::streams::{Streams, StreamsError};
 use crate::tokens::keys::{KeyError, SigningKey, VerifyKey};
 use crate::tokens::{ServiceAccountTokens, Settings};
+use crate::webhooks::Webhooks;
 
 /// How long connections may go on after the server was told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -199,6 +200,9 @@ fn make_door(
     let rbac = Rbac::new(objects.clone());
     let authorization = Arc::new(Authorization::new(config.authorization.clone(), rbac, objects.clone()));
     registry.set_authorizer(authorization.clone());
+    let streams = Streams::new(&config.kubelet)?;
+    let webhooks = Arc::new(Webhooks::new(objects.clone(), streams.dialer.clone()));
+    registry.set_webhooks(webhooks.clone());
     let mut checks = Checks::default();
     checks.add("ping", || Ok(()));
     checks.add("log", || Ok(()));
@@ -212,7 +216,8 @@ fn make_door(
         objects,
         tokens,
         documents: Documents { checks, address: format!("{}:{}", facts.advertise_address, facts.secure_port) },
-        streams: Streams::new(&config.kubelet)?,
+        streams,
+        webhooks,
         metrics: Metrics::default(),
         limits: Limits::new(config.max_requests_in_flight, config.max_mutating_requests_in_flight),
         audit: Arc::new(NoAudit),

@@ -8,7 +8,7 @@ use tiphys_meta::{Gvr, object};
 
 use super::{AUTOUPDATE, objects};
 use crate::authorize::rbac::Rule;
-use crate::objects::{Objects, items, known};
+use crate::objects::{Objects, items, known, selector_matches};
 
 /// So many writes are under way at once; the store puts them on disk together.
 const AT_ONCE: usize = 64;
@@ -105,7 +105,7 @@ fn fill_aggregated(wanted: &mut [Value]) {
 fn gathered(role: &Value, all: &mut dyn Iterator<Item = &Value>) -> Value {
     let selectors = items(role, &["aggregationRule", "clusterRoleSelectors"]);
     let mut from: Vec<&Value> =
-        all.filter(|other| object::name(other) != object::name(role)).filter(|other| selectors.iter().any(|s| selects(s, other))).collect();
+        all.filter(|other| object::name(other) != object::name(role)).filter(|other| selectors.iter().any(|s| selector_matches(s, other))).collect();
     from.sort_by_key(|r| object::name(r).to_owned());
     let mut rules: Vec<Value> = Vec::new();
     for rule in from.into_iter().flat_map(|r| items(r, &["rules"])) {
@@ -114,25 +114,6 @@ fn gathered(role: &Value, all: &mut dyn Iterator<Item = &Value>) -> Value {
         }
     }
     Value::Array(rules)
-}
-
-/// A label selector (`metav1.LabelSelector`) against the labels of a role.
-fn selects(selector: &Value, role: &Value) -> bool {
-    let label = |key: &str| object::labels(role).find(|(k, _)| *k == key).map(|(_, v)| v);
-    let equal = selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten();
-    let mut equal = equal.map(|(k, v)| label(k) == v.as_str());
-    let mut expressions = items(selector, &["matchExpressions"]).iter().map(|e| {
-        let values = crate::objects::strings(e, "values");
-        let found = label(crate::objects::text(e, &["key"]));
-        match crate::objects::text(e, &["operator"]) {
-            "In" => found.is_some_and(|v| values.iter().any(|x| x == v)),
-            "NotIn" => found.is_none_or(|v| values.iter().all(|x| x != v)),
-            "Exists" => found.is_some(),
-            "DoesNotExist" => found.is_none(),
-            _ => false,
-        }
-    });
-    equal.all(|matches| matches) && expressions.all(|matches| matches)
 }
 
 /// Writes the gathered rules of each aggregated ClusterRole that has others.

@@ -47,6 +47,8 @@ pub enum DialError {
     Slow(String),
     #[error("{address}: {source}")]
     Tls { address: String, source: std::io::Error },
+    #[error("CA bundle: {0}")]
+    Trust(#[source] tls::TlsError),
     #[error("{0}: not a host name")]
     Name(String),
     #[error("{address}: {source}")]
@@ -69,38 +71,68 @@ impl Dialer {
     }
 
     async fn connect(&self, host: &str, port: u16, trust: Trust) -> Result<Box<dyn Duplex>, DialError> {
-        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        let stream = match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((host, port))).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(DialError::Connect { address, source }),
-            Err(_) => return Err(DialError::Slow(address)),
-        };
-        let _ = stream.set_nodelay(true);
         let config = match trust {
-            Trust::Plain => return Ok(Box::new(stream)),
+            Trust::Plain => return Ok(Box::new(tcp(host, port).await?)),
             Trust::Kubelet => &self.kubelet,
             Trust::KubeletUnchecked => &self.kubelet_unchecked,
             Trust::Anyone => &self.anyone,
         };
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| DialError::Name(host.to_owned()))?;
-        let secured = TlsConnector::from(config.clone()).connect(name, stream).await;
-        Ok(Box::new(secured.map_err(|source| DialError::Tls { address, source })?))
+        secured(host, port, host, config.clone()).await
+    }
+
+    /// Sends one request to a server whose certificate must be for `name` and by `ca_pem`.
+    pub(crate) async fn send_verified(
+        &self,
+        host: &str,
+        port: u16,
+        name: &str,
+        ca_pem: &[u8],
+        request: http::Request<Body>,
+    ) -> Result<Response<Incoming>, DialError> {
+        let config = tls::client(ServerTrust::Ca(ca_pem), None).map_err(DialError::Trust)?;
+        let stream = secured(host, port, name, Arc::new(config)).await?;
+        exchange(&shown(host, port), stream, request).await
     }
 
     /// Sends one request on a new connection. The connection lives as long as the answer's body, or as the upgraded stream.
     pub async fn send(&self, host: &str, port: u16, trust: Trust, request: http::Request<Body>) -> Result<Response<Incoming>, DialError> {
         let stream = self.connect(host, port, trust).await?;
-        let failed = |source| DialError::Http { address: format!("{host}:{port}"), source };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "connection to a node or pod ended");
-            }
-        });
-        sender.send_request(request).await.map_err(failed)
+        exchange(&shown(host, port), stream, request).await
     }
 }
 
-pub(super) fn boxed(body: Incoming) -> Body {
+fn shown(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let stream = match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((host, port))).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(source)) => return Err(DialError::Connect { address: shown(host, port), source }),
+        Err(_) => return Err(DialError::Slow(shown(host, port))),
+    };
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+async fn secured(host: &str, port: u16, name: &str, config: Arc<ClientConfig>) -> Result<Box<dyn Duplex>, DialError> {
+    let stream = tcp(host, port).await?;
+    let name = ServerName::try_from(name.to_owned()).map_err(|_| DialError::Name(name.to_owned()))?;
+    let stream = TlsConnector::from(config).connect(name, stream).await;
+    Ok(Box::new(stream.map_err(|source| DialError::Tls { address: shown(host, port), source })?))
+}
+
+async fn exchange(address: &str, stream: Box<dyn Duplex>, request: http::Request<Body>) -> Result<Response<Incoming>, DialError> {
+    let failed = |source| DialError::Http { address: address.to_owned(), source };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to a node or pod ended");
+        }
+    });
+    sender.send_request(request).await.map_err(failed)
+}
+
+pub(crate) fn boxed(body: Incoming) -> Body {
     body.map_err(BoxError::from).boxed_unsync()
 }

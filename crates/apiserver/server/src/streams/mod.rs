@@ -12,7 +12,7 @@ mod tunnel;
 use std::sync::Arc;
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tiphys_base::tls::TlsError;
 use tiphys_meta::{ApiError, Reason};
 
@@ -22,8 +22,10 @@ use crate::chain::{Call, Door};
 use crate::errors::{BadField, DoorError, forbidden, invalid};
 use crate::objects::{Objects, items, known, text};
 use crate::request_info::{Info, Query};
-pub(crate) use dial::Dialer;
+use crate::webhooks::Told;
+pub(crate) use dial::{Dialer, boxed};
 use kubelet::Kubelet;
+pub(crate) use target::endpoint_of_service;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -56,7 +58,7 @@ impl Kind {
 
 /// How nodes and pods are reached.
 pub struct Streams {
-    pub dialer: Dialer,
+    pub dialer: Arc<Dialer>,
     pub address_types: Vec<String>,
 }
 
@@ -66,7 +68,7 @@ impl Streams {
         const PREFERRED: [&str; 5] = ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"];
         let given = &kubelet.preferred_address_types;
         let address_types = if given.is_empty() { PREFERRED.map(str::to_owned).to_vec() } else { given.clone() };
-        Ok(Streams { dialer: Dialer::new(kubelet)?, address_types })
+        Ok(Streams { dialer: Arc::new(Dialer::new(kubelet)?), address_types })
     }
 }
 
@@ -85,6 +87,12 @@ pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, kind: Kind) -> Resu
         Kind::Attach => stream(door, call, "attach").await,
         Kind::PortForward => port_forward(door, call).await,
         Kind::PodProxy | Kind::ServiceProxy | Kind::NodeProxy => {
+            let options = match kind {
+                Kind::PodProxy => "PodProxyOptions",
+                Kind::ServiceProxy => "ServiceProxyOptions",
+                _ => "NodeProxyOptions",
+            };
+            admit(door, call, options).await?;
             let target = target::resolve(door, &call.info, kind)?;
             proxy::forward(door, call, target).await
         }
@@ -211,6 +219,7 @@ async fn stream(door: &Arc<Door>, call: &mut Call, what: &str) -> Result<Answere
     let pod = pod_of(door.objects.as_ref(), &call.info)?;
     let container = container_of(&pod, call.info.query.get("container"))?;
     let node = assigned_node(&pod, &call.info.name)?;
+    admit(door, call, if what == "exec" { "PodExecOptions" } else { "PodAttachOptions" }).await?;
     let query = stream_query(&call.info.query, what == "exec");
     let path = format!("/{what}/{}/{}/{container}{query}", call.info.namespace, call.info.name);
     let kubelet = Kubelet::of(door, &node)?;
@@ -221,11 +230,43 @@ async fn port_forward(door: &Arc<Door>, call: &mut Call) -> Result<Answered, Doo
     may_create(door, call)?;
     let pod = pod_of(door.objects.as_ref(), &call.info)?;
     let node = assigned_node(&pod, &call.info.name)?;
+    admit(door, call, "PodPortForwardOptions").await?;
     let ports: Vec<&str> = call.info.query.pairs().iter().filter(|(k, _)| k == "ports").map(|(_, v)| v.as_str()).collect();
     let query = if ports.is_empty() { String::new() } else { form_urlencoded(&[("port", &ports.join(","))]) };
     let path = format!("/portForward/{}/{}{query}", call.info.namespace, call.info.name);
     let kubelet = Kubelet::of(door, &node)?;
     tunnel::through(door, call, &kubelet, &path).await
+}
+
+/// Admission of connections: there is no object, but the options that were asked for.
+async fn admit(door: &Door, call: &mut Call, options: &'static str) -> Result<(), DoorError> {
+    let query = &call.info.query;
+    let mut object = json!({"apiVersion": "v1", "kind": options});
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(flag) {
+            object[flag] = json!(true);
+        }
+    }
+    if let Some(container) = query.get("container") {
+        object["container"] = json!(container);
+    }
+    let command: Vec<&str> = query.pairs().iter().filter(|(k, _)| k == "command").map(|(_, v)| v.as_str()).collect();
+    if !command.is_empty() {
+        object["command"] = json!(command);
+    }
+    let gvr = tiphys_meta::Gvr::new("", "v1", call.info.resource.clone());
+    let told = Told {
+        operation: "CONNECT",
+        kind: tiphys_meta::Gvk::new("", "v1", options),
+        gvr: &gvr,
+        subresource: &call.info.subresource,
+        namespace: &call.info.namespace,
+        name: &call.info.name,
+        user: &call.user,
+        dry_run: false,
+        old: None,
+    };
+    door.webhooks.connect(&told, &object).await
 }
 
 /// A WebSocket begins with a GET; whoever opens one must still be allowed to create (KEP-4006's follow-up, on by default since v1.35).
@@ -275,8 +316,6 @@ fn add_pair(out: &mut String, key: &str, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -103,13 +103,7 @@ fn service(objects: &dyn Objects, namespace: &str, id: &str, named: &Named<'_>) 
         }
         Err(_) => named.port.to_owned(),
     };
-    let mut choices = Vec::new();
-    for slice in objects.list(&known::ENDPOINT_SLICES, namespace) {
-        let of_service = object::labels(&slice).any(|(k, v)| k == "kubernetes.io/service-name" && v == named.name);
-        if of_service {
-            choices.extend(endpoints(&slice, &port_name));
-        }
-    }
+    let mut choices = slices_of(objects, namespace, named.name, |slice| endpoints(slice, &port_name, true));
     choices.retain(|(ip, _)| ip.parse().is_ok_and(is_reachable));
     let at = random_below(choices.len());
     match choices.get(at) {
@@ -118,12 +112,33 @@ fn service(objects: &dyn Objects, namespace: &str, id: &str, named: &Named<'_>) 
     }
 }
 
-/// Ready addresses of a slice that serve the port of that name; only pods count, as upstream has it.
-fn endpoints(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
+/// An address and port behind a Service's port, whatever it is that listens there: for the server's own calls.
+pub(crate) fn endpoint_of_service(objects: &dyn Objects, namespace: &str, name: &str, port: u64) -> Result<(String, u16), ApiError> {
+    let service = objects.get(&known::SERVICES, namespace, name).ok_or_else(|| unavailable(format!("service {name:?} not found")))?;
+    if text(&service, &["spec", "type"]) == "ExternalName" {
+        let port = u16::try_from(port).map_err(|_| unavailable(format!("bad port {port}")))?;
+        return Ok((text(&service, &["spec", "externalName"]).to_owned(), port));
+    }
+    let ports = items(&service, &["spec", "ports"]);
+    let found = ports.iter().find(|p| p.get("port").and_then(Value::as_u64) == Some(port));
+    let found = found.ok_or_else(|| unavailable(format!("no service port {port} found for service {name:?}")))?;
+    let mut choices = slices_of(objects, namespace, name, |slice| endpoints(slice, text(found, &["name"]), false));
+    let at = random_below(choices.len());
+    if choices.is_empty() { Err(unavailable(format!("no endpoints available for service {name:?}"))) } else { Ok(choices.swap_remove(at)) }
+}
+
+fn slices_of(objects: &dyn Objects, namespace: &str, name: &str, read: impl Fn(&Value) -> Vec<(String, u16)>) -> Vec<(String, u16)> {
+    let of_service = |slice: &Value| object::labels(slice).any(|(k, v)| k == "kubernetes.io/service-name" && v == name);
+    let slices = objects.list(&known::ENDPOINT_SLICES, namespace);
+    slices.iter().filter(|slice| of_service(slice)).flat_map(|slice| read(slice)).collect()
+}
+
+/// Ready addresses of a slice that serve the port of that name; for users' proxies only pods count, as upstream has it.
+fn endpoints(slice: &Value, port_name: &str, only_pods: bool) -> Vec<(String, u16)> {
     let port = items(slice, &["ports"]).iter().find(|p| text(p, &["name"]) == port_name).and_then(|p| port_number(p.get("port")));
     let Some(port) = port else { return Vec::new() };
     let ready = |e: &&Value| at(e, &["conditions", "ready"]).and_then(Value::as_bool).unwrap_or(true);
-    let pods = items(slice, &["endpoints"]).iter().filter(ready).filter(|e| text(e, &["targetRef", "kind"]) == "Pod");
+    let pods = items(slice, &["endpoints"]).iter().filter(ready).filter(|e| !only_pods || text(e, &["targetRef", "kind"]) == "Pod");
     pods.filter_map(|e| items(e, &["addresses"]).first().and_then(Value::as_str)).map(|ip| (ip.to_owned(), port)).collect()
 }
 

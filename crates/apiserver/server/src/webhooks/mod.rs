@@ -1,0 +1,222 @@
+//! Admission webhooks: whose rules and selectors fit a write is asked, in the order of the configurations' names; mutating ones one after
+//! the other on what the one before left, validating ones all at once. A webhook's Service is resolved to an endpoint here, so that nothing depends
+//! on the host's packet rules.
+//!
+//! Absent: match conditions (they need CEL; a webhook that has some is treated as failing, so that nothing passes unseen),
+//! conversion for `matchPolicy: Equivalent` (a rule is held against the stored version), AdmissionReview v1beta1.
+
+mod call;
+mod hook;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tiphys_meta::{ApiError, Gvk, Gvr, object};
+use tiphys_registry::{About, Operation, UserInfo, Write};
+
+use crate::errors::DoorError;
+use crate::objects::{Objects, known};
+use crate::streams::Dialer;
+use hook::{Hook, Subject};
+
+pub struct Webhooks {
+    objects: Arc<dyn Objects>,
+    dialer: Arc<Dialer>,
+}
+
+/// What webhooks are told of a request.
+pub struct Told<'a> {
+    /// `CREATE`, `UPDATE`, `DELETE`, `CONNECT`.
+    pub operation: &'static str,
+    pub kind: Gvk,
+    pub gvr: &'a Gvr,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub user: &'a UserInfo,
+    pub dry_run: bool,
+    pub old: Option<&'a Value>,
+}
+
+impl Webhooks {
+    pub fn new(objects: Arc<dyn Objects>, dialer: Arc<Dialer>) -> Self {
+        Webhooks { objects, dialer }
+    }
+
+    fn hooks(&self, gvr: &Gvr) -> Vec<Hook> {
+        let mut configurations = self.objects.list(gvr, "");
+        configurations.sort_by_key(|c| object::name(c).to_owned());
+        configurations.iter().flat_map(|c| Hook::all_of(c)).collect()
+    }
+
+    /// Whether the hook is to hear of this; an error where that cannot be known.
+    fn concerns(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>) -> Result<bool, ApiError> {
+        let subject = Subject {
+            operation: told.operation,
+            gvr: told.gvr,
+            subresource: told.subresource,
+            namespaced: !told.namespace.is_empty(),
+        };
+        if !hook.rules_match(&subject) {
+            return Ok(false);
+        }
+        let selected = self.namespace_selected(hook, told, object) && hook.object_selected(object, told.old);
+        if !selected {
+            return Ok(false);
+        }
+        if hook.has_conditions {
+            let why = "matchConditions are not supported by this server yet";
+            return if hook.fails_open { Ok(false) } else { Err(hook.failed(why)) };
+        }
+        if told.dry_run && !hook.dry_run_safe {
+            return Err(ApiError::bad_request(format!("admission webhook {:?} does not support dry run", hook.name)));
+        }
+        Ok(true)
+    }
+
+    fn namespace_selected(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>) -> bool {
+        let is_namespace = told.gvr.group.is_empty() && told.gvr.resource == "namespaces";
+        if is_namespace {
+            return hook.namespace_selected(object.or(told.old).unwrap_or(&Value::Null));
+        }
+        if told.namespace.is_empty() {
+            return true;
+        }
+        let namespace = self.objects.get(&known::NAMESPACES, "", told.namespace);
+        hook.namespace_selected(namespace.as_deref().unwrap_or(&Value::Null))
+    }
+
+    async fn mutate_told(&self, told: &Told<'_>, object: &Value, warnings: &mut Vec<String>) -> Result<Option<Value>, ApiError> {
+        let hooks = self.hooks(&known::MUTATING_WEBHOOKS);
+        let mut current: Option<Value> = None;
+        let mut again: HashSet<usize> = HashSet::new();
+        for round in 0..2 {
+            for (place, hook) in hooks.iter().enumerate() {
+                let seen = current.as_ref().unwrap_or(object);
+                if (round == 1 && !again.contains(&place)) || !self.concerns(hook, told, Some(seen))? {
+                    continue;
+                }
+                let Some(patched) = self.mutate_one(hook, told, seen, warnings).await? else { continue };
+                // Earlier webhooks that want to see what later ones did are asked once more (`reinvocationPolicy: IfNeeded`).
+                if round == 0 {
+                    again.extend((0..place).filter(|p| hooks[*p].reinvoked));
+                }
+                current = Some(patched);
+            }
+        }
+        Ok(current)
+    }
+
+    async fn mutate_one(&self, hook: &Hook, told: &Told<'_>, object: &Value, warnings: &mut Vec<String>) -> Result<Option<Value>, ApiError> {
+        match self.ask(hook, told, Some(object)).await {
+            Ok(answer) => {
+                warnings.extend(answer.warnings);
+                answer.refusal.map_or(Ok(()), Err)?;
+                match answer.patch {
+                    None => Ok(None),
+                    Some(patch) => hook::apply(object, &patch).map(Some).map_err(|why| hook.failed(&why)),
+                }
+            }
+            Err(why) if hook.fails_open => {
+                tracing::warn!(webhook = hook.name, why, "a failing webhook is passed over");
+                Ok(None)
+            }
+            Err(why) => Err(hook.failed(&why)),
+        }
+    }
+
+    pub async fn validate_told(&self, told: &Told<'_>, object: Option<&Value>, warnings: &mut Vec<String>) -> Result<(), ApiError> {
+        let hooks = self.hooks(&known::VALIDATING_WEBHOOKS);
+        let mut asked = Vec::new();
+        for hook in &hooks {
+            if self.concerns(hook, told, object)? {
+                asked.push(async move { (hook, self.ask(hook, told, object).await) });
+            }
+        }
+        for (hook, answer) in futures_util::future::join_all(asked).await {
+            match answer {
+                Ok(answer) => {
+                    warnings.extend(answer.warnings);
+                    answer.refusal.map_or(Ok(()), Err)?;
+                }
+                Err(why) if hook.fails_open => tracing::warn!(webhook = hook.name, why, "a failing webhook is passed over"),
+                Err(why) => return Err(hook.failed(&why)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>) -> Result<hook::Answer, String> {
+        let uid = crate::tokens::new_uuid();
+        let said = call::post(self.objects.as_ref(), &self.dialer, hook, review(told, object, &uid).to_string()).await?;
+        hook.read(&said, &uid)
+    }
+
+    /// Exec, attach, port-forward and proxies go by the validating webhooks too.
+    pub async fn connect(&self, told: &Told<'_>, options: &Value) -> Result<(), DoorError> {
+        let mut warnings = Vec::new();
+        Ok(self.validate_told(told, Some(options), &mut warnings).await?)
+    }
+}
+
+/// The AdmissionReview that is sent (`admission.k8s.io/v1`).
+fn review(told: &Told<'_>, object: Option<&Value>, uid: &str) -> Value {
+    let kind = json!({"group": told.kind.group, "version": told.kind.version, "kind": told.kind.kind});
+    let resource = json!({"group": told.gvr.group, "version": told.gvr.version, "resource": told.gvr.resource});
+    let options = match told.operation {
+        "CREATE" => json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"}),
+        "UPDATE" => json!({"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"}),
+        "DELETE" => json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}),
+        _ => Value::Null,
+    };
+    let mut request = json!({
+        "uid": uid, "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
+        "operation": told.operation, "userInfo": crate::reviews::user_value(told.user),
+        "object": object, "oldObject": told.old, "dryRun": told.dry_run, "options": options,
+    });
+    for (field, value) in [("name", told.name), ("namespace", told.namespace), ("subResource", told.subresource), ("requestSubResource", told.subresource)] {
+        if !value.is_empty() {
+            request[field] = json!(value);
+        }
+    }
+    json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request})
+}
+
+fn told<'a>(write: &'a Write<'a>, about: &About<'a>) -> Told<'a> {
+    let some = write.object.or(write.old).unwrap_or(&Value::Null);
+    let text = |field: &str| some.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
+    Told {
+        operation: match write.operation {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+        },
+        kind: Gvk::from_api_version(&text("apiVersion"), &text("kind")),
+        gvr: write.gvr,
+        subresource: write.subresource,
+        namespace: write.namespace,
+        name: write.name,
+        user: about.user,
+        dry_run: about.dry_run,
+        old: write.old,
+    }
+}
+
+#[async_trait::async_trait]
+impl tiphys_registry::Webhooks for Webhooks {
+    async fn mutate(&self, write: &Write<'_>, about: &About<'_>) -> Result<Option<Value>, ApiError> {
+        let Some(object) = write.object else { return Ok(None) };
+        let mut warnings = Vec::new();
+        let patched = self.mutate_told(&told(write, about), object, &mut warnings).await;
+        about.warnings.lock().append(&mut warnings);
+        patched
+    }
+
+    async fn validate(&self, write: &Write<'_>, about: &About<'_>) -> Result<(), ApiError> {
+        let mut warnings = Vec::new();
+        let verdict = self.validate_told(&told(write, about), write.object, &mut warnings).await;
+        about.warnings.lock().append(&mut warnings);
+        verdict
+    }
+}
