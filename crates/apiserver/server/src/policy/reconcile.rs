@@ -104,8 +104,10 @@ fn fill_aggregated(wanted: &mut [Value]) {
 
 fn gathered(role: &Value, all: &mut dyn Iterator<Item = &Value>) -> Value {
     let selectors = items(role, &["aggregationRule", "clusterRoleSelectors"]);
-    let mut from: Vec<&Value> =
-        all.filter(|other| object::name(other) != object::name(role)).filter(|other| selectors.iter().any(|s| selector_matches(s, other))).collect();
+    let mut from: Vec<&Value> = all
+        .filter(|other| object::name(other) != object::name(role))
+        .filter(|other| selectors.iter().any(|s| selector_matches(s, other)))
+        .collect();
     from.sort_by_key(|r| object::name(r).to_owned());
     let mut rules: Vec<Value> = Vec::new();
     for rule in from.into_iter().flat_map(|r| items(r, &["rules"])) {

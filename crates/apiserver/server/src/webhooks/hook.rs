@@ -89,7 +89,9 @@ impl Hook {
         }
         let patch = match text(response, &["patch"]) {
             "" => None,
-            _ if text(response, &["patchType"]) != "JSONPatch" => return Err("webhook returned response.patch but not response.patchType".into()),
+            _ if text(response, &["patchType"]) != "JSONPatch" => {
+                return Err("webhook returned response.patch but not response.patchType".into());
+            }
             encoded => Some(STANDARD.decode(encoded).map_err(|e| format!("response.patch: {e}"))?),
         };
         let warnings = strings(response, "warnings");
@@ -129,7 +131,11 @@ fn rule_matches(rule: &Value, subject: &Subject<'_>) -> bool {
         let (main, sub) = r.split_once('/').unwrap_or((r, ""));
         (main == "*" || main == subject.gvr.resource) && (sub == subject.subresource || (r.contains('/') && sub == "*"))
     });
-    one_of("operations", subject.operation) && one_of("apiGroups", &subject.gvr.group) && one_of("apiVersions", &subject.gvr.version) && scope && resource
+    one_of("operations", subject.operation)
+        && one_of("apiGroups", &subject.gvr.group)
+        && one_of("apiVersions", &subject.gvr.version)
+        && scope
+        && resource
 }
 
 /// A JSON patch (RFC 6902) on the object.

@@ -52,12 +52,8 @@ impl Webhooks {
 
     /// Whether the hook is to hear of this; an error where that cannot be known.
     fn concerns(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>) -> Result<bool, ApiError> {
-        let subject = Subject {
-            operation: told.operation,
-            gvr: told.gvr,
-            subresource: told.subresource,
-            namespaced: !told.namespace.is_empty(),
-        };
+        let subject =
+            Subject { operation: told.operation, gvr: told.gvr, subresource: told.subresource, namespaced: !told.namespace.is_empty() };
         if !hook.rules_match(&subject) {
             return Ok(false);
         }
@@ -108,7 +104,13 @@ impl Webhooks {
         Ok(current)
     }
 
-    async fn mutate_one(&self, hook: &Hook, told: &Told<'_>, object: &Value, warnings: &mut Vec<String>) -> Result<Option<Value>, ApiError> {
+    async fn mutate_one(
+        &self,
+        hook: &Hook,
+        told: &Told<'_>,
+        object: &Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Value>, ApiError> {
         match self.ask(hook, told, Some(object)).await {
             Ok(answer) => {
                 warnings.extend(answer.warnings);
@@ -175,7 +177,9 @@ fn review(told: &Told<'_>, object: Option<&Value>, uid: &str) -> Value {
         "operation": told.operation, "userInfo": crate::reviews::user_value(told.user),
         "object": object, "oldObject": told.old, "dryRun": told.dry_run, "options": options,
     });
-    for (field, value) in [("name", told.name), ("namespace", told.namespace), ("subResource", told.subresource), ("requestSubResource", told.subresource)] {
+    for (field, value) in
+        [("name", told.name), ("namespace", told.namespace), ("subResource", told.subresource), ("requestSubResource", told.subresource)]
+    {
         if !value.is_empty() {
             request[field] = json!(value);
         }
