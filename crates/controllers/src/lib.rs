@@ -14,7 +14,10 @@
 //!
 //! Statuses are written only where they differ (`Plan::update_status_if_changed`), for every write wakes its writer again.
 
+mod claim_protection;
+mod cluster_role_aggregation;
 mod context;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod disruption;
@@ -34,6 +37,8 @@ mod serviceaccount;
 mod shared;
 mod statefulset;
 mod taint_eviction;
+mod volume_binder;
+mod volume_protection;
 
 pub use context::{Config, Context, Controllers, Running};
 
@@ -51,6 +56,8 @@ const fn on(name: &'static str, start: fn(&Context)) -> Entry {
 
 /// All controllers, under upstream's names.
 pub static CONTROLLERS: &[Entry] = &[
+    on("clusterrole-aggregation-controller", cluster_role_aggregation::start),
+    on("cronjob-controller", cronjob::start),
     on("daemonset-controller", daemonset::start),
     on("deployment-controller", deployment::start),
     on("disruption-controller", disruption::start),
@@ -62,6 +69,9 @@ pub static CONTROLLERS: &[Entry] = &[
     on("namespace-controller", namespace::start),
     on("node-ipam-controller", node_ipam::start),
     on("node-lifecycle-controller", node_lifecycle::start),
+    on("persistentvolume-binder-controller", volume_binder::start),
+    on("persistentvolume-protection-controller", volume_protection::start),
+    on("persistentvolumeclaim-protection-controller", claim_protection::start),
     on("pod-garbage-collector-controller", pod_gc::start),
     on("replicaset-controller", replicaset::start),
     on("replicationcontroller-controller", replicaset::start_replication_controllers),
