@@ -27,18 +27,28 @@ pub(super) struct Owned {
     pub(super) set: Set,
     pub(super) api_version: String,
     pub(super) time: Option<String>,
+    /// `fieldsV1` as it was read, as long as it says what the set says.
+    pub(super) written: Option<Value>,
 }
 
 impl Owned {
     pub(super) fn new(set: Set, api_version: String) -> Owned {
-        Owned { set, api_version, time: None }
+        Owned { set, api_version, time: None, written: None }
     }
 
     /// Gives up what somebody else changed or removed.
     pub(super) fn lose(&mut self, comparison: &Comparison) {
         for gone in [&comparison.modified, &comparison.added, &comparison.removed] {
-            self.set.remove_all(gone, false);
+            if self.set.remove_all(gone, false) {
+                self.written = None;
+            }
         }
+    }
+
+    /// The set, to be changed.
+    pub(super) fn set_mut(&mut self) -> &mut Set {
+        self.written = None;
+        &mut self.set
     }
 }
 
@@ -102,6 +112,7 @@ impl Managed {
                 set: entry.get("fieldsV1").map(Set::decode).unwrap_or_default(),
                 api_version: text("apiVersion").to_owned(),
                 time: entry.get("time").and_then(Value::as_str).map(str::to_owned),
+                written: entry.get("fieldsV1").cloned(),
             };
             managed.entries.insert(id, owned);
         }
@@ -153,7 +164,7 @@ impl Managed {
             if let Some(owned) = self.entries.remove(&id)
                 && let Some(gathered) = self.entries.get_mut(&target)
             {
-                gathered.set = gathered.set.union(&owned.set);
+                gathered.set_mut().absorb(owned.set);
                 gathered.time = owned.time;
                 length -= 1;
             }
@@ -174,6 +185,6 @@ fn encode_entry(id: &Manager, owned: &Owned) -> Value {
     }
     entry.insert("operation".into(), json!(operation));
     entry.insert("fieldsType".into(), json!("FieldsV1"));
-    entry.insert("fieldsV1".into(), owned.set.encode());
+    entry.insert("fieldsV1".into(), owned.written.clone().unwrap_or_else(|| owned.set.encode()));
     Value::Object(entry)
 }

@@ -144,15 +144,18 @@ impl Schema<'_> {
 
 /// Notes in `new` who changed what since `live` (`None` on create). Never fails: where the managed fields cannot be read, tracking starts anew.
 pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, options: &Options<'_>) {
+    let mut comparison = None;
     if let Some(live) = live
         && keeps_managed_fields(live, new, options)
     {
-        let comparison = compare(schema, live, new, options);
-        if comparison.is_empty() {
+        // Managed fields are the same on both sides: no part of what is compared.
+        restore_managed_fields(new, live);
+        let changes = compare(schema, live, new, options);
+        if changes.is_empty() {
             // Nothing changed hands: what is known stays as it is written, without being read.
-            restore_managed_fields(new, live);
             return;
         }
+        comparison = Some(changes);
     }
     let mut managed = starting_point(live, new, options);
     remove_managed_fields(new);
@@ -162,7 +165,8 @@ pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, option
         return;
     }
     let live = live.map_or_else(|| Cow::Owned(schema.empty()), Cow::Borrowed);
-    track(schema, &live, new, &mut managed, options, options.manager);
+    let comparison = comparison.unwrap_or_else(|| compare(schema, &live, new, options));
+    track(schema, comparison, &mut managed, options, options.manager);
     managed.cap(MAX_UPDATE_MANAGERS, ANCIENT);
     set_managed_fields(new, &managed);
 }
@@ -226,8 +230,7 @@ fn set_managed_fields(object: &mut Value, managed: &Managed) {
 }
 
 /// Takes what changed from its owners and gives it to the manager.
-fn track(schema: &Schema<'_>, live: &Value, new: &Value, managed: &mut Managed, options: &Options<'_>, manager: &str) {
-    let comparison = compare(schema, live, new, options);
+fn track(schema: &Schema<'_>, comparison: Comparison, managed: &mut Managed, options: &Options<'_>, manager: &str) {
     managed.entries.iter_mut().for_each(|(_, owned)| owned.lose(&comparison));
     managed.drop_empty();
     let mut gained = comparison.modified;
@@ -239,7 +242,7 @@ fn track(schema: &Schema<'_>, live: &Value, new: &Value, managed: &mut Managed, 
     let version = schema.gvk().api_version();
     let id = Manager::new(manager, Operation::Update, &version, options.subresource);
     let owned = managed.entries.entry(id).or_insert_with(|| Owned::new(Set::default(), version.clone()));
-    owned.set.absorb(gained);
+    owned.set_mut().absorb(gained);
     owned.api_version = version;
     owned.time = Some(options.now.to_owned());
 }
@@ -326,7 +329,8 @@ fn check_config(schema: &Schema<'_>, config: &Value) -> Result<(), ApplyError> {
 
 fn apply_once(schema: &Schema<'_>, live: &Value, config: &Value, mut managed: Managed, options: &Options<'_>) -> Result<Value, ApplyError> {
     if managed.is_empty() {
-        track(schema, &schema.empty(), live, &mut managed, options, BEFORE_FIRST_APPLY);
+        let all = compare(schema, &schema.empty(), live, options);
+        track(schema, all, &mut managed, options, BEFORE_FIRST_APPLY);
     }
     let ty = schema.root();
     let unexpected = |what: &str, errors: Vec<String>| ApplyError::Unexpected(format!("failed to {what}: {}", errors.join("\n")));
@@ -336,7 +340,7 @@ fn apply_once(schema: &Schema<'_>, live: &Value, config: &Value, mut managed: Ma
     let last = managed.entries.get(&id).cloned();
     let wanted = filter(walk::field_set(ty, config), options.reset);
     let time = last.as_ref().and_then(|l| l.time.clone());
-    managed.entries.insert(id.clone(), Owned { set: wanted, api_version: version, time });
+    managed.entries.insert(id.clone(), Owned { set: wanted, api_version: version, time, written: None });
     let merged = match &last {
         Some(last) if !last.set.is_empty() => prune(ty, merged, &managed, &last.set),
         _ => merged,
@@ -348,7 +352,8 @@ fn apply_once(schema: &Schema<'_>, live: &Value, config: &Value, mut managed: Ma
     }
     managed.entries.iter_mut().filter(|(other, _)| **other != id).for_each(|(_, owned)| owned.lose(&comparison));
     if let Some(owned) = managed.entries.get_mut(&id) {
-        owned.set = strip(&owned.set);
+        let stripped = strip(&owned.set);
+        *owned.set_mut() = stripped;
     }
     managed.drop_empty();
     let mut object = merged;

@@ -175,22 +175,24 @@ impl Set {
         }
     }
 
-    /// Difference in place; see `recursive_difference` for what `recursive` means.
-    pub(crate) fn remove_all(&mut self, other: &Set, recursive: bool) {
+    /// Difference in place; see `recursive_difference` for what `recursive` means. Whether anything was there to remove.
+    pub(crate) fn remove_all(&mut self, other: &Set, recursive: bool) -> bool {
+        let mut removed = false;
         for member in &other.members {
-            self.members.remove(member);
+            removed |= self.members.remove(member);
             if recursive {
-                self.children.remove(member);
+                removed |= self.children.remove(member).is_some();
             }
         }
         for (element, there) in &other.children {
             if let Some(here) = self.children.get_mut(element) {
-                here.remove_all(there, recursive);
+                removed |= here.remove_all(there, recursive);
                 if here.is_empty() {
                     self.children.remove(element);
                 }
             }
         }
+        removed
     }
 
     pub(crate) fn intersection(&self, other: &Set) -> Set {

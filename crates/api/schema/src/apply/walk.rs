@@ -1,5 +1,6 @@
 //! Walks over typed trees: validation, sets of fields, comparison, merging, removal. Each follows upstream's walker of the same name.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
@@ -270,16 +271,25 @@ impl Comparer {
     fn maps(&mut self, map: &MapTy<'_>, old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) {
         let empty = Map::new();
         let (old, new) = (old.unwrap_or(&empty), new.unwrap_or(&empty));
-        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        for name in names {
-            let (a, b) = (old.get(name), new.get(name));
+        // Both are sorted: one pass over the two.
+        let (mut left, mut right) = (old.iter().peekable(), new.iter().peekable());
+        loop {
+            let order = match (left.peek(), right.peek()) {
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return,
+            };
+            let a = if order.is_le() { left.next() } else { None };
+            let b = if order.is_ge() { right.next() } else { None };
+            let Some((name, _)) = a.or(b) else { return };
+            let (a, b) = (a.map(|(_, v)| v), b.map(|(_, v)| v));
             // What is equal needs no walk; most is.
-            if a == b {
-                continue;
+            if a != b {
+                self.path.push(field(name));
+                self.compare(map.type_of(name).unwrap_or(Ty::Unknown), a, b);
+                self.path.pop();
             }
-            self.path.push(field(name));
-            self.compare(map.type_of(name).unwrap_or(Ty::Unknown), a, b);
-            self.path.pop();
         }
     }
 
