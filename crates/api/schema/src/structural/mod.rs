@@ -8,10 +8,12 @@
 //! at all, which is validation of the definition and lives with its kind.
 
 mod formats;
+mod jsonpath;
 mod validate;
 
 use serde_json::{Map, Value};
 
+pub use jsonpath::{JsonPath, JsonPathError};
 pub use validate::validate;
 
 const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];

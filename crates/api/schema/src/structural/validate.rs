@@ -283,7 +283,7 @@ fn unique_items(schema: &Value, value: &Value, path: &str, found: &mut Found) {
 }
 
 fn unique_keys(schema: &Value, items: &[Value], path: &str, found: &mut Found) {
-    for (i, item) in items.iter().enumerate().filter(|(_, item)| !item.is_object() && !item.is_null()) {
+    if let Some((i, item)) = items.iter().enumerate().find(|(_, item)| !item.is_object() && !item.is_null()) {
         return found.invalid(&format!("{path}[{i}]"), item, "must be an object for an array of list-type map".into());
     }
     let keys: Vec<&str> =
