@@ -262,7 +262,7 @@ fn everything() -> KeyRange {
 }
 
 /// Fills the caches page by page, all at one revision.
-async fn load(engine: &dyn Engine, resources: &Resources) -> Result<i64, StoreError> {
+pub(crate) async fn load(engine: &dyn Engine, resources: &Resources) -> Result<i64, StoreError> {
     let mut revision = 0;
     let mut range = everything();
     let mut loaded: Vec<Vec<Arc<Entry>>> = resources.all().iter().map(|_| Vec::new()).collect();

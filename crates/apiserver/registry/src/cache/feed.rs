@@ -11,6 +11,7 @@ use tiphys_store::{Engine, Event as StoreEvent, EventKind, KeyRange, StoreError,
 use tokio::sync::watch;
 
 use crate::hooks::Hooks;
+use crate::registry::load;
 use crate::resource::Resources;
 use crate::storage::{Draft, Entry};
 
@@ -86,13 +87,13 @@ pub(crate) async fn feed(
     loop {
         match watch.next().await {
             Ok(batch) => {
-                batch.events.iter().for_each(|event| apply(&resources, &pending, &hooks, event));
+                batch.events.iter().for_each(|event| apply_safely(&resources, &pending, &hooks, event));
                 applied.advance(batch.revision);
             }
             Err(StoreError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "the store ended the watch of everything; beginning again");
-                match engine.watch(everything.clone(), applied.revision() + 1).await {
+                match resume(&*engine, &resources, &applied, everything.clone()).await {
                     Ok(again) => watch = again,
                     Err(error) => {
                         tracing::error!(%error, "the store cannot be watched any more: caches stand still");
@@ -101,6 +102,27 @@ pub(crate) async fn feed(
                 }
             }
         }
+    }
+}
+
+/// Goes on where the watch ended; where the store has forgotten that, everything is read anew and every client's watch ends.
+async fn resume(engine: &dyn Engine, resources: &Resources, applied: &Applied, everything: KeyRange) -> Result<Box<dyn Watch>, StoreError> {
+    match engine.watch(everything.clone(), applied.revision() + 1).await {
+        Err(StoreError::Compacted { .. }) => {}
+        other => return other,
+    }
+    resources.all().iter().for_each(|resource| resource.cache.end_watches());
+    let revision = load(engine, resources).await?;
+    let watch = engine.watch(everything, revision + 1).await?;
+    applied.advance(revision);
+    Ok(watch)
+}
+
+/// One event that cannot be applied must not stand in the way of all others.
+fn apply_safely(resources: &Resources, pending: &Pending, hooks: &Hooks, event: &StoreEvent) {
+    let applying = std::panic::AssertUnwindSafe(|| apply(resources, pending, hooks, event));
+    if std::panic::catch_unwind(applying).is_err() {
+        tracing::error!(key = %String::from_utf8_lossy(&event.kv.key), "an event could not be applied to the cache");
     }
 }
 

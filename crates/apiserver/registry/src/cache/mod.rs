@@ -83,6 +83,11 @@ impl Cache {
         state.changed = revision;
     }
 
+    /// Cuts everybody off; they come back and begin anew.
+    pub(crate) fn end_watches(&self) {
+        self.state.write().watchers.end_all();
+    }
+
     /// The state before, if there was one.
     pub(crate) fn put(&self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let mut state = self.state.write();

@@ -56,6 +56,14 @@ impl Watcher {
         self.ready.notify_one();
     }
 
+    fn end(&self) {
+        let mut queue = self.queue.lock();
+        queue.overrun = true;
+        queue.events = VecDeque::new();
+        drop(queue);
+        self.ready.notify_one();
+    }
+
     /// Waits until there may be something to take.
     pub(crate) async fn ready(&self) {
         self.ready.notified().await;
@@ -103,6 +111,10 @@ impl Watchers {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.by_scope.is_empty()
+    }
+
+    pub(crate) fn end_all(&self) {
+        self.by_scope.values().flatten().for_each(|w| w.end());
     }
 
     pub(crate) fn push(&self, event: &Arc<Event>) {

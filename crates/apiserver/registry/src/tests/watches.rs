@@ -52,6 +52,21 @@ async fn many_changes_leave_the_ring_and_are_still_found() {
 }
 
 #[tokio::test]
+async fn history_of_a_quiet_namespace_ends() {
+    let rig = Rig::new().await;
+    let first = rig.config_map("a", json!({})).await;
+    rig.post(&core("configmaps"), "kube-system", json!({"metadata": {"name": "elsewhere"}})).await.expect("created");
+    let again = Rig::on(rig.engine.clone()).await;
+    let from = format!("resourceVersion={}", version(&first));
+    for query in [from.clone(), format!("{from}&fieldSelector=metadata.name%3Dc")] {
+        let mut events = again.ask(Verb::Watch, &core("configmaps"), "default", "").query(&query).watch().await;
+        let _ = again.delete(&core("configmaps"), "default", "c").await;
+        again.config_map("c", json!({})).await;
+        assert_eq!(events.short().await, "ADDED c");
+    }
+}
+
+#[tokio::test]
 async fn a_revision_older_than_compaction_is_gone() {
     let rig = Rig::new().await;
     let first = rig.config_map("a", json!({})).await;

@@ -250,10 +250,11 @@ async fn history(
         Scope::One(key) => KeyRange { start: key.clone(), end: Bytes::new() },
         _ => keys::everything_under(&selection.prefix),
     };
-    let mut watch = registry.engine.watch(range, after + 1).await.map_err(|error| too_old(&error, after))?;
+    let mut watch = registry.engine.watch(range.clone(), after + 1).await.map_err(|error| too_old(&error, after))?;
+    // The history of a narrow range may end before `up_to`: a progress note then says that nothing more comes.
+    registry.engine.request_progress(&range);
     let mut events = Vec::new();
     let mut reached = after;
-    // The history of a narrow range may end before `up_to`: then nothing more comes, and a whole read tells.
     while reached < up_to {
         let batch = watch.next().await.map_err(|error| too_old(&error, after))?;
         reached = batch.revision;
