@@ -18,6 +18,7 @@ mod claim_protection;
 mod cluster_role_aggregation;
 mod context;
 mod cronjob;
+mod csr;
 mod daemonset;
 mod deployment;
 mod disruption;
@@ -56,6 +57,8 @@ const fn on(name: &'static str, start: fn(&Context)) -> Entry {
 
 /// All controllers, under upstream's names.
 pub static CONTROLLERS: &[Entry] = &[
+    on("certificatesigningrequest-cleaner-controller", csr::start_cleaner),
+    on("certificatesigningrequest-signing-controller", csr::start_signer),
     on("clusterrole-aggregation-controller", cluster_role_aggregation::start),
     on("cronjob-controller", cronjob::start),
     on("daemonset-controller", daemonset::start),
