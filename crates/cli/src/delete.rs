@@ -81,15 +81,21 @@ fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// Detaches every mount at or below `folder`, the deepest first.
+/// Detaches every mount at or below `folder`, the deepest first. Mounts that stood below others come to light when those are gone.
 pub fn unmount_below(folder: &Path) -> Result<()> {
-    let mounts = tiphys_sys::proc::mounts().context("cannot read the mounts")?;
-    let mut points: Vec<_> = mounts.into_iter().map(|m| m.mount_point).filter(|t| t.starts_with(folder)).collect();
-    points.sort_by_key(|p| std::cmp::Reverse(p.as_os_str().len()));
-    for point in points {
-        tiphys_sys::mount::detach(&point).with_context(|| format!("cannot unmount {}", point.display()))?;
+    const LAYERS: usize = 8;
+    for _ in 0..LAYERS {
+        let mounts = tiphys_sys::proc::mounts().context("cannot read the mounts")?;
+        let mut points: Vec<_> = mounts.into_iter().map(|m| m.mount_point).filter(|t| t.starts_with(folder)).collect();
+        if points.is_empty() {
+            return Ok(());
+        }
+        points.sort_by_key(|p| std::cmp::Reverse(p.as_os_str().len()));
+        for point in points {
+            tiphys_sys::mount::detach(&point).with_context(|| format!("cannot unmount {}", point.display()))?;
+        }
     }
-    Ok(())
+    bail!("mounts below {} come back as often as they are taken away; `grep {0} /proc/self/mountinfo` shows them", folder.display())
 }
 
 /// Links of pods whose namespaces outlived their sandboxes.
