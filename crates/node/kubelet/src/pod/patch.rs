@@ -42,8 +42,25 @@ pub(crate) fn patch(uid: &str, shown: &PodStatus, wanted: &PodStatus) -> Option<
 
 fn object(status: &PodStatus) -> Map<String, Value> {
     match serde_json::to_value(status) {
-        Ok(Value::Object(map)) => map,
+        Ok(Value::Object(map)) => map.into_iter().filter_map(|(k, v)| Some((k, said(v)?))).collect(),
         _ => Map::new(),
+    }
+}
+
+/// The value without what says nothing: the API prints `lastState: {}` where we leave it out, and a difference that is none
+/// would be written for ever.
+fn said(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Object(map) => {
+            let map: Map<String, Value> = map.into_iter().filter_map(|(k, v)| Some((k, said(v)?))).collect();
+            (!map.is_empty()).then_some(Value::Object(map))
+        }
+        Value::Array(list) => {
+            let list: Vec<Value> = list.into_iter().map(|v| said(v).unwrap_or(Value::Object(Map::new()))).collect();
+            (!list.is_empty()).then_some(Value::Array(list))
+        }
+        other => Some(other),
     }
 }
 
@@ -127,6 +144,16 @@ mod tests {
             run(json!({"phase": "Running", "reason": "X"}), json!({"phase": "Failed"})),
             Some(json!({"phase": "Failed", "reason": null}))
         );
+    }
+
+    #[test]
+    fn what_says_nothing_is_no_difference() {
+        let status = |extra: Value| {
+            let mut c = json!({"name": "c", "image": "i", "imageID": "x", "ready": true, "restartCount": 0, "state": {"running": {}}});
+            c.as_object_mut().expect("object").extend(extra.as_object().expect("object").clone());
+            json!({"containerStatuses": [c]})
+        };
+        assert_eq!(run(status(json!({"lastState": {}, "resources": {}})), status(json!({}))), None);
     }
 
     #[test]
