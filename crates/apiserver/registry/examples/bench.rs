@@ -38,12 +38,11 @@ impl Bench {
     }
 }
 
-/// User and system time of this process so far, in microseconds.
+/// What all threads of this process have spent on a CPU so far, in microseconds.
 fn cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let ticks: Vec<f64> = stat.rsplit(')').next().unwrap_or("").split_whitespace().filter_map(|t| t.parse().ok()).collect();
-    // After the name and the state: utime and stime are the 12th and 13th numbers left.
-    ticks.get(10).zip(ticks.get(11)).map_or(0.0, |(u, s)| (u + s) * 10_000.0)
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let spent = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("schedstat")).ok());
+    spent.filter_map(|s| s.split_whitespace().next()?.parse::<f64>().ok()).sum::<f64>() / 1000.0
 }
 
 async fn measure<F: Future<Output = ()>>(name: &str, count: usize, mut one: impl FnMut(usize) -> F) {

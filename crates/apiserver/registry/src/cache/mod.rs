@@ -20,8 +20,9 @@ pub(crate) use watcher::{Scope, Watcher, Watchers};
 
 use crate::storage::Entry;
 
-/// Events kept for those who resume.
+/// Events kept for those who resume: so many, and not more than so many bytes. What is older is read from the store.
 const RING: usize = 256;
+const RING_BYTES: usize = 2 << 20;
 
 /// One change of one object.
 pub(crate) struct Event {
@@ -61,6 +62,7 @@ pub(crate) struct Cache {
 struct State {
     entries: BTreeMap<Bytes, Arc<Entry>>,
     ring: VecDeque<Arc<Event>>,
+    ring_bytes: usize,
     /// The ring holds every event after this revision.
     complete_after: i64,
     /// The revision of the last event.
@@ -70,7 +72,14 @@ struct State {
 
 impl Cache {
     pub(crate) fn new(lean: bool) -> Cache {
-        let state = State { entries: BTreeMap::new(), ring: VecDeque::new(), complete_after: 0, changed: 0, watchers: Watchers::default() };
+        let state = State {
+            entries: BTreeMap::new(),
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            complete_after: 0,
+            changed: 0,
+            watchers: Watchers::default(),
+        };
         Cache { state: RwLock::new(state), lean }
     }
 
@@ -79,6 +88,7 @@ impl Cache {
         let mut state = self.state.write();
         state.entries = entries.into_iter().map(|e| (e.key().clone(), e)).collect();
         state.ring.clear();
+        state.ring_bytes = 0;
         state.complete_after = revision;
         state.changed = revision;
     }
@@ -160,12 +170,14 @@ impl State {
         if !self.watchers.is_empty() {
             self.watchers.push(&event);
         }
-        if self.ring.len() == RING
+        self.ring_bytes += event.entry.size();
+        self.ring.push_back(event);
+        while (self.ring.len() > RING || self.ring_bytes > RING_BYTES)
             && let Some(oldest) = self.ring.pop_front()
         {
+            self.ring_bytes = self.ring_bytes.saturating_sub(oldest.entry.size());
             self.complete_after = oldest.revision();
         }
-        self.ring.push_back(event);
     }
 
     fn under<'a>(&'a self, prefix: &'a [u8], start: &[u8]) -> impl Iterator<Item = &'a Arc<Entry>> {

@@ -119,6 +119,11 @@ impl Entry {
         &self.key
     }
 
+    /// About what it takes in memory; the same at any time.
+    pub(crate) fn size(&self) -> usize {
+        self.stored.len() * 3
+    }
+
     pub fn name(&self) -> &str {
         keys::split(&self.key).1
     }
