@@ -4,8 +4,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use tiphys_meta::Gvk;
+use tiphys_schema::apply::{self, Options, Schema};
 use tiphys_schema::codec::{Strictness, json, proto};
-use tiphys_schema::{Facts, openapi};
+use tiphys_schema::{Facts, Kind, openapi};
 
 fn resident_kb() -> u64 {
     memory("VmRSS:")
@@ -26,6 +27,28 @@ fn time(what: &str, rounds: u32, mut run: impl FnMut()) {
     println!("{what}: {:.1} us", start.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));
 }
 
+/// A status update of a small Pod that two managers share.
+fn updates(kind: &'static Kind) {
+    let schema = Schema::Kind(kind);
+    let by = |manager| Options { manager, subresource: "", now: "2026-01-01T00:00:00Z", reset: &[], force: false };
+    let spec = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"app": "x"}}, "spec": {
+        "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "protocol": "TCP"}], "resources": {"limits": {"cpu": "1"}}}],
+        "restartPolicy": "Always", "schedulerName": "default-scheduler", "terminationGracePeriodSeconds": 30}, "status": {"phase": "Pending"}});
+    let mut live = spec;
+    apply::update(&schema, None, &mut live, &by("manager"));
+    let mut next = live.clone();
+    let condition = |t: &str| serde_json::json!({"type": t, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let conditions = ["Ready", "Initialized", "PodScheduled"].map(condition);
+    next["status"] = serde_json::json!({"phase": "Running", "conditions": conditions, "podIP": "10.0.0.1"});
+    apply::update(&schema, Some(&live), &mut next, &Options { subresource: "status", ..by("kubelet") });
+    time("managed fields of an update", 2000, || {
+        let mut new = next.clone();
+        new["status"]["phase"] = "Succeeded".into();
+        apply::update(&schema, Some(&next), &mut new, &Options { subresource: "status", ..by("kubelet") });
+        black_box(new);
+    });
+}
+
 fn main() {
     let dir = std::env::args().nth(1).unwrap_or_else(|| "/root/go/pkg/mod/k8s.io/api@v0.36.3/testdata/HEAD".into());
     let (Ok(text), Ok(bytes)) = (std::fs::read(format!("{dir}/core.v1.Pod.json")), std::fs::read(format!("{dir}/core.v1.Pod.pb"))) else {
@@ -43,6 +66,7 @@ fn main() {
     time("JSON encode", 2000, || drop(black_box(json::encode(black_box(&decoded.object)))));
     time("protobuf decode", 2000, || drop(black_box(proto::decode(black_box(&bytes)))));
     time("protobuf encode", 2000, || drop(black_box(proto::encode(&kind.gvk, black_box(&decoded.object)))));
+    updates(kind);
     time("OpenAPI v3 of api/v1", 5, || drop(black_box(openapi::v3("api/v1", &[]))));
     time("OpenAPI v2 as JSON", 3, || drop(black_box(openapi::v2_json(&[]))));
     time("OpenAPI v2 as protobuf", 3, || drop(black_box(openapi::v2_proto(&[]))));

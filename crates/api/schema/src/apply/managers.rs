@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::set::Set;
+use super::set::{self, Set};
 use super::walk::Comparison;
 
 /// What tells managers apart. For appliers the version does not.
@@ -65,6 +65,15 @@ impl Manager {
             api_version: if operation == Operation::Apply { String::new() } else { api_version.to_owned() },
             subresource: subresource.to_owned(),
         }
+    }
+
+    fn is_of(&self, entry: &Value) -> bool {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or("");
+        let operation = if self.operation == Operation::Apply { "Apply" } else { "Update" };
+        text("manager") == self.name
+            && text("operation") == operation
+            && text("subresource") == self.subresource
+            && (self.operation == Operation::Apply || text("apiVersion") == self.api_version)
     }
 
     /// As conflicts name it.
@@ -170,6 +179,41 @@ impl Managed {
             }
         }
     }
+}
+
+/// The entries as they are but for the manager's time, if the change gives nobody anything and takes nothing from anybody. `None`: it does.
+pub(super) fn refresh(fields: &Value, id: &Manager, comparison: &Comparison, gained: &Set, now: &str) -> Option<Value> {
+    let entries = fields.as_array().filter(|list| !list.is_empty() && list.len() <= 10)?;
+    let owns = |entry: &Value, set: &Set, all: bool| {
+        let fields = entry.get("fieldsV1").unwrap_or(&Value::Null);
+        let mut paths = set.paths().into_iter().map(|path| set::is_member(fields, &path));
+        if all { paths.all(|m| m) } else { paths.any(|m| m) }
+    };
+    let changed = comparison.modified.union(&comparison.added);
+    let mut own = None;
+    for (i, entry) in entries.iter().enumerate() {
+        let is_own = id.is_of(entry);
+        let lost = owns(entry, &comparison.removed, false) || (!is_own && owns(entry, &changed, false));
+        if lost {
+            return None;
+        }
+        if is_own {
+            own = Some(i);
+        }
+    }
+    if gained.is_empty() {
+        return Some(fields.clone());
+    }
+    let own = own.filter(|i| owns(&entries[*i], gained, true))?;
+    let mut entries = entries.clone();
+    entries[own]["time"] = json!(now);
+    entries.sort_by(|a, b| order_of(a).cmp(&order_of(b)));
+    Some(Value::Array(entries))
+}
+
+/// What entries are sorted by: operation, time, name, version, subresource.
+fn order_of(entry: &Value) -> [&str; 5] {
+    ["operation", "time", "manager", "apiVersion", "subresource"].map(|field| entry.get(field).and_then(Value::as_str).unwrap_or(""))
 }
 
 fn encode_entry(id: &Manager, owned: &Owned) -> Value {

@@ -155,6 +155,10 @@ pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, option
             // Nothing changed hands: what is known stays as it is written, without being read.
             return;
         }
+        if let Some(fields) = refreshed(schema, live, &changes, options) {
+            drop(object::meta_mut(new).insert("managedFields".into(), fields));
+            return;
+        }
         comparison = Some(changes);
     }
     let mut managed = starting_point(live, new, options);
@@ -169,6 +173,13 @@ pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, option
     track(schema, comparison, &mut managed, options, options.manager);
     managed.cap(MAX_UPDATE_MANAGERS, ANCIENT);
     set_managed_fields(new, &managed);
+}
+
+/// The way of most writes: a manager changes again what it owns already, and nobody else does. Then only its time is new, and no set need be read.
+fn refreshed(schema: &Schema<'_>, live: &Value, changes: &Comparison, options: &Options<'_>) -> Option<Value> {
+    let gained = strip(&changes.modified.union(&changes.added));
+    let id = Manager::new(options.manager, Operation::Update, &schema.gvk().api_version(), options.subresource);
+    managers::refresh(managed_fields(live)?, &id, changes, &gained, options.now)
 }
 
 /// Whether the writer says nothing of managed fields, or just what the live object says.

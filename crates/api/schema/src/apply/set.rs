@@ -314,6 +314,18 @@ impl Set {
     }
 }
 
+/// Whether the path is a member of a set in `FieldsV1`, without reading the set.
+pub(crate) fn is_member(fields: &Value, path: &[PathElement]) -> bool {
+    let mut at = fields;
+    for element in path {
+        match at.get(element.encode()) {
+            Some(below) => at = below,
+            None => return false,
+        }
+    }
+    at.as_object().is_none_or(|below| below.is_empty() || below.contains_key("."))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
