@@ -238,27 +238,21 @@ pub(crate) async fn keep_kubernetes_service(client: Client, cache: Arc<dyn Objec
     }
 }
 
-/// Keeps the compiled policy and the aggregated roles as the objects say.
-pub(crate) async fn follow_policy(client: Client, cache: Arc<dyn Objects>, rbac: Arc<crate::authorize::rbac::Rbac>) {
+/// Keeps the compiled policy as the objects say.
+pub(crate) async fn follow_policy(client: Client, rbac: Arc<crate::authorize::rbac::Rbac>) {
     loop {
         let watches = [&known::ROLES, &known::CLUSTER_ROLES, &known::ROLE_BINDINGS, &known::CLUSTER_ROLE_BINDINGS]
-            .map(|gvr| client.watch_path(format!("{}?watch=true&allowWatchBookmarks=false", gvr.path("", ""))));
+            .map(|gvr| client.watch_path(format!("{}?watch=true", gvr.path("", ""))));
         let opened: Vec<_> = futures_util::future::join_all(watches).await.into_iter().flatten().collect();
         let complete = opened.len() == 4;
+        // One refresh for all that changed meanwhile.
         let mut events = stream::select_all(opened).ready_chunks(512);
         rbac.refresh();
-        while complete && let Some(batch) = events.next().await {
+        while complete && events.next().await.is_some() {
             rbac.refresh();
-            if batch.iter().flatten().any(|(_, object)| is_cluster_role(object)) {
-                policy::aggregate(&client, cache.as_ref()).await;
-            }
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-}
-
-fn is_cluster_role(object: &[u8]) -> bool {
-    serde_json::from_slice::<Value>(object).is_ok_and(|o| o["kind"] == "ClusterRole")
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl Running {
         let rbac = self.door.authorization.rbac.clone();
         self.door.registry.catch_up().await;
         rbac.refresh();
-        self.tasks.spawn("rbac policy", bootstrap::follow_policy(client.clone(), objects.clone(), rbac));
+        self.tasks.spawn("rbac policy", bootstrap::follow_policy(client.clone(), rbac));
         self.tasks.spawn("kubernetes service", bootstrap::keep_kubernetes_service(client, objects, facts));
         Ok(())
     }

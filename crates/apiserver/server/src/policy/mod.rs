@@ -2,7 +2,7 @@
 
 mod reconcile;
 
-pub use reconcile::{aggregate, ensure};
+pub use reconcile::ensure;
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
 //! The default policy is made true at each start: what is missing is made, what lacks rules or subjects gets them back. An object whose
-//! `autoupdate` annotation says "false" is left alone. Aggregated ClusterRoles get the rules of the roles that they gather.
+//! `autoupdate` annotation says "false" is left alone. Aggregated ClusterRoles are made with what they gather; later on a controller sees to them.
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -116,25 +116,6 @@ fn gathered(role: &Value, all: &mut dyn Iterator<Item = &Value>) -> Value {
         }
     }
     Value::Array(rules)
-}
-
-/// Writes the gathered rules of each aggregated ClusterRole that has others.
-pub async fn aggregate(client: &Client, cache: &dyn Objects) {
-    let all = cache.list(&known::CLUSTER_ROLES, "");
-    for role in all.iter().filter(|r| !items(r, &["aggregationRule", "clusterRoleSelectors"]).is_empty()) {
-        let rules = gathered(role, &mut all.iter().map(AsRef::as_ref));
-        let same = items(role, &["rules"]) == rules.as_array().map_or(&[][..], Vec::as_slice);
-        if same {
-            continue;
-        }
-        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": object::resource_version(role)}, "rules": rules}));
-        match client.patch_value(&known::CLUSTER_ROLES, "", object::name(role), "", &patch).await {
-            Err(error) if !error.is_conflict() && !error.is_not_found() => {
-                tracing::warn!(role = object::name(role), %error, "cannot aggregate a cluster role");
-            }
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]
