@@ -42,6 +42,25 @@ fn check(pod: &Pod, node: &Node, others: &[&Pod]) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// Can the node give a pod that is here already what it asks for now (KEP-1287)? Never is `Infeasible`, not yet is `Deferred`.
+pub(crate) fn resize(agent: &Agent, pod: &Pod) -> Result<(), Rejection> {
+    let Some(node) = agent.node.get("", &agent.config.node_name) else { return Ok(()) };
+    let others = agent.workers.list().into_iter().filter(|s| !s.over && spec::uid(&s.pod) != spec::uid(pod)).map(|s| s.pod);
+    check_resize(pod, &node, &others.collect::<Vec<_>>().iter().map(AsRef::as_ref).collect::<Vec<_>>())
+}
+
+fn check_resize(pod: &Pod, node: &Node, others: &[&Pod]) -> Result<(), Rejection> {
+    let allocatable = resources::list(node.status.as_ref().and_then(|s| s.allocatable.as_ref()));
+    for (name, wanted) in resources::requests(pod) {
+        if let Some(capacity) = allocatable.get(&name).filter(|capacity| wanted > **capacity) {
+            let number = |q: tiphys_meta::Quantity| if name == resources::CPU { q.milli() } else { q.value() };
+            let (wanted, capacity) = (number(wanted), number(*capacity));
+            return reject("Infeasible", format!("Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"));
+        }
+    }
+    room(pod, node, others).map_err(|full| Verdict { reason: "Deferred".into(), ..full })
+}
+
 fn operating_system(pod: &Pod) -> Result<(), Rejection> {
     let wanted = spec::spec(pod).os.as_ref().map(|os| os.name.as_str()).unwrap_or("linux");
     if wanted != "linux" {
@@ -167,6 +186,14 @@ mod tests {
         assert!(
             run(tolerant(json!({"containers": [], "nodeSelector": {"a": "x"}})), &[]).expect_err("elsewhere").starts_with("NodeAffinity")
         );
+        let resized = |cpu: &str| {
+            let pod: Pod =
+                serde_json::from_value(json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}}))
+                    .expect("a pod");
+            let node: Node = serde_json::from_value(json!({"status": {"allocatable": {"cpu": "1"}}})).expect("a node");
+            check_resize(&pod, &node, &[&pod]).map_err(|v| v.reason)
+        };
+        assert_eq!((resized("500m"), resized("600m"), resized("2")), (Ok(()), Err("Deferred".into()), Err("Infeasible".into())));
         let sysctl = tolerant(json!({"containers": [], "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}));
         assert_eq!(run(sysctl, &[]), Err("SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted".into()));
         assert!(run(json!({"containers": [], "os": {"name": "windows"}}), &[]).expect_err("no").starts_with("PodOSNotSupported"));

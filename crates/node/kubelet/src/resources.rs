@@ -142,6 +142,48 @@ pub(crate) fn cgroup_parent(root: &str, pod: &Pod) -> String {
     }
 }
 
+fn same_resources(a: &Pod, b: &Pod) -> bool {
+    let of = |pod: &Pod| -> Vec<(String, Option<ResourceRequirements>)> {
+        let all = spec::containers(pod).iter().chain(spec::init_containers(pod));
+        all.map(|c| (c.name.clone(), c.resources.clone().filter(|r| *r != ResourceRequirements::default()))).collect()
+    };
+    of(a) == of(b) && spec::spec(a).resources == spec::spec(b).resources
+}
+
+/// `wanted` with the resources that `allocated` has; None when they do not differ.
+pub(crate) fn with_resources_of(wanted: &Pod, allocated: &Pod) -> Option<Pod> {
+    if same_resources(wanted, allocated) {
+        return None;
+    }
+    let mut pod = wanted.clone();
+    let new = pod.spec.get_or_insert_default();
+    new.resources = spec::spec(allocated).resources.clone();
+    for container in new.containers.iter_mut().chain(new.init_containers.iter_mut().flatten()) {
+        if let Some(old) = spec::container(allocated, &container.name) {
+            container.resources = old.resources;
+        }
+    }
+    Some(pod)
+}
+
+/// The pod with what its status says it was given: what a kubelet that starts anew goes on with.
+pub(crate) fn as_allocated(pod: &Pod) -> Pod {
+    let mut allocated = pod.clone();
+    let Some(status) = &pod.status else { return allocated };
+    let shown: Vec<_> = status.container_statuses.iter().chain(&status.init_container_statuses).flatten().collect();
+    let new = allocated.spec.get_or_insert_default();
+    for container in new.containers.iter_mut().chain(new.init_containers.iter_mut().flatten()) {
+        let Some(one) = shown.iter().find(|s| s.name == container.name && s.state.as_ref().is_some_and(|s| s.running.is_some())) else {
+            continue;
+        };
+        if let (Some(given), Some(in_force)) = (&one.allocated_resources, &one.resources) {
+            let claims = container.resources.as_ref().and_then(|r| r.claims.clone());
+            container.resources = Some(ResourceRequirements { requests: Some(given.clone()), limits: in_force.limits.clone(), claims });
+        }
+    }
+    allocated
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResizeNeed {
     None,

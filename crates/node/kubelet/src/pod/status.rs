@@ -107,7 +107,8 @@ fn statuses(facts: &Facts<'_>, containers: &[Container], old: Option<&[Container
 }
 
 fn one(facts: &Facts<'_>, container: &Container, old: Option<&ContainerStatus>, init: bool) -> ContainerStatus {
-    let mut runs = facts.view.runs.iter().filter(|r| r.name == container.name);
+    // One that is created is about to be started: what was before is shown until it is.
+    let mut runs = facts.view.runs.iter().filter(|r| r.name == container.name && r.state != State::Created);
     let mut status = match runs.next() {
         Some(newest) => {
             let mut status = of_run(facts.pod, container, newest, old);

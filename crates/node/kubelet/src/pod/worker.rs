@@ -11,10 +11,11 @@ use super::spec::{self, ProbeKind};
 use super::status::{self, Facts, Verdict};
 use super::view::{State, View};
 use super::{kill, patch, phase};
+use crate::admission;
 use crate::agent::Agent;
 use crate::backoff::Backoff;
 use crate::probe::{self, Board};
-use crate::resources::fnv;
+use crate::resources::{self, fnv};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -102,7 +103,7 @@ impl Workers {
             return handle.tell(|input| input.pod = Some(pod));
         }
         let uid = spec::uid(&pod).to_owned();
-        let verdict = crate::admission::admit(agent, &pod).err();
+        let verdict = admission::admit(agent, &pod).err();
         let status = Arc::new(pod.status.clone().unwrap_or_default());
         let shown = Shown { pod: pod.clone(), status, view: Arc::default(), over: verdict.is_some() };
         let handle = Handle { inbox: Arc::new(Inbox { input: Mutex::default(), wake: Notify::new(), shown: Mutex::new(shown) }) };
@@ -191,6 +192,9 @@ struct Worker {
     handle: Handle,
     pod: Arc<Pod>,
     mirror: Option<Arc<Pod>>,
+    /// Asked for, but not given yet: a resize that the node has no room for, and why.
+    wanted: Option<Arc<Pod>>,
+    pending: Option<PodCondition>,
     gone: bool,
     eviction: Option<Eviction>,
     verdict: Option<Verdict>,
@@ -242,6 +246,8 @@ impl Worker {
             agent,
             handle,
             mirror: None,
+            wanted: None,
+            pending: None,
             gone: false,
             eviction: None,
             stage: Stage::Running,
@@ -270,6 +276,11 @@ impl Worker {
     }
 
     async fn run(mut self) {
+        if !self.rejected && !spec::is_static(&self.pod) {
+            let given = Arc::new(resources::as_allocated(&self.pod));
+            let wanted = std::mem::replace(&mut self.pod, given);
+            self.allocate(wanted);
+        }
         if let (true, Some(verdict)) = (self.rejected, &self.verdict) {
             self.agent.events.warning(&self.pod, None, &verdict.reason, &verdict.message);
         }
@@ -303,7 +314,7 @@ impl Worker {
             }
             let meta = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone(), p.metadata.generation);
             self.touched |= meta(&pod) != meta(&self.pod);
-            self.pod = pod;
+            self.allocate(pod);
         }
         if let Some(mirror) = input.mirror {
             self.api = mirror.as_ref().and_then(|m| m.status.clone()).unwrap_or_default();
@@ -317,6 +328,45 @@ impl Worker {
         self.touched |= input.touched;
         if self.touched {
             self.blocked = None;
+        }
+    }
+
+    /// Takes a new version of the pod; other resources only if the node has them to give.
+    fn allocate(&mut self, wanted: Arc<Pod>) {
+        let before = self.pending.take();
+        self.wanted = None;
+        let kept = if self.stage == Stage::Running && !spec::is_deleted(&wanted) {
+            resources::with_resources_of(&wanted, &self.pod)
+        } else {
+            None
+        };
+        let Some(kept) = kept else {
+            self.pod = wanted;
+            return;
+        };
+        let generation = spec::generation(&wanted);
+        match admission::resize(&self.agent, &wanted) {
+            Ok(()) => {
+                self.agent.events.normal(&wanted, None, "ResizeStarted", &resize_message("Pod resize started", &wanted));
+                self.pod = wanted;
+            }
+            Err(refusal) => {
+                let condition = PodCondition {
+                    type_: "PodResizePending".into(),
+                    status: "True".into(),
+                    reason: Some(refusal.reason.clone()),
+                    message: Some(refusal.message),
+                    observed_generation: generation,
+                    ..PodCondition::default()
+                };
+                if before.and_then(|b| b.reason).as_deref() != Some(&refusal.reason) {
+                    let (reason, words) = (format!("Resize{}", refusal.reason), format!("Pod resize {}", refusal.reason));
+                    self.agent.events.warning(&wanted, None, &reason, &resize_message(&words, &wanted));
+                }
+                self.pending = Some(condition);
+                self.pod = Arc::new(kept);
+                self.wanted = Some(wanted);
+            }
         }
     }
 
@@ -348,6 +398,9 @@ impl Worker {
     }
 
     fn decide(&mut self) {
+        if let Some(wanted) = self.wanted.clone().filter(|_| self.stage == Stage::Running) {
+            self.allocate(wanted);
+        }
         self.check_deadline();
         self.compute();
         if self.stage == Stage::Running {
@@ -433,17 +486,19 @@ impl Worker {
         }
         let pending = spec::containers(&self.pod).iter().chain(spec::init_containers(&self.pod)).any(|c| {
             let run = self.view.run(&c.name).filter(|r| r.state == State::Running);
-            run.is_some_and(|r| crate::resources::resize_needed(&self.pod, c, r) != crate::resources::ResizeNeed::None)
+            run.is_some_and(|r| resources::resize_needed(&self.pod, c, r) != resources::ResizeNeed::None)
         });
+        let mut conditions: Vec<PodCondition> = self.pending.iter().cloned().collect();
         if !pending {
-            return Vec::new();
+            return conditions;
         }
-        vec![PodCondition {
+        conditions.push(PodCondition {
             type_: "PodResizeInProgress".into(),
             status: "True".into(),
             observed_generation: spec::generation(&self.pod),
             ..PodCondition::default()
-        }]
+        });
+        conditions
     }
 
     fn plan(&mut self) {
@@ -570,8 +625,14 @@ impl Worker {
         self.write_after = None;
         match result {
             Ok(pod) => {
+                let unchanged = self.written == version_of(&pod);
                 self.written = version_of(&pod);
                 self.api = pod.status.unwrap_or_default();
+                if unchanged && self.pending_patch().is_some() {
+                    // The server takes what we say for what it has: saying it again would not help.
+                    tracing::warn!(pod = spec::format(&self.pod), patch = ?self.pending_patch(), "a status patch changes nothing");
+                    self.api = self.status.clone();
+                }
             }
             // It is gone or another: nothing of ours to say any more.
             Err(error) if error.is_not_found() || error.is_conflict() => {
@@ -751,6 +812,14 @@ impl Worker {
         let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(logs)).await;
         self.agent.workers.all.lock().remove(spec::uid(&self.pod));
     }
+}
+
+/// Upstream's words for events of resizes: a summary as JSON.
+fn resize_message(words: &str, pod: &Pod) -> String {
+    let one = |c: &tiphys_types::api::core::v1::Container| serde_json::json!({"name": c.name, "resources": c.resources});
+    let containers: Vec<_> = spec::containers(pod).iter().map(one).collect();
+    let summary = serde_json::json!({"containers": containers, "generation": spec::generation(pod)});
+    format!("{words}: {summary}")
 }
 
 fn version_of(pod: &Pod) -> u64 {
