@@ -1,5 +1,7 @@
 //! Development tasks: `cargo xtask TASK`.
 
+mod ci;
+mod conformance;
 mod facts;
 mod layers;
 
@@ -8,6 +10,8 @@ fn main() -> anyhow::Result<()> {
     match args.split_first() {
         Some((task, rest)) if task == "facts" => facts::run(rest),
         Some((task, _)) if task == "layers" => layers::run(),
-        _ => anyhow::bail!("cargo xtask TASK, where TASK is one of: facts, layers"),
+        Some((task, _)) if task == "ci" => ci::run(),
+        Some((task, rest)) if task == "conformance" => conformance::run(rest),
+        _ => anyhow::bail!("cargo xtask TASK, where TASK is one of: ci, conformance, facts, layers"),
     }
 }

@@ -25,8 +25,8 @@ pub(crate) struct Options {
     pub(crate) demo: bool,
     /// Say `ready` only when the nodes are and DNS answers.
     pub(crate) wait: bool,
-    /// Print what a person wants to know when it is ready.
-    pub(crate) hold: bool,
+    /// Whether it goes on behind the command that started it.
+    pub(crate) detached: bool,
 }
 
 /// Runs until told to stop by SIGTERM or SIGINT.
@@ -82,9 +82,7 @@ async fn start(layout: &Layout, cluster: &mut Cluster, options: &Options, progre
         demo::wait_until_available(&informers).await?;
         progress.step("demo application answers");
     }
-    if options.hold {
-        say_what_next(layout, cluster, options, &admin).await?;
-    }
+    progress.note(what_next(layout, cluster, options, &admin).await?);
     Ok(server)
 }
 
@@ -188,23 +186,21 @@ fn is_ready(node: &Node) -> bool {
     conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-async fn say_what_next(layout: &Layout, cluster: &Cluster, options: &Options, admin: &Client) -> Result<()> {
-    let mut text = String::from("\n");
-    if options.demo {
-        text += &format!("  demo        {}\n", demo::url(admin, cluster).await?);
-    }
+async fn what_next(layout: &Layout, cluster: &Cluster, options: &Options, admin: &Client) -> Result<String> {
+    let url = if options.demo { Some(demo::url(admin, cluster).await?) } else { None };
+    let name = &cluster.name;
     let file = kubeconfig::users_file()?;
-    text += &format!("  kubeconfig  {} (context {})\n", file.display(), kubeconfig::context_name(&cluster.name));
-    text += "  try         kubectl get pods -A\n";
-    if options.demo {
-        text += &format!("              curl {}\n", demo::url(admin, cluster).await?);
-        text += "              kubectl scale deployment demo --replicas 5\n";
-    } else {
-        text += "              kubectl create deployment web --image nginx\n";
-        text += &format!("              tiphys status --name {}\n", cluster.name);
+    let mut lines = vec![String::new()];
+    lines.extend(url.iter().map(|url| format!("  demo        {url}")));
+    lines.push(format!("  kubeconfig  {} (context {})", file.display(), kubeconfig::context_name(name)));
+    lines.push(format!("  data, log   {}", layout.cluster_dir().display()));
+    lines.push("  try         kubectl get pods -A -o wide".into());
+    match url {
+        Some(url) => lines.extend([format!("              curl {url}"), "              kubectl scale deployment demo --replicas 5".into()]),
+        None => lines.extend(["              kubectl create deployment web --image nginx".into(), format!("              tiphys status --name {name}")]),
     }
-    text += &format!("  log         standard error; data in {}\n  stop        Ctrl-C\n\n", layout.cluster_dir().display());
-    crate::commands::print(&text)
+    lines.push(if options.detached { format!("  stop        tiphys down --name {name}") } else { "  stop        Ctrl-C".into() });
+    Ok(lines.join("\n") + "\n")
 }
 
 /// The clock of everything that is started here.

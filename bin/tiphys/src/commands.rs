@@ -60,7 +60,7 @@ fn up(m: &ArgMatches) -> Result<()> {
     let layout = flags::layout(m)?;
     let wanted = flags::wanted(m)?;
     preflight(&layout)?;
-    if let Some(running) = processes::of(&layout).iter().find(|p| p.role == "run" || p.role == "up") {
+    if let Some(running) = processes::of(&layout).iter().find(|p| p.role == "run") {
         bail!("the cluster {:?} is running already (process {}); `tiphys status --name {0}` shows it, `tiphys down --name {0}` stops it", layout.name, running.pid);
     }
     let cluster = Cluster::load_or_create(&layout, &wanted)?;
@@ -75,7 +75,7 @@ fn up(m: &ArgMatches) -> Result<()> {
     }
     logging::init(log, logging::Format::Text);
     let progress = Progress::new(Form::Person);
-    let options = crate::cluster::Options { demo: m.get_flag("demo"), wait: true, hold: true };
+    let options = crate::cluster::Options { demo: m.get_flag("demo"), wait: true, detached: false };
     let ran = runtime()?.block_on(crate::cluster::run(&layout, cluster, &options, &progress));
     drop(lock);
     let stopped = layout.load().and_then(|cluster| delete::stop(&layout, &cluster, &remove_tables));
@@ -136,7 +136,7 @@ fn run_detached(m: &ArgMatches) -> Result<()> {
     logging::init(flags::text(m, "log").unwrap_or("info"), logging::Format::Text);
     let _lock = lock(&layout)?;
     let progress = Progress::new(Form::Machine);
-    let options = crate::cluster::Options { demo: m.get_flag("demo"), wait: m.get_flag("wait") || m.get_flag("demo"), hold: false };
+    let options = crate::cluster::Options { demo: m.get_flag("demo"), wait: m.get_flag("wait") || m.get_flag("demo"), detached: true };
     let ran = runtime()?.block_on(crate::cluster::run(&layout, cluster, &options, &progress));
     if let Err(error) = &ran {
         progress.failed(error);

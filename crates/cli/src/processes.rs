@@ -1,12 +1,11 @@
 //! Which processes are a cluster's: every one carries `--name NAME` and `--data-dir DIR` in its command line.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cluster::Layout;
+use crate::cluster::{DEFAULT_DATA_DIR, DEFAULT_NAME, Layout};
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,9 +41,16 @@ pub fn of(layout: &Layout) -> Vec<Process> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
     let ours = |pid: i32| {
         let command = command_of(pid)?;
-        let same_dir = value_of(&command, "--data-dir").is_some_and(|d| Path::new(d) == layout.data_dir);
-        let same = same_dir && value_of(&command, "--name") == Some(layout.name.as_str());
-        let role = command.get(1).cloned().filter(|r| ["run", "node", "supervisor"].contains(&r.as_str()))?;
+        let dir = value_of(&command, "--data-dir").unwrap_or(DEFAULT_DATA_DIR);
+        let same_dir = std::path::absolute(dir).is_ok_and(|d| d == layout.data_dir);
+        let same = same_dir && value_of(&command, "--name").unwrap_or(DEFAULT_NAME) == layout.name;
+        // `up` without --detach is the cluster's process itself.
+        let role = match command.get(1)?.as_str() {
+            "run" | "up" => "run",
+            role @ ("node" | "supervisor") => role,
+            _ => return None,
+        };
+        let role = role.to_owned();
         same.then(|| Process { pid, role, command, memory_kib: memory_kib(pid) })
     };
     let mut found: Vec<Process> = pids.filter(|p| *p != own).filter_map(ours).collect();

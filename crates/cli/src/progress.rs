@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub enum Line {
     Step { what: String, ms: u64 },
+    /// What a person wants to know, as it is to be printed.
+    Note { text: String },
     Ready { ms: u64 },
     Failed { why: String },
 }
@@ -45,6 +47,10 @@ impl Progress {
         self.say(&line);
     }
 
+    pub fn note(&self, text: impl Into<String>) {
+        self.say(&Line::Note { text: text.into() });
+    }
+
     pub fn ready(&self) {
         self.say(&Line::Ready { ms: ms(self.start) });
     }
@@ -70,6 +76,7 @@ impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Line::Step { what, ms } => write!(f, "  {ms:>6} ms  {what}"),
+            Line::Note { text } => f.write_str(text),
             Line::Ready { ms } => write!(f, "  {ms:>6} ms  in all"),
             Line::Failed { why } => write!(f, "error: {why}"),
         }
