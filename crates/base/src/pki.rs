@@ -11,6 +11,9 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::FromDer;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -136,6 +139,47 @@ pub fn not_after(cert_pem: &str) -> Result<Timestamp, PkiError> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(|e| bad(format!("certificate: {e}")))?;
     let cert = pem.parse_x509().map_err(|e| bad(format!("certificate: {e}")))?;
     Timestamp::from_second(cert.validity().not_after.timestamp()).map_err(|e| bad(format!("certificate's end: {e}")))
+}
+
+/// What a certificate request asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestFacts {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+    pub dns: Vec<String>,
+    pub ips: usize,
+    pub emails: usize,
+    pub uris: usize,
+}
+
+/// Reads a PEM certificate request (RFC 2986).
+pub fn read_request(csr_pem: &[u8]) -> Result<RequestFacts, PkiError> {
+    let bad = |what: String| PkiError::Read { what };
+    let (_, pem) = x509_parser::pem::parse_x509_pem(csr_pem).map_err(|e| bad(format!("certificate request: {e}")))?;
+    if pem.label != "CERTIFICATE REQUEST" {
+        return Err(bad("PEM block type must be CERTIFICATE REQUEST".into()));
+    }
+    let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|e| bad(format!("certificate request: {e}")))?;
+    let subject = &request.certification_request_info.subject;
+    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().unwrap_or_default().to_owned();
+    let mut facts = RequestFacts {
+        common_name: subject.iter_common_name().next().map(text).unwrap_or_default(),
+        organizations: subject.iter_organization().map(text).collect(),
+        ..RequestFacts::default()
+    };
+    for extension in request.requested_extensions().into_iter().flatten() {
+        let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
+        for name in &names.general_names {
+            match name {
+                GeneralName::DNSName(name) => facts.dns.push((*name).to_owned()),
+                GeneralName::IPAddress(_) => facts.ips += 1,
+                GeneralName::RFC822Name(_) => facts.emails += 1,
+                GeneralName::URI(_) => facts.uris += 1,
+                _ => {}
+            }
+        }
+    }
+    Ok(facts)
 }
 
 fn params(subject: &Subject, now: Timestamp, lifetime: Duration) -> Result<CertificateParams, PkiError> {

@@ -14,11 +14,11 @@
 //!
 //! Statuses are written only where they differ (`Plan::update_status_if_changed`), for every write wakes its writer again.
 
+mod certificates;
 mod claim_protection;
 mod cluster_role_aggregation;
 mod context;
 mod cronjob;
-mod csr;
 mod daemonset;
 mod deployment;
 mod disruption;
@@ -34,10 +34,12 @@ mod pod_gc;
 mod replicaset;
 mod resource_quota;
 mod root_ca;
+mod service_cidrs;
 mod serviceaccount;
 mod shared;
 mod statefulset;
 mod taint_eviction;
+mod ttl_after_finished;
 mod volume_binder;
 mod volume_protection;
 
@@ -57,8 +59,9 @@ const fn on(name: &'static str, start: fn(&Context)) -> Entry {
 
 /// All controllers, under upstream's names.
 pub static CONTROLLERS: &[Entry] = &[
-    on("certificatesigningrequest-cleaner-controller", csr::start_cleaner),
-    on("certificatesigningrequest-signing-controller", csr::start_signer),
+    on("certificatesigningrequest-approving-controller", certificates::start_approving),
+    on("certificatesigningrequest-cleaner-controller", certificates::start_cleaning),
+    on("certificatesigningrequest-signing-controller", certificates::start_signing),
     on("clusterrole-aggregation-controller", cluster_role_aggregation::start),
     on("cronjob-controller", cronjob::start),
     on("daemonset-controller", daemonset::start),
@@ -80,7 +83,9 @@ pub static CONTROLLERS: &[Entry] = &[
     on("replicationcontroller-controller", replicaset::start_replication_controllers),
     on("resourcequota-controller", resource_quota::start),
     on("root-ca-certificate-publisher-controller", root_ca::start),
+    on("service-cidr-controller", service_cidrs::start),
     on("serviceaccount-controller", serviceaccount::start),
     on("statefulset-controller", statefulset::start),
     on("taint-eviction-controller", taint_eviction::start),
+    on("ttl-after-finished-controller", ttl_after_finished::start),
 ];
