@@ -111,3 +111,29 @@ fn times_alone_are_no_change() {
     apply::forget_new_times(&live, &mut new);
     assert_eq!(new, live);
 }
+
+#[test]
+fn a_manager_that_changes_its_own_again_only_gets_a_new_time() {
+    let schema = Schema::Kind(Facts::builtin().kind(&Gvk::new("", "v1", "Pod")).expect("kind"));
+    let mut live =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "uid": "u"}, "spec": {"nodeName": "n"}, "status": {}});
+    let created = |object: &mut Value| apply::update(&schema, None, object, &by("creator"));
+    created(&mut live);
+    let status = |phase: &str, now: &'static str, live: &Value| {
+        let mut new = live.clone();
+        new["status"] = json!({"phase": phase, "conditions": [{"type": "Ready", "status": phase}]});
+        apply::update(&schema, Some(live), &mut new, &Options { subresource: "status", now, ..by("kubelet") });
+        new
+    };
+    let first = status("Pending", "2026-01-01T00:00:01Z", &live);
+    let second = status("Running", "2026-01-01T00:00:02Z", &first);
+    assert_eq!(fields_of(&second, "kubelet"), fields_of(&first, "kubelet"));
+    let entries = second["metadata"]["managedFields"].as_array().expect("entries");
+    assert_eq!(entries.iter().map(|e| &e["time"]).collect::<Vec<_>>(), ["2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z"]);
+    // Somebody else's change takes the field over, the slow way.
+    let mut third = second.clone();
+    third["status"]["phase"] = json!("Failed");
+    apply::update(&schema, Some(&second), &mut third, &Options { subresource: "status", ..by("gc") });
+    assert_eq!(fields_of(&third, "gc"), json!({"f:status": {"f:phase": {}}}));
+    assert!(fields_of(&third, "kubelet").pointer("/f:status/f:phase").is_none());
+}

@@ -6,6 +6,7 @@ mod upstream;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use base64::Engine;
 use serde_json::Value;
@@ -24,6 +25,9 @@ fn cases(what: &str, count: &str) -> Vec<Value> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).expect("JSON")).collect()
 }
+
+/// Objects with patches; two tests look at them.
+static PATCHES: LazyLock<Vec<Value>> = LazyLock::new(|| cases("patch", "1000"));
 
 fn kind_of(case: &Value) -> &'static Kind {
     let text = |field: &str| case[field].as_str().unwrap_or("");
@@ -59,7 +63,7 @@ fn report(failures: &[String], cases: usize) {
 
 #[test]
 fn strategic_merge_patches() {
-    let cases = cases("patch", "3000");
+    let cases = &*PATCHES;
     let mut failures = Vec::new();
     for case in cases.iter().filter(|c| c.get("skip").is_none()) {
         let kind = kind_of(case);
@@ -84,7 +88,7 @@ fn strategic_merge_patches() {
 /// Objects with fields left out: what Go prints of them, and what it writes in protobuf.
 #[test]
 fn codecs() {
-    let cases = cases("patch", "3000");
+    let cases = &*PATCHES;
     let mut failures = Vec::new();
     for case in cases.iter().filter(|c| c.get("skip").is_none()) {
         let kind = kind_of(case);
@@ -123,7 +127,7 @@ fn codec_failure(kind: &Kind, case: &Value, original: &Value) -> Option<String> 
 /// Objects with faults: unknown and duplicate fields, values of the wrong type, text that is no JSON.
 #[test]
 fn faults() {
-    let cases = cases("strict", "4000");
+    let cases = cases("strict", "1500");
     let mut failures = Vec::new();
     for case in &cases {
         let text = case["text"].as_str().unwrap_or("");
@@ -154,7 +158,7 @@ fn timeless(mut object: Value) -> Value {
 
 #[test]
 fn server_side_apply() {
-    let cases = cases("apply", "1500");
+    let cases = cases("apply", "500");
     let mut failures = Vec::new();
     for case in &cases {
         if let Err(failure) = run_steps(kind_of(case), case) {
