@@ -60,7 +60,7 @@ fn compare_refusal(case: &Case, object: &Value, theirs: &Value) -> Option<String
 fn compare_warnings(case: &Case, entry: &Value) -> Option<String> {
     let ours = strategy(&case.gvr).warnings(&created(case), None);
     let quoted = |w: &Value| w.as_str().unwrap_or("").trim_start_matches("299 - ").to_owned();
-    let theirs: Vec<String> = entry["warnings"].as_array()?.iter().map(quoted).filter(|w| !w.contains("deprecated in v1")).collect();
+    let theirs: Vec<String> = entry["warnings"].as_array()?.iter().map(quoted).filter(|w| !w.contains(" is deprecated in v1")).collect();
     let ours: Vec<String> = ours.iter().map(|w| json!(w).to_string()).collect();
     (ours != theirs).then(|| format!("  warnings\n  ours   {ours:?}\n  theirs {theirs:?}"))
 }

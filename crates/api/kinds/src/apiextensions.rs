@@ -19,7 +19,7 @@ static CRD: Strategy = Strategy::new(false)
     .on_create(|o, _| stored_versions(o))
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: nothing_on_update }])
     .checks(check, check_update)
-    .check_created(check_created);
+    .check_created(check_name);
 
 pub(crate) const RESOURCES: &[Entry] = &[Entry::new("customresourcedefinitions", &CRD)];
 
@@ -65,10 +65,13 @@ fn check(o: &Value, errors: &mut ErrorList) {
     check_conversion(o, errors);
 }
 
-fn check_created(o: &Value, errors: &mut ErrorList) {
+/// Upstream says this first.
+fn check_name(o: &Value, errors: &mut ErrorList) {
     let wanted = format!("{}.{}", text(o, "spec.names.plural"), text(o, "spec.group"));
     if object::name(o) != wanted {
+        let rest = std::mem::take(errors);
         errors.invalid(&Path::new("metadata").child("name"), object::name(o), "must be spec.names.plural+\".\"+spec.group");
+        errors.append(rest);
     }
 }
 
@@ -98,9 +101,7 @@ fn check_versions(o: &Value, errors: &mut ErrorList) {
         if !messages.is_empty() {
             errors.invalid(&path.child("name"), name, messages.join(","));
         }
-        if !seen.insert(name) {
-            errors.invalid(&path.child("name"), name, "must be unique");
-        }
+        seen.insert(name);
         match at(version, "schema.openAPIV3Schema") {
             None => errors.required(&path.child("schema.openAPIV3Schema"), ""),
             Some(_) if shared => {}
@@ -109,6 +110,9 @@ fn check_versions(o: &Value, errors: &mut ErrorList) {
     }
     if let Some(schema) = versions.first().and_then(|v| at(v, "schema.openAPIV3Schema")).filter(|_| shared) {
         check_schema(schema, &SPEC.child("validation.openAPIV3Schema"), errors);
+    }
+    if seen.len() < versions.len() {
+        errors.invalid(&list, json!(versions), "must contain unique version names");
     }
     let storage = versions.iter().filter(|v| is_true(v, "storage")).count();
     if storage != 1 {
@@ -142,47 +146,154 @@ fn check_schema(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         "" => errors.required(&path.child("type"), "must not be empty at the root"),
         other => errors.invalid(&path.child("type"), other, "must be object at the root"),
     }
-    structural(schema, path, true, errors);
+    structural(schema, path, Level::Root, errors);
+    vocabulary(schema, path, errors);
+}
+
+/// Where a schema stands, for the words of its errors.
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    Root,
+    Field,
+    Item,
 }
 
 /// Structural rules (KEP-1151): types everywhere, unless integers-or-strings or unknown fields are asked for.
-fn structural(schema: &Value, path: &Path<'_>, root: bool, errors: &mut ErrorList) {
-    let free = is_true(schema, "x-kubernetes-int-or-string") || is_true(schema, "x-kubernetes-preserve-unknown-fields");
+fn structural(schema: &Value, path: &Path<'_>, level: Level, errors: &mut ErrorList) {
     let kind = text(schema, "type");
-    if kind.is_empty() && !free && !root {
-        errors.required(&path.child("type"), "must not be empty for specified object fields");
-    }
     if kind == "array" && at(schema, "items").is_none() {
         errors.required(&path.child("items"), "must be specified");
     }
-    if at(schema, "properties").is_some() && at(schema, "additionalProperties").is_some_and(|a| a != &Value::Bool(false)) {
-        errors.forbidden(&path.child("additionalProperties"), "must not be used together with properties");
-    }
-    for field in ["$ref", "definitions", "dependencies", "patternProperties", "deprecated", "discriminator"] {
-        if schema.get(field).is_some_and(|v| !v.is_null()) {
-            errors.forbidden(&path.child(field), "it is not supported");
-        }
-    }
-    if is_true(schema, "uniqueItems") {
-        errors.forbidden(&path.child("uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
+    if let Some(items) = at(schema, "items").filter(|i| i.is_object()) {
+        structural(items, &path.child("items"), Level::Item, errors);
     }
     for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let properties = path.child("properties");
-        structural(property, &properties.key(name), false, errors);
-    }
-    if let Some(items) = at(schema, "items").filter(|i| i.is_object()) {
-        structural(items, &path.child("items"), false, errors);
+        structural(property, &properties.key(name), Level::Field, errors);
     }
     if let Some(more) = at(schema, "additionalProperties").filter(|a| a.is_object()) {
-        structural(more, &path.child("additionalProperties"), false, errors);
+        structural(more, &path.child("additionalProperties"), Level::Field, errors);
+    }
+    let both = is_true(schema, "x-kubernetes-int-or-string");
+    junctors(schema, both && either_type(schema), both && array(schema, "allOf").first().is_some_and(either_type), path, errors);
+    if kind.is_empty() && !both && !is_true(schema, "x-kubernetes-preserve-unknown-fields") {
+        let why = match level {
+            Level::Root => return, // said by `check_schema`
+            Level::Field => "must not be empty for specified object fields",
+            Level::Item => "must not be empty for specified array items",
+        };
+        errors.required(&path.child("type"), why);
+    }
+}
+
+/// `anyOf` an integer or a string, which `x-kubernetes-int-or-string` may have beside it.
+fn either_type(schema: &Value) -> bool {
+    at(schema, "anyOf") == Some(&json!([{"type": "integer"}, {"type": "string"}]))
+}
+
+fn junctors(schema: &Value, skip_any: bool, skip_first_all: bool, path: &Path<'_>, errors: &mut ErrorList) {
+    for list in ["anyOf", "allOf", "oneOf"] {
+        if list == "anyOf" && skip_any {
+            continue;
+        }
+        for (i, part) in array(schema, list).iter().enumerate() {
+            let list_path = path.child(list);
+            nested(part, list == "allOf" && i == 0 && skip_first_all, &list_path.index(i), errors);
+        }
+    }
+    if let Some(part) = at(schema, "not") {
+        nested(part, false, &path.child("not"), errors);
+    }
+}
+
+/// Inside `anyOf` and the like a schema may restrict values, never shape them.
+fn nested(schema: &Value, skip_any: bool, path: &Path<'_>, errors: &mut ErrorList) {
+    junctors(schema, skip_any, false, path, errors);
+    if let Some(items) = at(schema, "items").filter(|i| i.is_object()) {
+        nested(items, false, &path.child("items"), errors);
+    }
+    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let properties = path.child("properties");
+        nested(property, false, &properties.key(name), errors);
+    }
+    for (field, must_be) in [
+        ("type", "empty"),
+        ("additionalProperties", "undefined"),
+        ("default", "undefined"),
+        ("title", "empty"),
+        ("description", "empty"),
+        ("nullable", "false"),
+        ("x-kubernetes-preserve-unknown-fields", "false"),
+        ("x-kubernetes-embedded-resource", "false"),
+        ("x-kubernetes-int-or-string", "false"),
+        ("x-kubernetes-list-map-keys", "empty"),
+        ("x-kubernetes-list-type", "undefined"),
+        ("x-kubernetes-map-type", "undefined"),
+    ] {
+        if schema.get(field).is_some_and(|v| !v.is_null() && v != false && v != "") {
+            errors.forbidden(&path.child(field), format!("must be {must_be} to be structural"));
+        }
+    }
+    if schema.get("properties").and_then(|p| p.get("metadata")).is_some() {
+        errors.forbidden(&path.child("properties").key("metadata"), "must not be specified in a nested context");
+    }
+}
+
+const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+const LIST_TYPES: [&str; 3] = ["atomic", "set", "map"];
+
+/// What OpenAPI as Kubernetes has it leaves out, at every schema of the tree.
+fn vocabulary(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    if is_true(schema, "uniqueItems") {
+        errors.forbidden(&path.child("uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
+    }
+    if at(schema, "properties").is_some() && at(schema, "additionalProperties").is_some_and(|a| a != &Value::Bool(false)) {
+        errors.forbidden(&path.child("additionalProperties"), "additionalProperties and properties are mutual exclusive");
+    }
+    for field in ["$ref", "definitions", "dependencies", "patternProperties", "deprecated", "discriminator"] {
+        if schema.get(field).is_some_and(|v| !v.is_null()) {
+            errors.forbidden(&path.child(field), format!("{field} is not supported"));
+        }
+    }
+    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let properties = path.child("properties");
+        vocabulary(property, &properties.key(name), errors);
+    }
+    for field in ["items", "additionalProperties", "not"] {
+        if let Some(part) = schema.get(field).filter(|p| p.is_object()) {
+            vocabulary(part, &path.child(field), errors);
+        }
+    }
+    for field in ["allOf", "oneOf", "anyOf"] {
+        for (i, part) in array(schema, field).iter().enumerate() {
+            let list = path.child(field);
+            vocabulary(part, &list.index(i), errors);
+        }
+    }
+    let kind = text(schema, "type");
+    if !kind.is_empty() && !TYPES.contains(&kind) {
+        errors.not_supported(&path.child("type"), kind, &TYPES);
+    }
+    let list = schema.get("x-kubernetes-list-type").and_then(Value::as_str);
+    if let Some(list) = list.filter(|l| !LIST_TYPES.contains(l)) {
+        errors.not_supported(&path.child("x-kubernetes-list-type"), list, &LIST_TYPES);
+    }
+    for (i, rule) in array(schema, "x-kubernetes-validations").iter().enumerate() {
+        if text(rule, "rule").trim().is_empty() {
+            let rules = path.child("x-kubernetes-validations");
+            errors.required(&rules.index(i).child("rule"), "rule is not specified");
+        }
     }
 }
 
 fn check_names(given: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    for field in ["plural", "singular", "kind", "listKind"] {
+    const NAMES: [&str; 4] = ["plural", "singular", "kind", "listKind"];
+    for field in NAMES.into_iter().filter(|field| text(given, field).is_empty()) {
+        errors.required(&path.child(field), "");
+    }
+    for field in NAMES {
         let value = text(given, field);
         if value.is_empty() {
-            errors.required(&path.child(field), "");
             continue;
         }
         let lower = value.to_lowercase();

@@ -1,7 +1,7 @@
 //! `policy`: PodDisruptionBudget, how many pods may be taken away at once.
 
 use serde_json::{Value, json};
-use tiphys_meta::{ErrorList, Path, object};
+use tiphys_meta::{ErrorList, Path, names, object};
 use tiphys_types::jiff::Timestamp;
 
 use crate::resources::Entry;
@@ -11,6 +11,7 @@ use crate::tree::{at, int, text};
 use crate::workloads::{self, SPEC};
 
 static PDB: Strategy = Strategy::new(true)
+    .name(names::path_segment)
     .spec_generation()
     .status(r#"{"currentHealthy":0,"desiredHealthy":0,"disruptionsAllowed":0,"expectedPods":0}"#)
     .unconditional_update(false)

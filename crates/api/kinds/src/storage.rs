@@ -1,7 +1,7 @@
 //! `storage.k8s.io`.
 
 use serde_json::{Value, json};
-use tiphys_meta::{ErrorList, Path, names, object};
+use tiphys_meta::{ErrorList, Path, Quantity, names, object};
 use tiphys_types::jiff::Timestamp;
 
 use crate::meta::immutable;
@@ -44,6 +44,7 @@ static STORAGE_CLASS: Strategy = Strategy::new(false)
             immutable(new.get(field), old.get(field), &Path::new(field), errors);
         }
     })
+    .warnings_by(class_warnings)
     .table(CLASS_COLUMNS, class_cells);
 static ATTACHMENT: Strategy = Strategy::new(false)
     .status(r#"{"attached":false}"#)
@@ -53,8 +54,11 @@ static ATTACHMENT: Strategy = Strategy::new(false)
 static ATTRIBUTES_CLASS: Strategy = Strategy::new(false)
     .checks(
         |o, errors| {
-            if text(o, "driverName").is_empty() {
+            let driver = text(o, "driverName");
+            if driver.is_empty() {
                 errors.required(&Path::new("driverName"), "");
+            } else {
+                errors.invalid_all(&Path::new("driverName"), driver, names::qualified_name(&driver.to_lowercase()));
             }
             if map_at(o, "parameters").is_none_or(serde_json::Map::is_empty) {
                 errors.required(&Path::new("parameters"), "must contain at least one key/value pair");
@@ -147,26 +151,54 @@ fn driver_cells(o: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+fn class_warnings(new: &Value, _: Option<&Value>) -> Vec<String> {
+    let mut all = Vec::new();
+    for (i, topology) in array(new, "allowedTopologies").iter().enumerate() {
+        for (j, expression) in array(topology, "matchLabelExpressions").iter().enumerate() {
+            if let Some(why) = crate::core::pod::warnings::deprecated_node_label(text(expression, "key")) {
+                all.push(format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key: {why}"));
+            }
+        }
+    }
+    all
+}
+
+fn driver_name(name: &str, path: &Path<'_>, errors: &mut ErrorList) {
+    if name.is_empty() {
+        errors.required(path, "");
+        return;
+    }
+    if name.len() > 63 {
+        errors.too_long(path, 63);
+    }
+    errors.invalid_all(path, name, names::dns1123_subdomain(&name.to_lowercase()));
+}
+
 fn check_csi_node(o: &Value, errors: &mut ErrorList) {
     let (drivers, list) = (array(o, "spec.drivers"), SPEC.child("drivers"));
     for (i, driver) in drivers.iter().enumerate() {
         let (path, name, id) = (list.index(i), text(driver, "name"), text(driver, "nodeID"));
-        if name.is_empty() {
-            errors.required(&path.child("name"), "");
+        driver_name(name, &path.child("name"), errors);
+        if id.is_empty() {
+            errors.required(&path.child("nodeID"), "");
+        }
+        if id.len() > 256 {
+            errors.invalid(&path.child("nodeID"), id, "must be 256 characters or less");
         }
         if drivers[..i].iter().any(|d| text(d, "name") == name) {
             errors.duplicate(&path.child("name"), name);
-        }
-        if id.is_empty() {
-            errors.required(&path.child("nodeID"), "");
         }
     }
 }
 
 fn check_capacity(o: &Value, errors: &mut ErrorList) {
+    crate::selectors::check(at(o, "nodeTopology"), &Path::new("nodeTopology"), errors);
     let class = text(o, "storageClassName");
     errors.invalid_all(&Path::new("storageClassName"), class, names::dns1123_subdomain(class));
-    crate::selectors::check(at(o, "nodeTopology"), &Path::new("nodeTopology"), errors);
+    let amount = text(o, "capacity");
+    if Quantity::parse(amount).is_ok_and(|q| q.is_negative()) {
+        errors.invalid(&Path::new("capacity"), amount, "must be greater than or equal to 0");
+    }
 }
 
 fn check_class(o: &Value, errors: &mut ErrorList) {
@@ -209,16 +241,20 @@ fn class_cells(o: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn check_attachment(o: &Value, errors: &mut ErrorList) {
-    if text(o, "spec.attacher").is_empty() {
-        errors.required(&SPEC.child("attacher"), "");
-    }
-    let node = text(o, "spec.nodeName");
-    errors.invalid_all(&SPEC.child("nodeName"), node, names::dns1123_subdomain(node));
+    driver_name(text(o, "spec.attacher"), &SPEC.child("attacher"), errors);
     let why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
     match (at(o, "spec.source.inlineVolumeSpec"), at(o, "spec.source.persistentVolumeName")) {
         (None, None) => errors.required(&SPEC.child("source"), why),
         (Some(_), Some(_)) => errors.forbidden(&SPEC.child("source"), why),
+        (None, Some(name)) if name == "" => {
+            errors.required(&SPEC.child("source.persistentVolumeName"), "must specify non empty persistentVolumeName");
+        }
         _ => {}
+    }
+    let node = text(o, "spec.nodeName");
+    errors.invalid_all(&SPEC.child("nodeName"), node, names::dns1123_subdomain(node));
+    if let Some(name) = at(o, "spec.source.persistentVolumeName").and_then(Value::as_str) {
+        errors.invalid_all(&SPEC.child("source.persistentVolumeName"), name, names::dns1123_subdomain(name));
     }
 }
 

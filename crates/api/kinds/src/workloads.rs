@@ -97,7 +97,7 @@ pub(crate) fn at_most_all(value: Option<&Value>, path: &Path<'_>, errors: &mut E
 pub(crate) fn is_zero(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => true,
-        Some(Value::String(s)) => s.strip_suffix('%').and_then(|p| p.parse::<i64>().ok()) == Some(0),
+        Some(Value::String(s)) => s.strip_suffix('%').and_then(|p| p.parse::<i64>().ok()).unwrap_or(0) == 0,
         Some(other) => other.as_i64() == Some(0),
     }
 }

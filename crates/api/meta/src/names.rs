@@ -90,7 +90,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
     if name.is_empty() {
         errors.push("name part must be non-empty".into());
     } else if name.len() > LABEL_MAX {
-        errors.push(format!("name part {}", max_len_error(LABEL_MAX)));
+        errors.push(format!("name part {}", max_bytes_error(LABEL_MAX)));
     }
     if !is_label_name(name) {
         errors.push(format!("name part {}", regex_error(LABEL_KEY_MESSAGE, LABEL_KEY, examples)));
@@ -99,7 +99,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
 }
 
 pub fn label_value(value: &str) -> Vec<String> {
-    let mut errors = max_len(value, LABEL_MAX);
+    let mut errors = if value.len() > LABEL_MAX { vec![max_bytes_error(LABEL_MAX)] } else { Vec::new() };
     if !value.is_empty() && !is_label_name(value) {
         let message = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
         errors.push(regex_error(message, &format!("({LABEL_KEY})?"), &["MyValue", "my_value", "12345"]));
@@ -252,6 +252,11 @@ fn max_len(value: &str, max: usize) -> Vec<String> {
 
 pub fn max_len_error(max: usize) -> String {
     format!("must be no more than {max} characters")
+}
+
+/// Upstream counts the bytes of labels and the characters of names, and means the same.
+fn max_bytes_error(max: usize) -> String {
+    format!("must be no more than {max} bytes")
 }
 
 /// The message, examples and regular expression, as upstream composes them.

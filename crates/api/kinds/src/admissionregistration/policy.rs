@@ -1,7 +1,7 @@
 //! Admission policies in CEL, and their bindings.
 
 use serde_json::{Value, json};
-use tiphys_meta::{ErrorList, Path, object};
+use tiphys_meta::{ErrorList, Path, names, object};
 use tiphys_types::jiff::Timestamp;
 
 use super::webhooks::{check_rule, match_conditions};
@@ -64,23 +64,40 @@ fn binding_defaults(o: &mut Value) {
 }
 
 fn check_shared(o: &Value, errors: &mut ErrorList) {
-    let path = SPEC.child("matchConstraints");
-    match at(o, "spec.matchConstraints") {
-        None => errors.required(&path, ""),
-        Some(constraints) => {
-            if array(constraints, "resourceRules").is_empty() {
-                errors.required(&path.child("resourceRules"), "");
-            }
-            check_match(constraints, &path, errors);
-        }
+    match text(o, "spec.failurePolicy") {
+        "Fail" | "Ignore" => {}
+        "" => errors.required(&SPEC.child("failurePolicy"), ""),
+        other => errors.not_supported(&SPEC.child("failurePolicy"), other, &["Fail", "Ignore"]),
     }
-    let spec = o.get("spec").unwrap_or(&Value::Null);
-    match_conditions(spec, &SPEC.child("matchConditions"), errors);
     if let Some(kind) = at(o, "spec.paramKind") {
         for field in ["apiVersion", "kind"] {
             if text(kind, field).is_empty() {
                 errors.required(&SPEC.child("paramKind").child(field), "");
             }
+        }
+    }
+    let path = SPEC.child("matchConstraints");
+    match at(o, "spec.matchConstraints") {
+        None => errors.required(&path, ""),
+        Some(constraints) => {
+            check_match(constraints, &path, errors);
+            if array(constraints, "resourceRules").is_empty() {
+                errors.required(&path.child("resourceRules"), "");
+            }
+        }
+    }
+    let spec = o.get("spec").unwrap_or(&Value::Null);
+    match_conditions(spec, &SPEC.child("matchConditions"), errors);
+    for (i, variable) in array(o, "spec.variables").iter().enumerate() {
+        let (list, name) = (SPEC.child("variables"), text(variable, "name"));
+        let path = list.index(i);
+        if name.is_empty() {
+            errors.required(&path.child("name"), "name is not specified");
+        } else if !names::c_identifier(name).is_empty() {
+            errors.invalid(&path.child("name"), name, "must be a valid CEL identifier");
+        }
+        if text(variable, "expression").trim().is_empty() {
+            errors.required(&path.child("expression"), "expression is not specified");
         }
     }
 }
@@ -100,7 +117,9 @@ fn check_validating(o: &Value, errors: &mut ErrorList) {
     check_shared(o, errors);
     let validations = array(o, "spec.validations");
     if validations.is_empty() && array(o, "spec.auditAnnotations").is_empty() {
-        errors.required(&SPEC.child("validations"), "validations or auditAnnotations must contain at least one item");
+        for list in ["validations", "auditAnnotations"] {
+            errors.required(&SPEC.child(list), "validations or auditAnnotations must contain at least one item");
+        }
     }
     for (i, validation) in validations.iter().enumerate() {
         let list = SPEC.child("validations");
@@ -123,15 +142,33 @@ fn check_mutating(o: &Value, errors: &mut ErrorList) {
 }
 
 fn check_binding(o: &Value, errors: &mut ErrorList) {
-    if text(o, "spec.policyName").is_empty() {
-        errors.required(&SPEC.child("policyName"), "");
+    match text(o, "spec.policyName") {
+        "" => errors.required(&SPEC.child("policyName"), ""),
+        name => errors.invalid_all(&SPEC.child("policyName"), name, names::dns1123_subdomain(name)),
     }
     if let Some(resources) = at(o, "spec.matchResources") {
         check_match(resources, &SPEC.child("matchResources"), errors);
     }
-    for (i, action) in array(o, "spec.validationActions").iter().filter_map(Value::as_str).enumerate() {
-        if !matches!(action, "Deny" | "Warn" | "Audit") {
-            errors.not_supported(&SPEC.child("validationActions").index(i), action, &["Audit", "Deny", "Warn"]);
+    if text(o, "kind") == "ValidatingAdmissionPolicyBinding" {
+        check_actions(array(o, "spec.validationActions"), &SPEC.child("validationActions"), errors);
+    }
+}
+
+fn check_actions(actions: &[Value], path: &Path<'_>, errors: &mut ErrorList) {
+    for (i, action) in actions.iter().enumerate() {
+        if !["Deny", "Warn", "Audit"].iter().any(|known| action == known) {
+            errors.not_supported(&path.index(i), action.clone(), &["Audit", "Deny", "Warn"]);
         }
+        if actions[..i].contains(action) {
+            errors.duplicate(&path.index(i), action.clone());
+        }
+    }
+    if ["Deny", "Warn"].iter().all(|known| actions.iter().any(|a| a == known)) {
+        let why = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and \
+                   headers serves no purpose)";
+        errors.invalid(path, actions.to_vec(), why);
+    }
+    if actions.is_empty() {
+        errors.required(path, "at least one validation action is required");
     }
 }

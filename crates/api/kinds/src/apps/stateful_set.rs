@@ -116,8 +116,9 @@ fn with_claims(o: &Value) -> Value {
     for field in ["subdomain", "hostname"] {
         remove(spec, field);
     }
-    let mut volumes: Vec<Value> = array(spec, "volumes").iter().filter(|v| !claims.iter().any(|c| c == text(v, "name"))).cloned().collect();
-    volumes.extend(claims.iter().filter(|c| !c.is_empty()).map(|c| json!({"name": c, "persistentVolumeClaim": {"claimName": c}})));
+    let own = array(spec, "volumes").iter().filter(|v| !claims.iter().any(|c| c == text(v, "name"))).cloned();
+    let claimed = claims.iter().enumerate().filter(|(i, c)| !claims[..*i].contains(c));
+    let volumes: Vec<Value> = claimed.map(|(_, c)| json!({"name": c, "persistentVolumeClaim": {"claimName": c}})).chain(own).collect();
     spec["volumes"] = json!(volumes);
     o
 }

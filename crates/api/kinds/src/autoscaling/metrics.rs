@@ -1,7 +1,7 @@
 //! What a v2 autoscaler watches: checks of metrics, and their column.
 
 use serde_json::Value;
-use tiphys_meta::{ErrorList, Path, Quantity};
+use tiphys_meta::{ErrorList, Path, Quantity, names};
 
 use crate::tree::{array, at, text};
 
@@ -17,31 +17,40 @@ pub(super) fn check(metric: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let kind = text(metric, "type");
     if kind.is_empty() {
         errors.required(&path.child("type"), "must specify a metric source type");
-        return;
     }
-    let Some((_, field)) = SOURCES.iter().find(|(name, _)| *name == kind) else {
-        errors.not_supported(&path.child("type"), kind, &SOURCES.map(|(name, _)| name));
-        return;
-    };
-    for (_, other) in SOURCES.iter().filter(|(_, other)| other != field && at(metric, other).is_some()) {
+    let expected = SOURCES.iter().find(|(name, _)| *name == kind).map(|(_, field)| *field);
+    let unknown = |errors: &mut ErrorList| errors.not_supported(&path.child("type"), kind, &SOURCES.map(|(name, _)| name));
+    if expected.is_none() {
+        unknown(errors);
+    }
+    let order = ["object", "external", "pods", "resource", "containerResource"];
+    let present: Vec<&str> = order.into_iter().filter(|field| at(metric, field).is_some()).collect();
+    if let Some((field, source)) = present.first().and_then(|field| Some((field, at(metric, field)?))) {
+        check_source(field, source, &path.child(field), errors);
+    }
+    match expected {
+        None => unknown(errors),
+        Some(field) if !present.contains(&field) => {
+            errors.required(&path.child(field), "must populate information for the given metric source");
+        }
+        Some(_) => {}
+    }
+    for other in present.iter().filter(|other| present.len() > 1 && Some(**other) != expected) {
         errors.forbidden(&path.child(other), "must populate the given metric source only");
-    }
-    match at(metric, field) {
-        None => errors.required(&path.child(field), "must populate information for the given metric source"),
-        Some(source) => check_source(kind, source, &path.child(field), errors),
     }
 }
 
 fn check_source(kind: &str, source: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let target_path = path.child("target");
     let has = |field: &str| at(source, "target").and_then(|t| at(t, field)).is_some();
-    if matches!(kind, "Resource" | "ContainerResource") {
+    if matches!(kind, "resource" | "containerResource") {
         if text(source, "name").is_empty() {
             errors.required(&path.child("name"), "must specify a resource name");
         }
-        if kind == "ContainerResource" && text(source, "container").is_empty() {
+        if kind == "containerResource" && text(source, "container").is_empty() {
             errors.required(&path.child("container"), "must specify a container");
         }
+        check_target(at(source, "target").unwrap_or(&Value::Null), &target_path, errors);
         match (has("averageUtilization"), has("averageValue")) {
             (false, false) => {
                 errors.required(&target_path.child("averageUtilization"), "must set either a target raw value or a target utilization");
@@ -52,27 +61,32 @@ fn check_source(kind: &str, source: &Value, path: &Path<'_>, errors: &mut ErrorL
             _ => {}
         }
     } else {
-        if text(source, "metric.name").is_empty() {
-            errors.required(&path.child("metric.name"), "must specify a metric name");
-        }
-        if kind == "Pods" && !has("averageValue") {
-            errors.required(&target_path.child("averageValue"), "must specify a positive target averageValue");
-        }
-        if kind != "Pods" && !has("value") && !has("averageValue") {
-            errors.required(&target_path.child("averageValue"), "must set either a target value or averageValue");
-        }
-        if kind == "Object" {
+        if kind == "object" {
             super::check_reference(at(source, "describedObject").unwrap_or(&Value::Null), &path.child("describedObject"), errors);
         }
+        match text(source, "metric.name") {
+            "" => errors.required(&path.child("metric.name"), "must specify a metric name"),
+            name => errors.invalid_all(&path.child("metric.name"), name, names::path_segment(name, false)),
+        }
+        check_target(at(source, "target").unwrap_or(&Value::Null), &target_path, errors);
+        if kind == "pods" && !has("averageValue") {
+            errors.required(&target_path.child("averageValue"), "must specify a positive target averageValue");
+        }
+        if kind != "pods" && !has("value") && !has("averageValue") {
+            errors.required(&target_path.child("averageValue"), "must set either a target value or averageValue");
+        }
     }
-    check_target(at(source, "target").unwrap_or(&Value::Null), &target_path, errors);
 }
 
 fn check_target(target: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     match text(target, "type") {
         "Utilization" | "Value" | "AverageValue" => {}
-        "" => errors.required(&path.child("type"), "must specify a metric target type"),
-        other => errors.invalid(&path.child("type"), other, "must be either Utilization, Value, or AverageValue"),
+        other => {
+            if other.is_empty() {
+                errors.required(&path.child("type"), "must specify a metric target type");
+            }
+            errors.invalid(&path.child("type"), other, "must be either Utilization, Value, or AverageValue");
+        }
     }
     for field in ["value", "averageValue"] {
         let amount = text(target, field);

@@ -63,6 +63,7 @@ fn check(o: &Value, errors: &mut ErrorList) {
         errors.invalid(&SPEC.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
     }
     check_reference(at(o, "spec.scaleTargetRef").unwrap_or(&Value::Null), &SPEC.child("scaleTargetRef"), errors);
+    check_group(o, errors);
 }
 
 pub(super) fn check_reference(reference: &Value, path: &Path<'_>, errors: &mut ErrorList) {
@@ -76,15 +77,26 @@ pub(super) fn check_reference(reference: &Value, path: &Path<'_>, errors: &mut E
     }
 }
 
+/// The core group may be meant only by kinds that live there; a target's group must be said.
+fn check_group(o: &Value, errors: &mut ErrorList) {
+    let (version, kind) = (text(o, "spec.scaleTargetRef.apiVersion"), text(o, "spec.scaleTargetRef.kind"));
+    let path = SPEC.child("scaleTargetRef.apiVersion");
+    match version.matches('/').count() {
+        0 if kind != "ReplicationController" => errors.invalid(&path, version, "apiVersion must specify API group"),
+        0 | 1 => {}
+        _ => errors.invalid(&path, version, format!("unexpected GroupVersion string: {version}")),
+    }
+}
+
 fn check_v2(o: &Value, errors: &mut ErrorList) {
     check(o, errors);
     let outside = array(o, "spec.metrics").iter().any(|m| matches!(text(m, "type"), "Object" | "External"));
+    for (i, metric) in array(o, "spec.metrics").iter().enumerate() {
+        metrics::check(metric, &SPEC.child("metrics").index(i), errors);
+    }
     if int(o, "spec.minReplicas") == 0 && !outside {
         let why = "must specify at least one Object or External metric to support scaling to zero replicas";
         errors.forbidden(&SPEC.child("metrics"), why);
-    }
-    for (i, metric) in array(o, "spec.metrics").iter().enumerate() {
-        metrics::check(metric, &SPEC.child("metrics").index(i), errors);
     }
     for direction in ["scaleUp", "scaleDown"] {
         if let Some(rules) = at(o, "spec.behavior").and_then(|b| at(b, direction)) {

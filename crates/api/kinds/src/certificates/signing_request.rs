@@ -14,7 +14,7 @@ use crate::tree::{array, array_mut, at, child, remove, text};
 use crate::workloads::SPEC;
 
 pub(super) static STRATEGY: Strategy = Strategy::new(false)
-    .name(names::name_is_dns_subdomain)
+    .name(names::path_segment)
     .status("{}")
     .on_create(on_create)
     .on_update(|new, old, _| copy_field(new, old, "spec"))

@@ -10,7 +10,7 @@ use crate::table::{NAME, column, since, wide};
 use crate::tree::{at, int, text};
 
 pub(crate) static STRATEGY: Strategy = Strategy::new(true)
-    .name(|_, _| Vec::new()) // upstream: event names are only checked by events.k8s.io's stricter rules
+    .name(names::path_segment) // events.k8s.io is stricter upstream, and these share a store
     .create_on_update()
     .checks(check, |_, _, _| {})
     .selectable(NAMES, selectable)

@@ -1,7 +1,7 @@
 //! LimitRange: defaults and bounds for the resources of what a namespace holds. LimitRanger (admission) applies it.
 
 use serde_json::{Map, Value};
-use tiphys_meta::{ErrorList, Path, Quantity};
+use tiphys_meta::{ErrorList, Path, Quantity, names};
 
 use super::resource_list;
 use crate::strategy::Strategy;
@@ -31,6 +31,11 @@ fn check(o: &Value, errors: &mut ErrorList) {
     for (i, item) in array(o, "spec.limits").iter().enumerate() {
         let path = limits.index(i);
         let kind = text(item, "type");
+        let wrong = names::qualified_name(kind);
+        if wrong.is_empty() && !kind.contains('/') && !TYPES.contains(&kind) {
+            errors.invalid(&path.child("type"), kind, "must be a standard limit type or fully qualified");
+        }
+        errors.invalid_all(&path.child("type"), kind, wrong);
         if seen.contains(&kind) {
             errors.duplicate(&path.child("type"), kind);
         }
@@ -38,6 +43,8 @@ fn check(o: &Value, errors: &mut ErrorList) {
         check_item(item, kind, &path, errors);
     }
 }
+
+const TYPES: [&str; 3] = ["Pod", "Container", "PersistentVolumeClaim"];
 
 fn check_item(item: &Value, kind: &str, path: &Path<'_>, errors: &mut ErrorList) {
     let mut names: Vec<&String> = LISTS.iter().filter_map(|l| map_at(item, l)).flat_map(|m| m.keys()).collect();

@@ -16,6 +16,7 @@ mod resource_quota;
 mod secret;
 pub(crate) mod service;
 mod service_account;
+mod volume_source;
 
 use crate::resources::Entry;
 

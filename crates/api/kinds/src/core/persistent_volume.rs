@@ -94,7 +94,10 @@ fn check(o: &Value, errors: &mut ErrorList) {
     }
     match source(o).len() {
         0 => errors.required(&spec, "must specify a volume type"),
-        1 => {}
+        1 => {
+            let (kind, value) = source(o)[0];
+            super::volume_source::check(kind, value, &spec.child(kind), errors);
+        }
         _ => source(o)[1..].iter().for_each(|(kind, _)| errors.forbidden(&spec.child(kind), "may not specify more than 1 volume type")),
     }
     let class = text(o, "spec.storageClassName");

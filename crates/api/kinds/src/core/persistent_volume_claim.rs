@@ -15,6 +15,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .on_create(|o, _| data_sources(child(o, "spec")))
     .on_update(on_update)
     .checks(check, check_update)
+    .warnings_by(warnings)
     .selectable(&["metadata.name", "metadata.namespace", "name"], |o| {
         vec![
             ("metadata.name", object::name(o).into()),
@@ -43,6 +44,21 @@ pub(crate) fn spec_defaults(spec: &mut Value) {
 
 fn on_update(new: &mut Value, _: &Value, _: &Ctx<'_>) {
     data_sources(child(new, "spec"));
+}
+
+fn warnings(new: &Value, _: Option<&Value>) -> Vec<String> {
+    const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+    let mut all = Vec::new();
+    if object::annotations(new).any(|(key, _)| key == CLASS) {
+        all.push(format!("metadata.annotations[{CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"));
+    }
+    for list in ["requests", "limits"] {
+        let amount = at(new, "spec.resources").and_then(|r| map_at(r, list)).and_then(|m| m.get("storage")).and_then(Value::as_str);
+        if let Some(amount) = amount.filter(|a| a.ends_with('m')) {
+            all.push(format!("spec.resources.{list}[storage]: fractional byte value \"{amount}\" is invalid, must be an integer"));
+        }
+    }
+    all
 }
 
 /// `dataSource` and `dataSourceRef` (KEP-1495) say the same, unless the reference crosses namespaces or names what the old field cannot.

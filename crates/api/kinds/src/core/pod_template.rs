@@ -13,6 +13,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .generation(Generation::Fields(&["template"]))
     .defaults(|o| pod::defaults::template(child(o, "template")))
     .checks(|o, errors| pod::validation::template(at(o, "template").unwrap_or(&Value::Null), &Path::new("template"), errors), |_, _, _| {})
+    .warnings_by(|new, _| at(new, "template").map(|t| pod::warnings::pod(t, "template")).unwrap_or_default())
     .table(COLUMNS, cells);
 
 const COLUMNS: &[Column] = &[NAME, column("Containers"), column("Images"), column("Pod Labels")];

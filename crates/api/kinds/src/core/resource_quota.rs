@@ -7,7 +7,7 @@ use tiphys_types::jiff::Timestamp;
 use super::resource_list;
 use crate::strategy::{Column, Strategy};
 use crate::table::{AGE, NAME, age, column};
-use crate::tree::{array, at, map_at, present};
+use crate::tree::{array, at, map_at, present, text};
 
 pub(crate) static STRATEGY: Strategy =
     Strategy::new(true).status("{}").create_on_update().defaults(defaults).checks(check, check_update).table(COLUMNS, cells);
@@ -35,6 +35,35 @@ fn check(o: &Value, errors: &mut ErrorList) {
     let has = |scope: &str| scopes.iter().any(|s| s == scope);
     if (has("BestEffort") && has("NotBestEffort")) || (has("Terminating") && has("NotTerminating")) {
         errors.invalid(&spec.child("scopes"), scopes.to_vec(), "conflicting scopes");
+    }
+    check_selector(o, errors);
+}
+
+fn check_selector(o: &Value, errors: &mut ErrorList) {
+    let path = Path::new("spec.scopeSelector.matchExpressions");
+    for requirement in array(o, "spec.scopeSelector.matchExpressions") {
+        let (scope, operator) = (text(requirement, "scopeName"), text(requirement, "operator"));
+        if !SCOPES.contains(&scope) {
+            errors.invalid(&path.child("scopeName"), scope, "unsupported scope");
+        }
+        if SCOPES.contains(&scope) && !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
+            let why = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
+                       ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+            errors.invalid(&path.child("operator"), operator, why);
+        }
+        let values = array(requirement, "values");
+        match operator {
+            "In" | "NotIn" if values.is_empty() => {
+                let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                errors.required(&path.child("values"), why);
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                errors.invalid(&path.child("values"), values.to_vec(), why);
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+        }
     }
 }
 

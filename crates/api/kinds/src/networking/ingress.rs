@@ -15,10 +15,20 @@ pub(super) static STRATEGY: Strategy = Strategy::new(true)
     .status(r#"{"loadBalancer":{}}"#)
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }])
     .checks(check, |_, _, _| {})
+    .warnings_by(warnings)
     .check_created(check_created)
     .table(COLUMNS, cells);
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
+fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    const CLASS: &str = "kubernetes.io/ingress.class";
+    let annotated = object::annotations(new).any(|(key, _)| key == CLASS);
+    if old.is_some() || !annotated || at(new, "spec.ingressClassName").is_some() {
+        return Vec::new();
+    }
+    vec![format!("annotation \"{CLASS}\" is deprecated, please use 'spec.ingressClassName' instead")]
+}
 
 fn check_created(o: &Value, errors: &mut ErrorList) {
     let annotated = object::annotations(o).find(|(k, _)| *k == CLASS_ANNOTATION).map(|(_, v)| v);

@@ -91,9 +91,12 @@ fn check_address(o: &Value, errors: &mut ErrorList) {
         errors.required(&SPEC.child("parentRef"), "");
         return;
     };
-    for field in ["resource", "name"] {
-        if text(parent, field).is_empty() {
-            errors.required(&SPEC.child("parentRef").child(field), "");
+    for field in ["resource", "name", "namespace"] {
+        let (path, value) = (SPEC.child("parentRef"), text(parent, field));
+        if !value.is_empty() {
+            errors.invalid_all(&path.child(field), value, names::path_segment(value, false));
+        } else if field != "namespace" {
+            errors.required(&path.child(field), "");
         }
     }
 }

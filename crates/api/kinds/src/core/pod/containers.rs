@@ -6,7 +6,7 @@ use serde_json::Value;
 use tiphys_meta::{ErrorList, Path, names};
 
 use super::security;
-use super::volumes;
+use super::volumes::{self, Volumes};
 use crate::core::service::port_number_or_name;
 use crate::tree::{array, at, int, is_true, text};
 
@@ -15,12 +15,13 @@ pub(super) struct Pod<'a> {
     pub(super) spec: &'a Value,
     pub(super) claims: Vec<&'a str>,
     pub(super) grace: Option<i64>,
+    volumes: Volumes<'a>,
 }
 
 impl<'a> Pod<'a> {
-    pub(super) fn new(spec: &'a Value) -> Self {
+    pub(super) fn new(spec: &'a Value, volumes: Volumes<'a>) -> Self {
         let claims = array(spec, "resourceClaims").iter().map(|c| text(c, "name")).collect();
-        Pod { spec, claims, grace: at(spec, "terminationGracePeriodSeconds").and_then(Value::as_i64) }
+        Pod { spec, claims, grace: at(spec, "terminationGracePeriodSeconds").and_then(Value::as_i64), volumes }
     }
 
     fn host_users(&self) -> bool {
@@ -132,7 +133,7 @@ fn common(container: &Value, pod: &Pod<'_>, path: &Path<'_>, errors: &mut ErrorL
     ports(container, &path.child("ports"), errors);
     env(container, &path.child("env"), errors);
     env_from(container, &path.child("envFrom"), errors);
-    volumes::mounts(container, pod.spec, path, errors);
+    volumes::mounts(container, &pod.volumes, path, errors);
     one_of(text(container, "imagePullPolicy"), &["Always", "IfNotPresent", "Never"], &path.child("imagePullPolicy"), errors);
     if let Some(resources) = at(container, "resources") {
         super::resources::requirements(resources, &pod.claims, &path.child("resources"), errors);

@@ -232,7 +232,12 @@ fn pull_policy(image: &str) -> &'static str {
     let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
     let last = name.rsplit('/').next().unwrap_or("");
     let (repository, tag) = last.split_once(':').map_or((last, ""), |(r, t)| (r, t));
-    let unreadable = repository.is_empty() || name.chars().any(char::is_whitespace) || repository.chars().any(|c| c.is_ascii_uppercase());
+    let domain = name.strip_suffix(last).unwrap_or("");
+    let part = |p: &str| {
+        let alphanumeric = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        alphanumeric(p.bytes().next()) && alphanumeric(p.bytes().last()) && p.bytes().all(|c| alphanumeric(Some(c)) || b"._-".contains(&c))
+    };
+    let unreadable = !part(repository) || domain.starts_with('/') || name.len() > 255 || name.chars().any(char::is_whitespace);
     let latest = tag == "latest" || (tag.is_empty() && !digest);
     if latest && !unreadable { "Always" } else { "IfNotPresent" }
 }

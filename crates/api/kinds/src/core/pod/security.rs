@@ -83,7 +83,10 @@ fn profile(profile: Option<&Value>, what: &str, path: &Path<'_>, errors: &mut Er
                 errors.invalid(&local_path_field, profile.clone(), why);
             }
         }
-        "" => errors.required(&path.child("type"), "type is required when a profile is set"),
+        "" => {
+            let field = if what == "seccomp" { "seccompProfile" } else { "appArmorProfile" };
+            errors.required(&path.child("type"), format!("type is required when {field} is set"));
+        }
         other => errors.not_supported(&path.child("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]),
     }
 }

@@ -65,9 +65,9 @@ fn spec(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     if at(spec, "terminationGracePeriodSeconds").is_none() {
         errors.required(&path.child("terminationGracePeriodSeconds"), "");
     }
-    volumes::volumes(spec, &path.child("volumes"), errors);
+    let volumes = volumes::volumes(spec, &path.child("volumes"), errors);
     resource_claims(spec, &path.child("resourceClaims"), errors);
-    containers::all(&containers::Pod::new(spec), path, errors);
+    containers::all(&containers::Pod::new(spec, volumes), path, errors);
     resources::pod_level(spec, path, errors);
     host_network(spec, path, errors);
     one_of(text(spec, "restartPolicy"), &["Always", "OnFailure", "Never"], &path.child("restartPolicy"), errors);

@@ -12,8 +12,11 @@ const MODE_MAX: i64 = 0o777;
 const MODE_MESSAGE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const DOWNWARD_FIELDS: &[&str] = &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 
-pub(super) fn volumes(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    let mut seen = BTreeSet::new();
+/// The volumes that containers may mount, by name: those with nothing wrong about them.
+pub(super) type Volumes<'a> = BTreeMap<&'a str, &'a Value>;
+
+pub(super) fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut ErrorList) -> Volumes<'a> {
+    let mut valid = Volumes::new();
     for (i, volume) in array(spec, "volumes").iter().enumerate() {
         let (path, name) = (path.index(i), text(volume, "name"));
         let before = errors.len();
@@ -23,10 +26,14 @@ pub(super) fn volumes(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         } else {
             errors.invalid_all(&path.child("name"), name, names::dns1123_label(name));
         }
-        if !seen.insert(name) && errors.len() == before {
+        if valid.contains_key(name) {
             errors.duplicate(&path.child("name"), name);
         }
+        if errors.len() == before {
+            valid.insert(name, volume);
+        }
     }
+    valid
 }
 
 fn source(volume: &Value, path: &Path<'_>, errors: &mut ErrorList) {
@@ -61,17 +68,14 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             downward(value, &path, errors);
         }
         "projected" => projected(value, &path, errors),
-        "persistentVolumeClaim" if text(value, "claimName").is_empty() => errors.required(&path.child("claimName"), ""),
         "ephemeral" => match at(value, "volumeClaimTemplate.spec") {
             Some(spec) => {
                 crate::core::persistent_volume_claim::check_spec(spec, &path.child("volumeClaimTemplate.spec"), errors);
             }
             None => errors.required(&path.child("volumeClaimTemplate"), ""),
         },
-        "nfs" => nfs(value, &path, errors),
         "csi" if text(value, "driver").is_empty() => errors.required(&path.child("driver"), ""),
-        "image" if text(value, "reference").is_empty() => errors.required(&path.child("reference"), ""),
-        _ => {}
+        other => crate::core::volume_source::check(other, value, &path, errors),
     }
 }
 
@@ -93,17 +97,6 @@ fn host_path(value: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let kind = text(value, "type");
     if !TYPES.contains(&kind) {
         errors.not_supported(&path.child("type"), kind, TYPES);
-    }
-}
-
-fn nfs(value: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    for field in ["server", "path"] {
-        if text(value, field).is_empty() {
-            errors.required(&path.child(field), "");
-        }
-    }
-    if !text(value, "path").is_empty() && !text(value, "path").starts_with('/') {
-        errors.invalid(&path.child("path"), text(value, "path"), "must be an absolute path");
     }
 }
 
@@ -175,7 +168,7 @@ fn projected(value: &Value, volume_path: &Path<'_>, errors: &mut ErrorList) {
                 items(part, &path.child("items"), errors);
             }
             "downwardAPI" => downward(part, &path, errors),
-            "serviceAccountToken" => token(part, &path, errors),
+            "serviceAccountToken" => token(part, volume_path, &path, errors),
             _ => {}
         }
         let own = array(part, "items").iter().map(|item| text(item, "path")).chain([text(part, "path")]).filter(|p| !p.is_empty());
@@ -191,7 +184,8 @@ fn projected(value: &Value, volume_path: &Path<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn token(part: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+/// Upstream names the volume, not the source, in what it says about the path.
+fn token(part: &Value, volume_path: &Path<'_>, path: &Path<'_>, errors: &mut ErrorList) {
     let seconds = int(part, "expirationSeconds");
     if seconds < 600 {
         errors.invalid(&path.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
@@ -201,9 +195,9 @@ fn token(part: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     }
     let file = text(part, "path");
     if file.is_empty() {
-        errors.required(&path.child("path"), "");
+        errors.required(&volume_path.child("path"), "");
     } else {
-        file_path(file, &path.child("path"), errors);
+        file_path(file, &volume_path.child("path"), errors);
     }
 }
 
@@ -230,8 +224,7 @@ fn no_backsteps(value: &str, path: &Path<'_>, errors: &mut ErrorList) {
 }
 
 /// `volumeMounts` and `volumeDevices` of one container.
-pub(super) fn mounts(container: &Value, spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    let volumes: BTreeMap<&str, &Value> = array(spec, "volumes").iter().map(|v| (text(v, "name"), v)).collect();
+pub(super) fn mounts(container: &Value, volumes: &Volumes<'_>, path: &Path<'_>, errors: &mut ErrorList) {
     let devices = array(container, "volumeDevices");
     let mounts = array(container, "volumeMounts");
     let list = path.child("volumeMounts");
@@ -260,7 +253,7 @@ pub(super) fn mounts(container: &Value, spec: &Value, path: &Path<'_>, errors: &
         sub_paths(mount, &list, &path, errors);
         propagation(mount, container, &list, errors);
     }
-    check_devices(devices, mounts, &volumes, &path.child("volumeDevices"), errors);
+    check_devices(devices, mounts, volumes, &path.child("volumeDevices"), errors);
 }
 
 fn sub_paths(mount: &Value, list: &Path<'_>, path: &Path<'_>, errors: &mut ErrorList) {
@@ -300,7 +293,7 @@ fn propagation(mount: &Value, container: &Value, list: &Path<'_>, errors: &mut E
     }
 }
 
-fn check_devices(devices: &[Value], mounts: &[Value], volumes: &BTreeMap<&str, &Value>, list: &Path<'_>, errors: &mut ErrorList) {
+fn check_devices(devices: &[Value], mounts: &[Value], volumes: &Volumes<'_>, list: &Path<'_>, errors: &mut ErrorList) {
     for (i, device) in devices.iter().enumerate() {
         let (path, name, point) = (list.index(i), text(device, "name"), text(device, "devicePath"));
         let earlier = &devices[..i];

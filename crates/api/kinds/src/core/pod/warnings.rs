@@ -117,6 +117,7 @@ fn volumes(spec: &Value, path: &str, all: &mut Vec<String>) {
     for (i, volume) in array(spec, "volumes").iter().enumerate() {
         for (kind, why) in VOLUMES {
             if at(volume, kind).is_some() {
+                let kind = if kind == "storageos" { "storageOS" } else { kind };
                 all.push(format!("{path}.volumes[{i}].{kind}: {why}"));
             }
         }
