@@ -104,7 +104,7 @@ impl Supervisor {
         let (_folder, short) = start::short_socket_path(dir)?;
         let listener = UnixListener::bind(short)?;
         listener.set_nonblocking(true)?;
-        let signals = signal::signal_fd(&[signal::SIGCHLD])?;
+        let signals = signal::signal_fd(&[signal::SIGCHLD, signal::SIGTERM])?;
         let mut supervisor = Self {
             dir: dir.to_owned(),
             poll: Poll::new()?,
@@ -135,7 +135,7 @@ impl Supervisor {
         self.next_token
     }
 
-    /// The loop. Ends only after [`protocol::Request::Shutdown`], when the last container is gone.
+    /// The loop. Ends only after [`protocol::Request::Shutdown`] or SIGTERM, when the last container is gone.
     fn run(&mut self) -> io::Result<()> {
         while !(self.stopping && self.containers.values().all(|container| container.exit.is_some()) && self.starting.is_empty()) {
             let events = self.poll.wait(None)?;
@@ -222,7 +222,12 @@ impl Supervisor {
 
     /// Reaps every child that has ended, ours or adopted.
     fn reap(&mut self) {
-        while let Ok(Some(_)) = signal::read_signal(self.signals.as_fd()) {}
+        while let Ok(Some(number)) = signal::read_signal(self.signals.as_fd()) {
+            // `tiphys down` and `delete`, when no node process is there to ask for it.
+            if number == signal::SIGTERM && !self.stopping {
+                let _ = self.shut_down();
+            }
+        }
         while let Ok(Some(ended)) = process::reap_any() {
             // A child that has ended has said all it had to say about its start.
             let still_starting = self.starting.iter().find(|(_, starting)| starting.pid == ended.pid).map(|(key, _)| *key);

@@ -102,7 +102,7 @@ impl Supervisor {
         Ok(Reply::Done)
     }
 
-    fn shut_down(&mut self) -> Result<Reply, String> {
+    pub(super) fn shut_down(&mut self) -> Result<Reply, String> {
         self.stopping = true;
         for id in self.containers.keys().cloned().collect::<Vec<_>>() {
             self.kill_all(&id)?;
