@@ -25,7 +25,9 @@ mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
+mod ephemeral_volumes;
 mod garbage_collector;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod node_ipam;
@@ -70,7 +72,9 @@ pub static CONTROLLERS: &[Entry] = &[
     on("endpoints-controller", endpoints::start),
     on("endpointslice-controller", endpoint_slice::start),
     on("endpointslice-mirroring-controller", endpoint_slice_mirroring::start),
+    on("ephemeral-volume-controller", ephemeral_volumes::start),
     on("garbage-collector-controller", garbage_collector::start),
+    on("horizontal-pod-autoscaler-controller", horizontal_pod_autoscaler::start),
     on("job-controller", job::start),
     on("namespace-controller", namespace::start),
     on("node-ipam-controller", node_ipam::start),

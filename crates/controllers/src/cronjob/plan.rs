@@ -43,17 +43,10 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         view.start_what_is_due(&observed.jobs, &mut plan);
     }
     let status = CronJobStatus { active: Some(view.active).filter(|a| !a.is_empty()), ..view.status };
-    plan.update_status_if_changed(cron, &CronJob { status: normal(Some(status)), ..normalized(cron) });
+    // An absent status and an empty one are the same.
+    let old = CronJob { status: Some(cron.status.clone().unwrap_or_default()), ..cron.clone() };
+    plan.update_status_if_changed(&old, &CronJob { status: Some(status), ..cron.clone() });
     plan
-}
-
-fn normalized(cron: &CronJob) -> CronJob {
-    CronJob { status: normal(cron.status.clone()), ..cron.clone() }
-}
-
-/// An absent status and an empty one are the same.
-fn normal(status: Option<CronJobStatus>) -> Option<CronJobStatus> {
-    Some(status.unwrap_or_default())
 }
 
 /// The type of the condition that says so.

@@ -105,7 +105,7 @@ impl Reconcile for Quotas {
         sums.extend(used);
         let hard = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
         sums.retain(|name, _| hard.contains_key(name));
-        if old.used.is_some() && !is_unknown(&quota) && resources::list(old.used.as_ref()) == sums {
+        if !is_unknown(&quota) && resources::list(old.used.as_ref()) == sums {
             return Ok(again);
         }
         let status = ResourceQuotaStatus { hard: Some(hard), used: Some(resources::to_typed(&sums)) };
