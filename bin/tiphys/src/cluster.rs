@@ -124,7 +124,8 @@ fn server_config(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result
 fn write_kubeconfig(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result<()> {
     let config = kubeconfig::build(cluster, &cluster.api_url(), pki.ca.cert_pem(), &pki.admin);
     let path = layout.kubeconfig();
-    tiphys_base::files::write_atomic(&path, kubeconfig::to_yaml(&config)?.as_bytes(), 0o600).with_context(|| format!("cannot write {}", path.display()))?;
+    tiphys_base::files::write_atomic(&path, kubeconfig::to_yaml(&config)?.as_bytes(), 0o600)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     kubeconfig::merge_into(&kubeconfig::users_file()?, &config)
 }
 
@@ -150,7 +151,14 @@ fn start_control_plane(server: &ApiServer, pki: &ClusterPki, tasks: &Tasks) -> I
     informers
 }
 
-async fn start_first_node(layout: &Layout, cluster: &Cluster, pki: &ClusterPki, server: &ApiServer, informers: &Informers, tasks: &Tasks) -> Result<()> {
+async fn start_first_node(
+    layout: &Layout,
+    cluster: &Cluster,
+    pki: &ClusterPki,
+    server: &ApiServer,
+    informers: &Informers,
+    tasks: &Tasks,
+) -> Result<()> {
     let name = cluster.node_name(1);
     let identity = UserInfo::new(format!("system:node:{name}"), &["system:nodes", "system:authenticated"]);
     let parts = NodeParts {
@@ -197,7 +205,10 @@ async fn what_next(layout: &Layout, cluster: &Cluster, options: &Options, admin:
     lines.push("  try         kubectl get pods -A -o wide".into());
     match url {
         Some(url) => lines.extend([format!("              curl {url}"), "              kubectl scale deployment demo --replicas 5".into()]),
-        None => lines.extend(["              kubectl create deployment web --image nginx".into(), format!("              tiphys status --name {name}")]),
+        None => lines.extend([
+            "              kubectl create deployment web --image nginx".into(),
+            format!("              tiphys status --name {name}"),
+        ]),
     }
     lines.push(if options.detached { format!("  stop        tiphys down --name {name}") } else { "  stop        Ctrl-C".into() });
     Ok(lines.join("\n") + "\n")

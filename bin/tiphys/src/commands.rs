@@ -46,7 +46,8 @@ pub(crate) fn dispatch(matches: &ArgMatches) -> Result<()> {
 /// The tables of one cluster in this network namespace; those of further nodes went with their namespaces.
 fn remove_tables(cluster: &Cluster) -> Result<()> {
     for what in ["services", "hostports"] {
-        tiphys_proxy::remove_table(&cluster.table(what)).with_context(|| format!("cannot remove the nftables table {}", cluster.table(what)))?;
+        tiphys_proxy::remove_table(&cluster.table(what))
+            .with_context(|| format!("cannot remove the nftables table {}", cluster.table(what)))?;
     }
     Ok(())
 }
@@ -61,7 +62,11 @@ fn up(m: &ArgMatches) -> Result<()> {
     let wanted = flags::wanted(m)?;
     preflight(&layout)?;
     if let Some(running) = processes::of(&layout).iter().find(|p| p.role == "run") {
-        bail!("the cluster {:?} is running already (process {}); `tiphys status --name {0}` shows it, `tiphys down --name {0}` stops it", layout.name, running.pid);
+        bail!(
+            "the cluster {:?} is running already (process {}); `tiphys status --name {0}` shows it, `tiphys down --name {0}` stops it",
+            layout.name,
+            running.pid
+        );
     }
     let cluster = Cluster::load_or_create(&layout, &wanted)?;
     let lock = lock(&layout)?;
@@ -91,7 +96,12 @@ fn port_in_use(layout: &Layout, cluster: &Cluster) -> Option<String> {
 /// The lock that says who runs the cluster; it goes with the process.
 fn lock(layout: &Layout) -> Result<File> {
     let path = layout.lock();
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
     if file.try_lock().is_err() {
         bail!("another process runs or starts the cluster {:?} ({} is locked)", layout.name, path.display());
     }
@@ -105,7 +115,8 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 /// Starts `tiphys run` in a session of its own and relays its progress until it is ready.
 fn detach(layout: &Layout, m: &ArgMatches, log: &str) -> Result<()> {
     let log_path = layout.log();
-    let log_file = OpenOptions::new().create(true).append(true).open(&log_path).with_context(|| format!("cannot open {}", log_path.display()))?;
+    let log_file =
+        OpenOptions::new().create(true).append(true).open(&log_path).with_context(|| format!("cannot open {}", log_path.display()))?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Process::new(program);
     command.arg("run").args(["--name", &layout.name, "--data-dir"]).arg(&layout.data_dir).args(["--log", log]);
@@ -161,7 +172,11 @@ fn show_kubeconfig(m: &ArgMatches) -> Result<()> {
 fn examine(m: &ArgMatches) -> Result<()> {
     let layout = flags::layout(m)?;
     let findings = doctor::examine(&layout.data_dir, layout.load().ok().as_ref());
-    print(&if flags::text(m, "output") == Some("json") { serde_json::to_string_pretty(&findings)? + "\n" } else { doctor::text(&findings) })?;
+    print(&if flags::text(m, "output") == Some("json") {
+        serde_json::to_string_pretty(&findings)? + "\n"
+    } else {
+        doctor::text(&findings)
+    })?;
     let errors = findings.iter().filter(|f| f.level == doctor::Level::Error).count();
     if errors == 0 { Ok(()) } else { bail!("{errors} finding(s) keep a cluster from running") }
 }

@@ -22,7 +22,10 @@ pub(crate) fn main() -> Result<()> {
         std::thread::spawn(move || {
             let mut request = [0; 4096];
             let body = "Hello, 世界\n";
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
             // Whoever hangs up early gets no answer; nobody else is concerned.
             let _ = stream.read(&mut request).and_then(|_| stream.write_all(format!("{head}{body}").as_bytes()));
         });

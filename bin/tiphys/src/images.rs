@@ -9,6 +9,8 @@ use tiphys_cri::{self as cri, AuthConfig, CriError, ImageFsInfo, ImageService, I
 use tiphys_image::{Builtin, Credentials, Hosts, Image, ImageError, ImageStore, Options};
 use tiphys_runtime::{ContainerImage, ContainerImages, ImageConfig};
 
+use crate::image_pull;
+
 /// The image that the program carries in itself.
 pub(crate) fn builtin_name() -> String {
     format!("tiphys.io/tiphys:{}", env!("CARGO_PKG_VERSION"))
@@ -23,11 +25,13 @@ pub(crate) struct NodeImages {
     store: Arc<ImageStore>,
     /// Who holds root file systems in the shared store.
     node: String,
+    /// Where to ask for pulls; none: this node pulls itself.
+    puller: Option<PathBuf>,
 }
 
 impl NodeImages {
-    pub(crate) fn new(store: Arc<ImageStore>, node: String) -> Self {
-        NodeImages { store, node }
+    pub(crate) fn new(store: Arc<ImageStore>, node: String, puller: Option<PathBuf>) -> Self {
+        NodeImages { store, node, puller }
     }
 
     pub(crate) async fn register_builtin(&self) -> Result<()> {
@@ -36,13 +40,16 @@ impl NodeImages {
         Ok(())
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&ImageStore) -> Result<T, ImageError> + Send + 'static) -> cri::Result<T> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ImageStore) -> Result<T, ImageError> + Send + 'static,
+    ) -> cri::Result<T> {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || work(&store)).await.map_err(CriError::internal)?.map_err(cri_error)
     }
 }
 
-fn cri_error(error: ImageError) -> CriError {
+pub(crate) fn cri_error(error: ImageError) -> CriError {
     let text = error.to_string();
     match error {
         ImageError::InvalidReference(_) => CriError::InvalidArgument(text),
@@ -84,6 +91,12 @@ fn credentials(auth: &AuthConfig) -> Credentials {
     }
 }
 
+/// Pulls in this process's network namespace; gives what containers name the image by.
+pub(crate) async fn pull(store: &Arc<ImageStore>, image: &str, auth: Option<&AuthConfig>) -> Result<String, ImageError> {
+    let credentials = auth.map(credentials);
+    Ok(reference(&*store.pull(image, credentials.as_ref()).await?))
+}
+
 #[async_trait]
 impl ImageService for NodeImages {
     async fn list_images(&self, filter: Option<&ImageSpec>) -> cri::Result<Vec<cri::Image>> {
@@ -103,9 +116,10 @@ impl ImageService for NodeImages {
     }
 
     async fn pull_image(&self, image: &ImageSpec, auth: Option<&AuthConfig>, _: Option<&PodSandboxConfig>) -> cri::Result<String> {
-        let credentials = auth.map(credentials);
-        let pulled = self.store.pull(&image.image, credentials.as_ref()).await.map_err(cri_error)?;
-        Ok(reference(&pulled))
+        match &self.puller {
+            Some(socket) => image_pull::ask(socket, &image.image, auth).await,
+            None => pull(&self.store, &image.image, auth).await.map_err(cri_error),
+        }
     }
 
     async fn remove_image(&self, image: &ImageSpec) -> cri::Result<()> {

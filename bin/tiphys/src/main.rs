@@ -5,6 +5,7 @@ mod cluster;
 mod commands;
 mod demo;
 mod image_command;
+mod image_pull;
 mod images;
 mod node;
 mod node_process;

@@ -15,6 +15,7 @@ use tiphys_proxy::{NodeConfig, Proxy, Range};
 use tiphys_runtime::{EmbeddedRuntime, RuntimeConfig, SupervisorCommand};
 use tiphys_types::api::core::v1::Node;
 
+use crate::image_pull;
 use crate::images::{NodeImages, open_store};
 use crate::pod_network::RoutedPods;
 
@@ -42,7 +43,12 @@ pub(crate) async fn start(layout: &Layout, cluster: &Cluster, parts: NodeParts, 
     start_dns(cluster, parts.number, &parts.informers, tasks).await?;
     keep_routes(cluster, parts.number, &parts.informers, tasks);
     let store = open_store(&layout.images(), &cluster.registry_mirrors, cluster.registry_hosts_dir.clone())?;
-    let images = Arc::new(NodeImages::new(store, cluster.node_name(parts.number)));
+    let socket = image_pull::socket(&layout.cluster_dir());
+    if parts.number == 1 {
+        image_pull::serve(&socket, store.clone(), tasks)?;
+    }
+    let puller = (parts.number > 1).then_some(socket);
+    let images = Arc::new(NodeImages::new(store, cluster.node_name(parts.number), puller));
     images.register_builtin().await?;
     let runtime = open_runtime(layout, cluster, parts.number, images.clone()).await?;
     let config = kubelet_config(layout, cluster, &parts)?;

@@ -15,8 +15,8 @@ use tiphys_cli::cluster::{Cluster, Layout};
 use tiphys_cli::{ClusterPki, flags, processes};
 use tiphys_client::https::{Config as HttpsConfig, Identity as Credential};
 use tiphys_client::{Client, Informers};
-use tokio_util::sync::CancellationToken;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::addons::NODE_SERVICES_GROUP;
 use crate::node::{self, NodeParts};

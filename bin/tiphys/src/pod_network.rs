@@ -88,7 +88,11 @@ impl Inner {
 
     fn set_ports(&self, sandbox: &str, ports: Vec<HostPort>) -> Result<()> {
         let mut all = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        let unchanged = if ports.is_empty() { all.by_sandbox.remove(sandbox).is_none() } else { all.by_sandbox.insert(sandbox.to_owned(), ports.clone()) == Some(ports) };
+        let unchanged = if ports.is_empty() {
+            all.by_sandbox.remove(sandbox).is_none()
+        } else {
+            all.by_sandbox.insert(sandbox.to_owned(), ports.clone()) == Some(ports)
+        };
         if unchanged {
             return Ok(());
         }
