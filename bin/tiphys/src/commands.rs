@@ -57,8 +57,28 @@ fn preflight(layout: &Layout) -> Result<()> {
     if errors.is_empty() { Ok(()) } else { bail!("this machine cannot run a cluster yet:\n{}", doctor::text(&errors).trim_end()) }
 }
 
+/// Every process of a cluster carries its name and folder in its command line, so that others find it: where they were left
+/// to their defaults, the process becomes itself again with them spelt out.
+fn spell_out(layout: &Layout) -> Result<()> {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| given.iter().any(|a| a == flag || a.strip_prefix(flag).is_some_and(|rest| rest.starts_with('=')));
+    if has("--name") && has("--data-dir") {
+        return Ok(());
+    }
+    let mut command = Process::new(std::env::current_exe().context("cannot find this program's own file")?);
+    command.args(&given);
+    if !has("--name") {
+        command.args(["--name", &layout.name]);
+    }
+    if !has("--data-dir") {
+        command.arg("--data-dir").arg(&layout.data_dir);
+    }
+    Err(command.exec()).context("cannot start again with the cluster's name")
+}
+
 fn up(m: &ArgMatches) -> Result<()> {
     let layout = flags::layout(m)?;
+    spell_out(&layout)?;
     let wanted = flags::wanted(m)?;
     preflight(&layout)?;
     if let Some(running) = processes::of(&layout).iter().find(|p| p.role == "run") {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cluster::{DEFAULT_DATA_DIR, DEFAULT_NAME, Layout};
+use crate::cluster::Layout;
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,8 +19,9 @@ pub struct Process {
 }
 
 fn value_of<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
-    let at = args.iter().position(|a| a == flag)?;
-    args.get(at + 1).map(String::as_str)
+    let after = |a: &'a String| a.strip_prefix(flag)?.strip_prefix('=');
+    let at = args.iter().position(|a| a == flag || after(a).is_some())?;
+    after(args.get(at)?).or_else(|| args.get(at + 1).map(String::as_str))
 }
 
 fn command_of(pid: i32) -> Option<Vec<String>> {
@@ -41,9 +42,8 @@ pub fn of(layout: &Layout) -> Vec<Process> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
     let ours = |pid: i32| {
         let command = command_of(pid)?;
-        let dir = value_of(&command, "--data-dir").unwrap_or(DEFAULT_DATA_DIR);
-        let same_dir = std::path::absolute(dir).is_ok_and(|d| d == layout.data_dir);
-        let same = same_dir && value_of(&command, "--name").unwrap_or(DEFAULT_NAME) == layout.name;
+        let same_dir = std::path::absolute(value_of(&command, "--data-dir")?).is_ok_and(|d| d == layout.data_dir);
+        let same = same_dir && value_of(&command, "--name") == Some(layout.name.as_str());
         // `up` without --detach is the cluster's process itself.
         let role = match command.get(1)?.as_str() {
             "run" | "up" => "run",

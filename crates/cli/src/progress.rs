@@ -10,11 +10,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Line {
-    Step { what: String, ms: u64 },
+    Step {
+        what: String,
+        ms: u64,
+    },
     /// What a person wants to know, as it is to be printed.
-    Note { text: String },
-    Ready { ms: u64 },
-    Failed { why: String },
+    Note {
+        text: String,
+    },
+    Ready {
+        ms: u64,
+    },
+    Failed {
+        why: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
