@@ -16,7 +16,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tiphys_cri as cri;
+use tiphys_streaming::logs::accept_logs;
 use tiphys_streaming::query;
+use tiphys_streaming::upgrade::wants_websocket;
 use tiphys_types::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use tokio::sync::mpsc;
 
@@ -61,7 +63,10 @@ async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Result<Respo
         (&Method::GET, ["metrics", "resource"]) => Ok(metrics(stats::resource(&server.agent).await)),
         (&Method::GET, ["metrics", "cadvisor"]) => Ok(metrics(stats::cadvisor(&server.agent).await)),
         (&Method::GET, ["metrics", "probes"]) => Ok(metrics(stats::probes(&server.agent))),
-        (&Method::GET, ["containerLogs", namespace, pod, container]) => container_logs(server, namespace, pod, container, &pairs).await,
+        (&Method::GET, ["containerLogs", namespace, pod, container]) => {
+            let (namespace, pod, container) = (namespace.to_string(), pod.to_string(), container.to_string());
+            container_logs(server, request, &namespace, &pod, &container, &pairs).await
+        }
         (&Method::GET, ["logs", rest @ ..]) => node_logs(rest),
         (&Method::POST, ["run", namespace, pod, container] | ["run", namespace, pod, _, container]) => {
             run(server, namespace, pod, container, &pairs).await
@@ -174,6 +179,7 @@ fn log_options(pairs: &[(String, String)], now: jiff::Timestamp) -> Result<logs:
 
 async fn container_logs(
     server: &Arc<Server>,
+    mut request: Request<Incoming>,
     namespace: &str,
     pod: &str,
     container: &str,
@@ -205,8 +211,27 @@ async fn container_logs(
             tracing::debug!(%error, "log not read to its end");
         }
     });
-    let stream = tokio_stream(chunks);
-    Ok(Response::new(stream))
+    if wants_websocket(request.headers()) {
+        return Ok(over_websocket(server, &mut request, chunks));
+    }
+    Ok(Response::new(tokio_stream(chunks)))
+}
+
+/// The API server hands such requests on as they are (`binary.k8s.io`, `base64.binary.k8s.io`).
+fn over_websocket(server: &Server, request: &mut Request<Incoming>, mut chunks: mpsc::Receiver<Bytes>) -> Response {
+    let upgrade = match accept_logs(request) {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return refusal.map(BodyExt::boxed),
+    };
+    server.agent.tasks.spawn("logs-websocket", async move {
+        let Ok(mut sink) = upgrade.session.await else { return };
+        while let Some(chunk) = chunks.recv().await {
+            if sink.write(chunk).await.is_err() {
+                return;
+            }
+        }
+    });
+    upgrade.response.map(BodyExt::boxed)
 }
 
 fn tokio_stream(mut chunks: mpsc::Receiver<Bytes>) -> Body {
