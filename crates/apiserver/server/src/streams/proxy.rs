@@ -1,17 +1,19 @@
 //! Proxying of plain HTTP to a pod, a service's endpoint or a node. The path behind `/proxy`, the query and the body go as they came.
 //!
-//! Absent: rewriting of links inside HTML pages; `Location` headers of redirects are rewritten, so that they stay behind the proxy.
+//! Redirects and the links of HTML pages are rewritten, so that they stay behind the proxy. Absent: links inside compressed pages and in style sheets.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http_body::Body as _;
 use tiphys_meta::{ApiError, Reason};
 
 use super::dial::boxed;
+use super::html;
 use super::kubelet::Kubelet;
 use super::target::Target;
 use super::tunnel::{upgrade, wants_upgrade, without_hop_by_hop};
-use crate::body::{self, Answered};
+use crate::body::{self, Answered, Body};
 use crate::chain::{Call, Door};
 use crate::errors::DoorError;
 
@@ -40,7 +42,7 @@ pub(super) async fn forward(door: &Arc<Door>, call: &mut Call, target: Target) -
     parts.headers = without_hop_by_hop(&parts.headers);
     stay_behind_the_proxy(&mut parts.headers, prefix(call), &authority);
     parts.version = Version::default();
-    Ok(Response::from_parts(parts, boxed(incoming)))
+    with_links(parts, boxed(incoming), prefix(call), &authority).await
 }
 
 /// Relative links of a page need the slash: `…/proxy` is sent to `…/proxy/`.
@@ -77,22 +79,40 @@ fn forwarded(call: &Call, authority: &str) -> HeaderMap {
         set("x-forwarded-for", &address.ip().to_string());
     }
     set("host", authority);
+    // Links can only be rewritten in plain text.
+    headers.remove(header::ACCEPT_ENCODING);
     headers
 }
 
 /// A redirect within the target leads to the same place as seen from outside.
 fn stay_behind_the_proxy(headers: &mut HeaderMap, prefix: &str, authority: &str) {
-    let Some(location) = headers.get(header::LOCATION).and_then(|v| v.to_str().ok()) else { return };
-    let local = ["http://", "https://"].iter().find_map(|s| location.strip_prefix(s)?.strip_prefix(authority));
-    let path = match local {
-        Some("") => "/",
-        Some(path) => path,
-        None if location.starts_with('/') && !location.starts_with("//") => location,
-        None => return,
-    };
-    if let Ok(value) = HeaderValue::from_str(&format!("{prefix}{path}")) {
-        headers.insert(header::LOCATION, value);
+    let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
+    let moved = location.and_then(|l| html::behind(l, prefix, authority)).and_then(|l| HeaderValue::from_str(&l).ok());
+    if let Some(moved) = moved {
+        headers.insert(header::LOCATION, moved);
     }
+}
+
+/// Pages up to this size have their links rewritten; larger ones pass as they are.
+const LARGEST_PAGE: u64 = 2 * 1024 * 1024;
+
+fn is_page(headers: &HeaderMap, length: Option<u64>) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    kind.split(';').next().is_some_and(|k| k.trim().eq_ignore_ascii_case("text/html"))
+        && !headers.contains_key(header::CONTENT_ENCODING)
+        && length.is_some_and(|l| l <= LARGEST_PAGE)
+}
+
+/// A page whose length is not known beforehand passes as it is: it may never end.
+async fn with_links(mut parts: http::response::Parts, body: Body, prefix: &str, authority: &str) -> Result<Answered, DoorError> {
+    if body.is_end_stream() || !is_page(&parts.headers, body.size_hint().exact()) {
+        return Ok(Response::from_parts(parts, body));
+    }
+    let bytes = body::collect(body).await?;
+    let Ok(page) = std::str::from_utf8(&bytes) else { return Ok(Response::from_parts(parts, body::full(bytes))) };
+    let page = html::rewrite(page, prefix, authority);
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
+    Ok(Response::from_parts(parts, body::full(page)))
 }
 
 #[cfg(test)]
