@@ -8,6 +8,7 @@ use serde_json::Value;
 use tiphys_meta::{ApiError, Gvr, object};
 
 use crate::backend::{Backend, Request, Response, WatchStream};
+use crate::decode::decode;
 use crate::object::{Kube, ObjectList, gvr_of};
 use crate::options::{DeleteOptions, ListOptions, Patch};
 use crate::{ClientError, https};
@@ -50,7 +51,7 @@ impl Client {
 
     async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, ClientError> {
         let response = self.raw(request).await?;
-        serde_json::from_slice(&response.body).map_err(|e| ClientError::Decode(e.to_string()))
+        decode(&response.body)
     }
 
     async fn send<T: DeserializeOwned>(&self, method: Method, path: String, body: &impl Serialize) -> Result<T, ClientError> {

@@ -8,6 +8,7 @@
 
 mod backend;
 mod client;
+mod decode;
 mod error;
 mod events;
 mod executor;

@@ -6,6 +6,7 @@ use tiphys_meta::{ApiError, Gvr};
 use tokio::time::Instant;
 
 use crate::backend::EventType;
+use crate::decode::decode;
 use crate::informer::Informer;
 use crate::object::{Partial, Stored};
 use crate::options::{ListOptions, Query};
@@ -72,6 +73,17 @@ impl<T: Stored> Reflector<T> {
         Ok(revision)
     }
 
+    /// One object that cannot be read is left as it was; ending the watch for it would only bring it again, for ever.
+    fn pass_over(&self, error: &ClientError, object: &Bytes, revision: &mut String) -> Result<(), ClientError> {
+        let seen: Partial = decode(object)?;
+        let name = seen.metadata.name.as_deref().unwrap_or("");
+        tracing::error!(resource = %self.gvr, name, %error, "an object cannot be read and is passed over");
+        if let Some(seen) = seen.metadata.resource_version {
+            *revision = seen;
+        }
+        Ok(())
+    }
+
     /// `revision` moves on with every event, so that it stands right when this returns or fails.
     async fn watch(&self, revision: &mut String) -> Result<(), ClientError> {
         let mut events = self.client.watch_path(self.watch_path(revision)).await?;
@@ -104,7 +116,10 @@ impl<T: Stored> Reflector<T> {
                 Ok(())
             }
             EventType::Added | EventType::Modified | EventType::Deleted => {
-                let mut object: T = decode(object)?;
+                let mut object: T = match decode(object) {
+                    Ok(object) => object,
+                    Err(error) => return self.pass_over(&error, object, revision),
+                };
                 object.trim();
                 if let Some(seen) = &object.meta().resource_version {
                     revision.clone_from(seen);
@@ -118,8 +133,4 @@ impl<T: Stored> Reflector<T> {
             }
         }
     }
-}
-
-fn decode<T: serde::de::DeserializeOwned>(object: &Bytes) -> Result<T, ClientError> {
-    serde_json::from_slice(object).map_err(|e| ClientError::Decode(e.to_string()))
 }
