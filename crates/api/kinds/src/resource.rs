@@ -1,7 +1,9 @@
-//! `resource.k8s.io`: dynamic resource allocation. Checks of form are few here; what CEL selectors say is not compiled.
+//! `resource.k8s.io`: dynamic resource allocation. What CEL selectors say is not compiled here.
+
+mod claim;
 
 use serde_json::{Value, json};
-use tiphys_meta::{ErrorList, Path, names, object, time};
+use tiphys_meta::{ErrorList, names, object, time};
 use tiphys_types::jiff::Timestamp;
 
 use crate::resources::Entry;
@@ -10,16 +12,19 @@ use crate::table::{AGE, NAME, age, column};
 use crate::tree::{array, array_mut, at, int, present, set_default, set_nonzero, text};
 use crate::workloads::SPEC;
 
-static DEVICE_CLASS: Strategy = Strategy::new(false).spec_generation().table(crate::table::NAME_AGE, crate::table::name_age);
+static DEVICE_CLASS: Strategy = Strategy::new(false)
+    .spec_generation()
+    .checks(|o, e| claim::selectors(at(o, "spec").unwrap_or(&Value::Null), &SPEC, e), |_, _, _| {})
+    .table(crate::table::NAME_AGE, crate::table::name_age);
 static TAINT_RULE: Strategy = Strategy::new(false).spec_generation().status("{}").on_create(|o, ctx| taint_time(o, ctx.now));
 static CLAIM: Strategy = Strategy::new(true)
     .status("{}")
     .defaults(|o| claim_defaults(o.get_mut("spec")))
-    .checks(|o, e| check_claim(at(o, "spec"), &SPEC, e), fixed_spec)
+    .checks(|o, e| claim::check(at(o, "spec"), &SPEC, e), fixed_spec)
     .table(CLAIM_COLUMNS, claim_cells);
 static TEMPLATE: Strategy = Strategy::new(true)
     .defaults(|o| claim_defaults(o.get_mut("spec").and_then(|s| s.get_mut("spec"))))
-    .checks(|o, e| check_claim(at(o, "spec.spec"), &SPEC.child("spec"), e), fixed_spec)
+    .checks(|o, e| claim::check(at(o, "spec.spec"), &SPEC.child("spec"), e), fixed_spec)
     .table(crate::table::NAME_AGE, crate::table::name_age);
 static SLICE: Strategy = Strategy::new(false)
     .spec_generation()
@@ -67,42 +72,38 @@ fn request_defaults(request: &mut Value) {
     array_mut(request, "tolerations").iter_mut().for_each(|t| set_default(t, "operator", "Equal"));
 }
 
-fn check_claim(spec: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
-    let Some(devices) = spec.and_then(|s| at(s, "devices")) else { return };
-    let (requests, list) = (array(devices, "requests"), path.child("devices.requests"));
-    if requests.len() > 32 {
-        errors.too_many(&list, requests.len(), 32);
-    }
-    for (i, request) in requests.iter().enumerate() {
-        let (path, name) = (list.index(i), text(request, "name"));
-        errors.invalid_all(&path.child("name"), name, names::dns1123_label(name));
-        if requests[..i].iter().any(|r| text(r, "name") == name) {
-            errors.duplicate(&path.child("name"), name);
-        }
-        if let Some(exactly) = at(request, "exactly")
-            && text(exactly, "deviceClassName").is_empty()
-        {
-            errors.required(&path.child("exactly.deviceClassName"), "");
-        }
-    }
-}
-
 fn fixed_spec(new: &Value, old: &Value, errors: &mut ErrorList) {
     crate::meta::immutable(new.get("spec"), old.get("spec"), &SPEC, errors);
 }
 
 fn check_slice(o: &Value, errors: &mut ErrorList) {
-    let driver = text(o, "spec.driver");
-    if driver.is_empty() {
-        errors.required(&SPEC.child("driver"), "");
-    } else {
-        errors.invalid_all(&SPEC.child("driver"), driver, names::dns1123_subdomain(driver));
-    }
-    if text(o, "spec.pool.name").is_empty() {
+    claim::driver(text(o, "spec.driver"), &SPEC.child("driver"), errors);
+    let pool = text(o, "spec.pool.name");
+    if pool.is_empty() {
         errors.required(&SPEC.child("pool.name"), "");
+    } else {
+        if pool.len() > 253 {
+            errors.too_long(&SPEC.child("pool.name"), 253);
+        }
+        for part in pool.split('/') {
+            errors.invalid_all(&SPEC.child("pool.name"), part, names::dns1123_subdomain(part));
+        }
+    }
+    let generation = int(o, "spec.pool.generation");
+    if generation < 0 {
+        errors.invalid(&SPEC.child("pool.generation"), generation, "must be greater than or equal to zero");
     }
     if int(o, "spec.pool.resourceSliceCount") <= 0 {
         errors.invalid(&SPEC.child("pool.resourceSliceCount"), int(o, "spec.pool.resourceSliceCount"), "must be greater than zero");
+    }
+    match at(o, "spec.nodeName").and_then(Value::as_str) {
+        Some("") => errors.invalid(&SPEC.child("nodeName"), "", "must be either unset or set to a non-empty string"),
+        Some(node) => errors.invalid_all(&SPEC.child("nodeName"), node, names::dns1123_subdomain(node)),
+        None => {}
+    }
+    let places = ["spec.nodeSelector", "spec.allNodes", "spec.perDeviceNodeSelection"];
+    if text(o, "spec.nodeName").is_empty() && places.iter().all(|place| at(o, place).is_none()) {
+        errors.required(&SPEC, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required");
     }
 }
 

@@ -58,7 +58,8 @@ static ATTRIBUTES_CLASS: Strategy = Strategy::new(false)
             if driver.is_empty() {
                 errors.required(&Path::new("driverName"), "");
             } else {
-                errors.invalid_all(&Path::new("driverName"), driver, names::qualified_name(&driver.to_lowercase()));
+                let driver = driver.to_lowercase();
+                errors.invalid_all(&Path::new("driverName"), driver.as_str(), names::qualified_name(&driver));
             }
             if map_at(o, "parameters").is_none_or(serde_json::Map::is_empty) {
                 errors.required(&Path::new("parameters"), "must contain at least one key/value pair");
