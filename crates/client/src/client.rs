@@ -13,6 +13,9 @@ use crate::object::{Kube, ObjectList, gvr_of};
 use crate::options::{DeleteOptions, ListOptions, Patch};
 use crate::{ClientError, https};
 
+/// A server ends unary requests after 60 s by itself; one that does not answer at all must not hold a worker for ever.
+const CALL_LIMIT: std::time::Duration = std::time::Duration::from_secs(65);
+
 /// The verbs, typed and untyped, over one backend. Cheap to clone.
 ///
 /// A namespace that is empty means: none (a cluster-wide kind, or all namespaces).
@@ -42,7 +45,12 @@ impl Client {
 
     /// Any request, any answer below 400.
     pub async fn raw(&self, request: Request) -> Result<Response, ClientError> {
-        let response = self.backend.call(request).await?;
+        let (verb, path) = (request.method.clone(), request.path.clone());
+        let answered = tokio::time::timeout(CALL_LIMIT, self.backend.call(request)).await;
+        let response = answered.map_err(|_| {
+            tracing::warn!(%verb, path, "no answer within {} s", CALL_LIMIT.as_secs());
+            ClientError::Transport(format!("{verb} {path}: no answer within {} s", CALL_LIMIT.as_secs()))
+        })??;
         if response.status >= 400 {
             return Err(ApiError::from_status(response.status, &response.body).into());
         }

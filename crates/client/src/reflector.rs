@@ -47,8 +47,12 @@ impl<T: Stored> Reflector<T> {
                     next = Next::Watch(revision);
                     continue;
                 }
-                // A watch that ended early, though without an error: a server that does so at once must not be hammered.
-                Ok(again) => next = again,
+                // A watch that ended early, though without an error (too slow a reader): a server that does so at once must not be hammered,
+                // but the cache must not grow old either.
+                Ok(again) => {
+                    next = again;
+                    delay = delay.min(Duration::from_secs(1));
+                }
                 Err(error) if error.is_expired() => next = Next::List,
                 Err(error) => self.note(&error),
             }
