@@ -267,6 +267,9 @@ impl Job {
             })?,
             () = self.cancel.cancelled() => return Err(fail("ContainerCreating", "the pod is being terminated".into())),
         };
+        for volume in image_volumes(pod, container) {
+            agent.images.ensure(pod, &volume, &started.pull_secrets, &started.config, &agent.events).await?;
+        }
         let target_id = target.and_then(|t| self.view.run(t)).map(|r| r.id.clone());
         let config = self.container_config(started, container, image, target_id).map_err(|e| fail("CreateContainerConfigError", e))?;
         let created = agent.runtime.create_container(&started.sandbox_id, config, &started.config).await;
@@ -389,6 +392,21 @@ impl Job {
 }
 
 type Failed = (StartFailure, Option<Timestamp>);
+
+/// The images that a container mounts (KEP-4639), each as a container that wants it.
+fn image_volumes(pod: &Pod, container: &Container) -> Vec<Container> {
+    let mounted = |name: &str| container.volume_mounts.iter().flatten().any(|m| m.name == name);
+    let volumes = spec::spec(pod).volumes.iter().flatten().filter(|v| mounted(&v.name));
+    let images = volumes.filter_map(|v| v.image.as_ref());
+    images
+        .map(|i| Container {
+            name: container.name.clone(),
+            image: i.reference.clone(),
+            image_pull_policy: i.pull_policy.clone(),
+            ..Container::default()
+        })
+        .collect()
+}
 
 fn mount(path: PathBuf, inside: &str) -> cri::Mount {
     cri::Mount { container_path: inside.into(), host_path: path.to_string_lossy().into_owned(), ..cri::Mount::default() }
