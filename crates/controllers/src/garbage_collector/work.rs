@@ -104,7 +104,24 @@ impl Collector {
         } else {
             Propagation::Background
         };
+        if policy == Propagation::Foreground && !waiting.is_empty() && self.closes_a_circle(uid) {
+            // A dependent that waits in the foreground itself waits, in the end, for this very object: it must not block any more.
+            self.unblock(object, meta).await?;
+            let options = DeleteOptions { propagation_policy: Some(policy), ..Default::default() }.only_uid(uid);
+            return ignore_gone(self.client.delete_value(&object.gvr, &object.namespace, &object.name, &options).await);
+        }
         self.delete(uid, object, meta, policy).await
+    }
+
+    fn closes_a_circle(&self, uid: &str) -> bool {
+        let graph = self.graph.lock();
+        graph.dependents_of(uid).iter().any(|d| graph.get(d).is_some_and(|d| d.is_foreground()))
+    }
+
+    async fn unblock(&self, object: &Object, meta: &ObjectMeta) -> Result<(), ClientError> {
+        let mut references = meta.owner_references.clone().unwrap_or_default();
+        references.iter_mut().for_each(|r| r.block_owner_deletion = Some(false));
+        self.patch_meta(object, meta, json!({"ownerReferences": references})).await
     }
 
     async fn owner(&self, catalogue: &Catalogue, object: &Object, reference: &OwnerReference) -> Result<Owner, ClientError> {
