@@ -14,7 +14,6 @@ const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 5);
 fn enter_new_namespace() {
     #[expect(deprecated, reason = "its unsafe successor differs only for FILES")]
     rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("root can unshare");
-    let mut netlink = tiphys_cni::rtnl::Netlink::open().expect("netlink");
     let network = tiphys_cni::node::ClusterNetwork {
         bridge: "typtest".into(),
         nodes: "10.89.0.0/24".parse().expect("range"),
