@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 
 /// The program under test.
 pub fn program() -> Result<PathBuf> {
-    let path = std::env::var_os("TIPHYS_BIN").context("TIPHYS_BIN names no program: run `cargo xtask ci`, or build it and set TIPHYS_BIN")?;
+    let path =
+        std::env::var_os("TIPHYS_BIN").context("TIPHYS_BIN names no program: run `cargo xtask ci`, or build it and set TIPHYS_BIN")?;
     Ok(PathBuf::from(path))
 }
 

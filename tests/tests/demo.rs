@@ -30,7 +30,7 @@ impl Cluster<'_> {
     fn command(&self, words: &[&str]) -> Result<Command> {
         let mut command = Command::new(program()?);
         command.args(words).args(["--name", self.name, "--data-dir"]).arg(self.data_dir);
-        command.env("KUBECONFIG", self.data_dir.join("users-kubeconfig"));
+        command.env("KUBECONFIG", self.data_dir.with_file_name("users-kubeconfig"));
         Ok(command)
     }
 

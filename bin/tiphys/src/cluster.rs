@@ -80,6 +80,7 @@ async fn start(layout: &Layout, cluster: &mut Cluster, options: &Options, progre
     }
     if options.demo {
         demo::wait_until_available(&informers).await?;
+        demo::wait_for_answer(&demo::url(&admin, cluster).await?).await?;
         progress.step("demo application answers");
     }
     progress.note(what_next(layout, cluster, options, &admin).await?);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -10,6 +11,7 @@ use tiphys_client::{Client, Informers};
 use tiphys_meta::Gvr;
 use tiphys_types::api::apps::v1::Deployment;
 use tiphys_types::api::core::v1::Service;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PORT: u16 = 8888;
 const REPLICAS: i32 = 3;
@@ -67,6 +69,28 @@ pub(crate) async fn wait_until_available(informers: &Informers) -> Result<()> {
         }
     }
     anyhow::bail!("the cluster stops before the demo application was there")
+}
+
+/// Asks the application over its Service until it answers. After a restart the stored status may be ahead of the pods.
+pub(crate) async fn wait_for_answer(address: &str) -> Result<()> {
+    const TRIES: u32 = 300;
+    const MOMENT: Duration = Duration::from_millis(200);
+    let place = address.trim_start_matches("http://").trim_end_matches('/');
+    for _ in 0..TRIES {
+        let begun = tokio::time::Instant::now();
+        let asked = async {
+            let mut stream = tokio::net::TcpStream::connect(place).await?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer.ends_with(b"200"))
+        };
+        if matches!(tokio::time::timeout(MOMENT, asked).await, Ok(Ok(true))) {
+            return Ok(());
+        }
+        tokio::time::sleep_until(begun + MOMENT / 4).await;
+    }
+    anyhow::bail!("the demo application does not answer at {address}; `kubectl describe pods -l app=demo` says more")
 }
 
 pub(crate) async fn url(admin: &Client, cluster: &Cluster) -> Result<String> {
