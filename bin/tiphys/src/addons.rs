@@ -25,17 +25,15 @@ pub(crate) async fn install(admin: &Client, cluster: &Cluster) -> Result<()> {
 async fn apply(admin: &Client, path: &str, object: &Value) -> Result<()> {
     let gvr = gvr_of(object, path);
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or("");
-    match admin.create_value(&gvr, namespace, object).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_already_exists() => {
-            let name = object["metadata"]["name"].as_str().unwrap_or("");
-            if object["kind"] != "Service" {
-                admin.patch_value(&gvr, namespace, name, "", &Patch::Merge(object.clone())).await?;
-            }
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+    let name = object["metadata"]["name"].as_str().unwrap_or("");
+    // Asked for first: making a Service again would fail for its address, which it has itself.
+    match admin.get_value(&gvr, namespace, name).await {
+        Ok(_) if object["kind"] == "Service" => {}
+        Ok(_) => drop(admin.patch_value(&gvr, namespace, name, "", &Patch::Merge(object.clone())).await?),
+        Err(error) if error.is_not_found() => drop(admin.create_value(&gvr, namespace, object).await?),
+        Err(error) => return Err(error.into()),
     }
+    Ok(())
 }
 
 fn gvr_of(object: &Value, resource: &str) -> tiphys_meta::Gvr {
