@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::conformance;
 
 /// Minutes of the official suite; which specs run rotates by day, so that all have their turn.
-const CONFORMANCE_MINUTES: u64 = 4;
+const CONFORMANCE_MINUTES: u64 = 2;
 
 pub(crate) fn root() -> Result<PathBuf> {
     Ok(Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace above xtask")?.to_owned())
