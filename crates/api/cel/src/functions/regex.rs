@@ -1,0 +1,165 @@
+//! Regular expressions: RE2's syntax, as Go has it, over the `regex` crate.
+
+use regex::{Regex, RegexBuilder};
+
+use crate::value::{Eval, Val, fail};
+
+/// Compiled programs larger than this are refused: patterns are the user's.
+const MAX_PROGRAM: usize = 1 << 20;
+
+pub(crate) fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Eval<Val<'a>>> {
+    let (Val::Str(text), Val::Str(pattern)) = (args.first()?, args.get(1)?) else { return None };
+    if !matches!(name, "matches" | "find" | "findAll") {
+        return None;
+    }
+    Some(match compile(pattern) {
+        Ok(regex) => run(name, &regex, text, args.get(2)),
+        Err(why) if name == "matches" => fail(why),
+        Err(why) => fail(format!("Illegal regex: {why}")),
+    })
+}
+
+/// The functions on a pattern that has been compiled.
+pub(crate) fn run<'a>(name: &str, regex: &Regex, text: &str, limit: Option<&Val<'a>>) -> Eval<Val<'a>> {
+    Ok(match name {
+        "matches" => Val::Bool(regex.is_match(text)),
+        "find" => Val::text(regex.find(text).map_or("", |m| m.as_str())),
+        _ => {
+            let limit = match limit {
+                Some(Val::Int(n)) => usize::try_from(*n).unwrap_or(usize::MAX),
+                _ => usize::MAX,
+            };
+            Val::list(regex.find_iter(text).take(limit).map(|m| Val::text(m.as_str())).collect())
+        }
+    })
+}
+
+pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+    let translated = translate(pattern);
+    let built = RegexBuilder::new(&translated).size_limit(MAX_PROGRAM).nest_limit(100).build();
+    built.map_err(|_| format!("error parsing regexp: invalid syntax: `{pattern}`"))
+}
+
+/// Go's classes are of ASCII, brackets and braces may stand for themselves, and `\Q…\E` quotes.
+fn translate(pattern: &str) -> String {
+    let chars: Vec<char> = pattern.chars().collect();
+    let (mut out, mut i, mut class) = (String::new(), 0, false);
+    while i < chars.len() {
+        let c = chars[i];
+        match c {
+            '\\' => {
+                i += 1;
+                escape(&chars, &mut i, class, &mut out);
+            }
+            '[' if !class => {
+                class = true;
+                out.push('[');
+                if chars.get(i + 1) == Some(&'^') {
+                    i += 1;
+                    out.push('^');
+                }
+                if chars.get(i + 1) == Some(&']') {
+                    i += 1;
+                    out.push_str("\\]");
+                }
+            }
+            '[' if chars.get(i + 1) == Some(&':') => match named_class(&chars, i) {
+                Some(length) => {
+                    out.extend(&chars[i..i + length]);
+                    i += length - 1;
+                }
+                None => out.push_str("\\["),
+            },
+            '[' => out.push_str("\\["),
+            ']' if class => {
+                class = false;
+                out.push(']');
+            }
+            '&' | '~' if class => out.extend(['\\', c]),
+            '{' if !class && !repeats(&chars[i + 1..]) && !named(&chars[..i]) => out.push_str("\\{"),
+            '}' if !class && !closes(&chars[..i]) => out.push_str("\\}"),
+            c => out.push(c),
+        }
+        i += 1;
+    }
+    out
+}
+
+/// `[:alpha:]` and its kin.
+fn named_class(chars: &[char], at: usize) -> Option<usize> {
+    let end = chars[at + 2..].windows(2).position(|w| w == [':', ']'])?;
+    chars[at + 2..at + 2 + end].iter().all(|c| c.is_ascii_lowercase() || *c == '^').then_some(end + 4)
+}
+
+fn escape(chars: &[char], i: &mut usize, class: bool, out: &mut String) {
+    let (open, close) = if class { ("", "") } else { ("[", "]") };
+    match chars.get(*i) {
+        Some('d') => out.push_str(&format!("{open}0-9{close}")),
+        Some('w') => out.push_str(&format!("{open}0-9A-Za-z_{close}")),
+        Some('s') => out.push_str(&format!("{open}\\t\\n\\x0C\\r {close}")),
+        Some('D') => out.push_str("[^0-9]"),
+        Some('W') => out.push_str("[^0-9A-Za-z_]"),
+        Some('S') => out.push_str("[^\\t\\n\\x0C\\r ]"),
+        Some('b') if !class => out.push_str("(?-u:\\b)"),
+        Some('B') if !class => out.push_str("(?-u:\\B)"),
+        Some('Q') => {
+            let rest: String = chars[*i + 1..].iter().collect();
+            let quoted = rest.split("\\E").next().unwrap_or("");
+            out.push_str(&regex::escape(quoted));
+            *i += quoted.chars().count();
+            // The end mark is taken too, where there is one.
+            if rest.len() > quoted.len() {
+                *i += 2;
+            }
+        }
+        Some(c) => out.extend(['\\', *c]),
+        None => out.push('\\'),
+    }
+}
+
+/// Whether a repetition follows an opening brace: `3}`, `3,}`, `3,5}`.
+fn repeats(rest: &[char]) -> bool {
+    let Some(end) = rest.iter().position(|c| *c == '}') else { return false };
+    let inner: String = rest[..end].iter().collect();
+    let (low, high) = inner.split_once(',').unwrap_or((&inner, ""));
+    !low.is_empty() && low.bytes().chain(high.bytes()).all(|b| b.is_ascii_digit())
+}
+
+/// Whether braces hold a name, or a number: `\p{Lu}`, `\x{10FFFF}`.
+fn named(before: &[char]) -> bool {
+    matches!(before, [.., '\\', 'p' | 'P' | 'x'])
+}
+
+/// Whether a closing brace ends a repetition or a class of Unicode.
+fn closes(before: &[char]) -> bool {
+    let Some(open) = before.iter().rposition(|c| *c == '{') else { return false };
+    let inner = &before[open + 1..];
+    named(&before[..open]) || (inner.first().is_some_and(char::is_ascii_digit) && inner.iter().all(|c| c.is_ascii_digit() || *c == ','))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::compile;
+
+    #[test]
+    fn as_in_go() {
+        let cases = [
+            (r"^\d+$", "१", false),
+            (r"^\w+$", "é", false),
+            (r"^[\w-]+$", "a-b", true),
+            (r"^[[a]+$", "[a", true),
+            (r"^a{x}$", "a{x}", true),
+            (r"^a{2}$", "aa", true),
+            (r"^[[:alpha:]]+$", "ab", true),
+            (r"^\Qa.b\E$", "a.b", true),
+            (r"^\p{Lu}$", "Ä", true),
+            (r"(?i)^ä$", "Ä", true),
+            (r"^[]a]+$", "]a", true),
+        ];
+        for (pattern, text, matches) in cases {
+            assert_eq!(compile(pattern).map(|r| r.is_match(text)), Ok(matches), "{pattern}");
+        }
+        assert!(compile("(").is_err());
+        assert!(compile("(a{1000}){1000}").is_err());
+    }
+}
