@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tiphys_apiserver::config::{KubeletClient, Pem, RequestHeader, ServiceAccounts, Storage};
-use tiphys_apiserver::{Config as ServerConfig, Running as ApiServer, Server, UserInfo};
+use tiphys_apiserver::{Config as ServerConfig, Encryption, Running as ApiServer, Server, UserInfo};
 use tiphys_base::tasks::Tasks;
 use tiphys_base::{Clock, SystemClock};
 use tiphys_cli::cluster::{Cluster, Layout};
@@ -93,6 +94,7 @@ fn server_config(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result
     config.secure_port = cluster.api_port;
     config.advertise_address = Some(IpAddr::V4(cluster.node_address(1)?));
     config.storage = Storage::Embedded(layout.store());
+    config.encryption = Some(encryption_config(&layout.pki().join("encryption.yaml"))?);
     config.service_cluster_ip_ranges = vec![cluster.network.services.to_string()];
     config.service_node_port_range = cluster.node_port_range;
     config.client_ca = Some(Pem::Text(pki.ca.cert_pem().to_owned()));
@@ -120,6 +122,15 @@ fn server_config(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result
     });
     config.proxy_client = Some(pki.front_proxy_client.clone().into());
     Ok(config)
+}
+
+/// Secrets are encrypted at rest with a key of the cluster's own. Whoever edits the file, to rotate the key or to cover more, has it his way.
+fn encryption_config(path: &Path) -> Result<PathBuf> {
+    if !path.exists() {
+        let text = Encryption::generate()?;
+        tiphys_base::files::write_atomic(path, text.as_bytes(), 0o600).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(path.to_owned())
 }
 
 fn write_kubeconfig(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result<()> {

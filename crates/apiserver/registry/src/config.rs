@@ -13,6 +13,7 @@ use tiphys_meta::{ApiError, Gvr};
 
 use crate::admission::Operation;
 use crate::request::UserInfo;
+use crate::storage::encryption::Encryption;
 
 #[derive(Clone)]
 pub struct RegistryConfig {
@@ -26,6 +27,8 @@ pub struct RegistryConfig {
     pub min_watch_timeout: Duration,
     /// How often history is compacted; each time what is older than one such interval goes.
     pub compaction_interval: Duration,
+    /// Which resources are encrypted at rest, and how.
+    pub encryption: Encryption,
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
 }
@@ -38,6 +41,7 @@ impl Default for RegistryConfig {
             event_ttl: Duration::from_secs(3600),
             min_watch_timeout: Duration::from_secs(1800),
             compaction_interval: Duration::from_secs(300),
+            encryption: Encryption::default(),
             clock: SystemClock::shared(),
             tasks: Tasks::new(),
         }

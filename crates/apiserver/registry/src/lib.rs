@@ -39,3 +39,4 @@ pub use config::{About, Authorizer, Cidr, Question, RegistryConfig, Webhooks, Wr
 pub use registry::{Cached, Change, Registry, Subscription, error_document};
 pub use request::{RequestInfo, UserInfo, Verb};
 pub use storage::Entry;
+pub use storage::encryption::{Encryption, EncryptionError};

@@ -48,7 +48,7 @@ pub(crate) enum WriteError {
 impl Registry {
     /// Reads the store once and keeps the caches from then on.
     pub async fn new(engine: Arc<dyn Engine>, config: RegistryConfig) -> Result<Arc<Registry>, StoreError> {
-        let resources = Arc::new(Resources::builtin());
+        let resources = Arc::new(Resources::builtin(&config.encryption));
         let revision = load(&*engine, &resources).await?;
         let watch = engine.watch(everything(), revision + 1).await?;
         let hooks = Arc::new(Hooks::new(&config, &resources));

@@ -12,6 +12,7 @@ use tiphys_schema::{Facts, Kind, ResourceFacts};
 
 use crate::cache::Cache;
 use crate::convert::Conversion;
+use crate::storage::encryption::Encryption;
 use crate::storage::{Shape, keys};
 
 /// One stored resource with all versions in which it is served.
@@ -40,12 +41,17 @@ pub(crate) struct Served {
 }
 
 impl Resource {
-    fn new(facts: &'static ResourceFacts, kind: &'static Kind) -> Resource {
+    fn new(facts: &'static ResourceFacts, kind: &'static Kind, encryption: &Encryption) -> Resource {
         let gvr = facts.gvr.clone();
         let strategy = tiphys_kinds::strategy(&gvr);
         let expires = &*gvr.resource == "events";
-        let shape =
-            Shape { gvk: facts.kind.clone(), api_version: facts.kind.api_version(), namespaced: facts.namespaced, fields: strategy.fields };
+        let shape = Shape {
+            gvk: facts.kind.clone(),
+            api_version: facts.kind.api_version(),
+            namespaced: facts.namespaced,
+            fields: strategy.fields,
+            sealer: encryption.of(&gvr.group, &gvr.resource),
+        };
         Resource {
             namespaced: facts.namespaced,
             prefix: keys::builtin_prefix(&gvr.group, &gvr.resource).into(),
@@ -135,7 +141,7 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    pub(crate) fn builtin() -> Resources {
+    pub(crate) fn builtin(encryption: &Encryption) -> Resources {
         let facts = Facts::builtin();
         let mut homes: Vec<Resource> = Vec::new();
         let mut by_home: HashMap<(String, String), usize> = HashMap::new();
@@ -143,7 +149,7 @@ impl Resources {
             let at = (home_group(&resource.gvr).to_owned(), resource.gvr.resource.to_string());
             if let std::collections::hash_map::Entry::Vacant(place) = by_home.entry(at) {
                 place.insert(homes.len());
-                homes.push(Resource::new(resource, kind));
+                homes.push(Resource::new(resource, kind, encryption));
             }
         }
         for (resource, kind) in stored(facts) {

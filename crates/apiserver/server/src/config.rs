@@ -113,6 +113,8 @@ pub struct Config {
     /// The address that the `kubernetes` Service's endpoints carry.
     pub advertise_address: Option<IpAddr>,
     pub storage: Storage,
+    /// An EncryptionConfiguration; without one everything is stored as it is.
+    pub encryption: Option<PathBuf>,
     /// Primary range first.
     pub service_cluster_ip_ranges: Vec<String>,
     pub service_node_port_range: (u16, u16),
@@ -167,6 +169,7 @@ impl Config {
             secure_port: 6443,
             advertise_address: None,
             storage: Storage::Memory,
+            encryption: None,
             service_cluster_ip_ranges: vec!["10.0.0.0/24".into()],
             service_node_port_range: (30000, 32767),
             serving,

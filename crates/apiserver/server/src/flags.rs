@@ -1,6 +1,6 @@
 //! kube-apiserver's flags, by upstream's names, to a [`Config`]. A flag that is not known is an error with the nearest one that is.
 //!
-//! Absent: the many flags whose feature is absent (audit, webhooks, OIDC, encryption, egress, tracing): they are refused, not swallowed.
+//! Absent: the many flags whose feature is absent (audit, webhooks, OIDC, egress, tracing): they are refused, not swallowed.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -114,6 +114,7 @@ fn objects() -> Vec<Arg> {
     vec![
         value("etcd-servers", "'embedded', the only store so far"),
         value("data-dir", "folder of the embedded store"),
+        value("encryption-provider-config", "file that says which resources are encrypted at rest, and with which keys"),
         list("service-cluster-ip-range", "ranges of ClusterIPs, at most one per family"),
         value("service-node-port-range", "ports of NodePort Services, 30000-32767 by default"),
         list("enable-admission-plugins", "plugins that must run; those that do not are refused"),
@@ -180,6 +181,7 @@ pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
         config.min_watch_timeout = Duration::from_secs(*seconds);
     }
     config.storage = storage(m)?;
+    config.encryption = m.get_one::<String>("encryption-provider-config").map(PathBuf::from);
     config.request_header = request_header(m)?;
     set_modes(m, &mut config)?;
     set_service_accounts(m, &mut config)?;

@@ -30,4 +30,4 @@ mod wire;
 pub use config::Config;
 pub use documents::version::GIT_VERSION;
 pub use server::{Running, Server, StartError};
-pub use tiphys_registry::UserInfo;
+pub use tiphys_registry::{Encryption, UserInfo};

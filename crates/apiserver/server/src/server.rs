@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use tiphys_base::tasks::Tasks;
 use tiphys_base::tls::TlsError;
 use tiphys_client::{Client, ClientError};
-use tiphys_registry::{Cidr, Registry, RegistryConfig, UserInfo};
+use tiphys_registry::{Cidr, Encryption, Registry, RegistryConfig, UserInfo};
 use tokio::net::TcpListener;
 
 use crate::authenticate::bearer::{TokenFileError, read_token_file};
@@ -51,6 +52,8 @@ pub enum StartError {
     Range(String),
     #[error("the store: {0}")]
     Store(String),
+    #[error("--encryption-provider-config {}: {why}", path.display())]
+    Encryption { path: PathBuf, why: String },
     #[error("kubelets: {0}")]
     Streams(#[from] StreamsError),
     #[error("cannot make the first objects: {0}")]
@@ -151,6 +154,7 @@ async fn open_registry(config: &Config, ranges: &[Cidr], tasks: &Tasks) -> Resul
         node_ports: config.service_node_port_range,
         min_watch_timeout: config.min_watch_timeout,
         clock: config.clock.clone(),
+        encryption: encryption(config)?,
         tasks: tasks.child(),
         ..RegistryConfig::default()
     };
@@ -159,6 +163,13 @@ async fn open_registry(config: &Config, ranges: &[Cidr], tasks: &Tasks) -> Resul
         Storage::Memory => None,
     };
     Registry::open(folder, settings).await.map_err(|e| StartError::Store(e.to_string()))
+}
+
+fn encryption(config: &Config) -> Result<Encryption, StartError> {
+    let Some(path) = &config.encryption else { return Ok(Encryption::default()) };
+    let refused = |why: String| StartError::Encryption { path: path.clone(), why };
+    let text = std::fs::read(path).map_err(|e| refused(e.to_string()))?;
+    Encryption::parse(&text).map_err(|e| refused(e.to_string()))
 }
 
 fn first_facts(config: &Config, bound: SocketAddr, ranges: &[Cidr], material: &Material) -> bootstrap::Facts {

@@ -1,18 +1,20 @@
 //! How an object is kept: its key, its stored bytes (upstream's: protobuf for built-in kinds; JSON, which is for custom resources, is read), and its form in memory,
 //! which is the JSON that clients read and the few fields that are selected on.
 
+pub(crate) mod encryption;
 mod json;
 pub(crate) mod keys;
 pub(crate) mod wire;
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
 use tiphys_meta::{ApiError, Gvk, object};
 use tiphys_schema::codec;
 
+use encryption::{Opened, Sealer};
 pub(crate) use json::Json;
 
 /// A strategy's `fields`.
@@ -25,16 +27,32 @@ pub(crate) struct Shape {
     pub(crate) api_version: String,
     pub(crate) namespaced: bool,
     pub(crate) fields: SelectableFields,
+    /// How the stored bytes are encrypted, where they are.
+    pub(crate) sealer: Option<Arc<Sealer>>,
 }
 
 impl Shape {
-    /// Stored bytes of a tree. What only a read knows, `resourceVersion`, is left out.
-    pub(crate) fn encode(&self, tree: &mut Value) -> Result<Bytes, ApiError> {
+    /// Bytes of a tree to be stored at `key`. What only a read knows, `resourceVersion`, is left out.
+    fn encode(&self, key: &[u8], tree: &mut Value) -> Result<Bytes, ApiError> {
         object::meta_mut(tree).remove("resourceVersion");
-        codec::proto::encode(&self.gvk, tree).map(Bytes::from).map_err(ApiError::internal)
+        let plain = codec::proto::encode(&self.gvk, tree).map_err(ApiError::internal)?;
+        Ok(match &self.sealer {
+            Some(sealer) => sealer.seal(key, plain),
+            None => plain,
+        }
+        .into())
     }
 
-    pub(crate) fn decode(&self, stored: &[u8]) -> Result<Value, ApiError> {
+    fn open<'a>(&self, key: &[u8], stored: &'a [u8]) -> Result<Opened<'a>, ApiError> {
+        // What is only shown was never stored, so it has no bytes.
+        let Some(sealer) = self.sealer.as_ref().filter(|_| !stored.is_empty()) else {
+            return Ok(Opened { plain: Cow::Borrowed(stored), stale: false });
+        };
+        let unable = |error| ApiError::internal(format!("unable to transform key {:?}: {error}", String::from_utf8_lossy(key)));
+        sealer.open(key, stored).map_err(unable)
+    }
+
+    fn decode(&self, stored: &[u8]) -> Result<Value, ApiError> {
         if stored.starts_with(wire::MAGIC) {
             codec::proto::decode(stored).map(|(_, tree)| tree).map_err(ApiError::internal)
         } else {
@@ -68,7 +86,7 @@ pub(crate) struct Form {
 /// One object at one revision; never changed, shared by lists, watches and the cache. Its form is made when first read: an object that was
 /// only loaded at start costs its stored bytes.
 pub struct Entry {
-    shape: std::sync::Arc<Shape>,
+    shape: Arc<Shape>,
     key: Bytes,
     stored: Bytes,
     revision: i64,
@@ -77,17 +95,17 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(shape: std::sync::Arc<Shape>, key: Bytes, stored: Bytes, revision: i64) -> Entry {
+    pub(crate) fn new(shape: Arc<Shape>, key: Bytes, stored: Bytes, revision: i64) -> Entry {
         Entry { shape, key, stored, revision, form: OnceLock::new(), protobuf: OnceLock::new() }
     }
 
     /// Of a tree that was just written: its form is made from it.
-    pub(crate) fn written(shape: std::sync::Arc<Shape>, key: Bytes, stored: Bytes, revision: i64, form: Form) -> Entry {
+    pub(crate) fn written(shape: Arc<Shape>, key: Bytes, stored: Bytes, revision: i64, form: Form) -> Entry {
         Entry { shape, key, stored, revision, form: OnceLock::from(form), protobuf: OnceLock::new() }
     }
 
     /// Of a tree that is shown but not stored: a dry run's outcome, the last state of what is gone.
-    pub(crate) fn shown(shape: std::sync::Arc<Shape>, key: Bytes, tree: &Value, revision: i64) -> Entry {
+    pub(crate) fn shown(shape: Arc<Shape>, key: Bytes, tree: &Value, revision: i64) -> Entry {
         let form = shape.form(tree, revision);
         Entry::written(shape, key, Bytes::new(), revision, form)
     }
@@ -135,12 +153,18 @@ impl Entry {
 
     pub(crate) fn form(&self) -> &Form {
         self.form.get_or_init(|| {
-            let tree = self.shape.decode(&self.stored).unwrap_or_else(|error| {
-                tracing::error!(key = %String::from_utf8_lossy(&self.key), %error, "a stored object cannot be read");
-                serde_json::json!({"metadata": {"name": self.name()}})
-            });
+            let tree =
+                self.shape.open(&self.key, &self.stored).and_then(|opened| self.shape.decode(&opened.plain)).unwrap_or_else(|error| {
+                    tracing::error!(key = %String::from_utf8_lossy(&self.key), %error, "a stored object cannot be read");
+                    serde_json::json!({"metadata": {"name": self.name()}})
+                });
             self.shape.form(&tree, self.revision)
         })
+    }
+
+    /// Stored otherwise than it would be now (a rotated key): a write of the same content must reach the store.
+    pub(crate) fn stale(&self) -> bool {
+        self.shape.open(&self.key, &self.stored).is_ok_and(|opened| opened.stale)
     }
 
     /// The object as clients read it, in the version it is stored in.
@@ -166,7 +190,7 @@ impl Entry {
         if let Some(bytes) = self.protobuf.get() {
             return Ok(bytes);
         }
-        let bytes = match wire::raw(&self.stored) {
+        let bytes = match wire::raw(&self.shape.open(&self.key, &self.stored)?.plain) {
             Some(raw) => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, &wire::with_revision(raw, self.revision)),
             None => codec::proto::encode(&self.shape.gvk, &self.to_value()).map(Bytes::from).map_err(ApiError::internal)?,
         };
@@ -176,16 +200,16 @@ impl Entry {
 
 /// A tree on its way into the store: everything that readers will need is made from it before the write, except the revision.
 pub(crate) struct Draft {
-    shape: std::sync::Arc<Shape>,
+    shape: Arc<Shape>,
     key: Bytes,
     pub(crate) stored: Bytes,
     form: Form,
-    entry: OnceLock<std::sync::Arc<Entry>>,
+    entry: OnceLock<Arc<Entry>>,
 }
 
 impl Draft {
-    pub(crate) fn new(shape: &std::sync::Arc<Shape>, key: Bytes, mut tree: Value) -> Result<Draft, ApiError> {
-        let stored = shape.encode(&mut tree)?;
+    pub(crate) fn new(shape: &Arc<Shape>, key: Bytes, mut tree: Value) -> Result<Draft, ApiError> {
+        let stored = shape.encode(&key, &mut tree)?;
         let form = shape.form(&tree, 0);
         Ok(Draft { shape: shape.clone(), key, stored, form, entry: OnceLock::new() })
     }
@@ -195,11 +219,11 @@ impl Draft {
     }
 
     /// The entry that the write became; the writer and the cache share it, whoever asks first makes it.
-    pub(crate) fn entry(&self, revision: i64) -> std::sync::Arc<Entry> {
+    pub(crate) fn entry(&self, revision: i64) -> Arc<Entry> {
         let made = self.entry.get_or_init(|| {
             let form =
                 Form { json: self.form.json.at_revision(revision), labels: self.form.labels.clone(), fields: self.form.fields.clone() };
-            std::sync::Arc::new(Entry::written(self.shape.clone(), self.key.clone(), self.stored.clone(), revision, form))
+            Arc::new(Entry::written(self.shape.clone(), self.key.clone(), self.stored.clone(), revision, form))
         });
         made.clone()
     }

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod content;
+mod encryption;
 mod lifecycle;
 mod lists;
 mod plugins;
@@ -15,7 +16,7 @@ use tiphys_base::FakeClock;
 use tiphys_meta::{ApiError, Gvr};
 use tiphys_store::{Engine, Memory};
 
-use crate::{Answer, EventType, Registry, RegistryConfig, RequestInfo, UserInfo, Verb, WatchStream};
+use crate::{Answer, Encryption, EventType, Registry, RegistryConfig, RequestInfo, UserInfo, Verb, WatchStream};
 
 pub(crate) struct Rig {
     pub(crate) registry: Arc<Registry>,
@@ -41,8 +42,12 @@ impl Rig {
     }
 
     pub(crate) async fn on(engine: Arc<dyn Engine>) -> Rig {
+        Rig::with(engine, Encryption::default()).await
+    }
+
+    pub(crate) async fn with(engine: Arc<dyn Engine>, encryption: Encryption) -> Rig {
         let clock = FakeClock::at("2026-11-21T10:00:00Z".parse().expect("a time"));
-        let config = RegistryConfig { clock: clock.clone(), ..RegistryConfig::default() };
+        let config = RegistryConfig { encryption, clock: clock.clone(), ..RegistryConfig::default() };
         let registry = Registry::new(engine.clone(), config).await.expect("starts");
         let rig = Rig { registry, engine, clock, user: Arc::new(UserInfo::new("admin", &["system:masters"])) };
         for name in ["default", "kube-system"] {

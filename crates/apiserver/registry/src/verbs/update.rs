@@ -188,7 +188,7 @@ impl Call<'_> {
 
     /// Writes unless nothing changed; an object whose last finalizer went while it was being deleted is deleted now.
     pub(crate) async fn store(&mut self, new: Value, old: &Value, old_entry: &Arc<Entry>, dry_run: bool) -> Result<Outcome, ApiError> {
-        if new == *old {
+        if new == *old && !old_entry.stale() {
             return Ok(Outcome::Written(old_entry.clone()));
         }
         let registry = self.registry.clone();
