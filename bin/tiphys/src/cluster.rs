@@ -143,16 +143,18 @@ fn write_kubeconfig(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Res
 
 /// Controllers and scheduler on one set of caches, which the first node's proxy and DNS read too.
 fn start_control_plane(server: &ApiServer, pki: &ClusterPki, tasks: &Tasks) -> Informers {
-    let manager = server.client(UserInfo::new("system:kube-controller-manager", &["system:masters", "system:authenticated"]));
+    let manager = server.client(UserInfo::new("system:kube-controller-manager", &[]));
     let informers = Informers::with_tasks(manager.clone(), tasks.child());
+    let clients = server.clients();
     let config = tiphys_controllers::Config {
         root_ca: pki.ca.cert_pem().as_bytes().to_vec(),
         signing_ca: pki.ca.cert_pem().as_bytes().to_vec(),
         signing_key: pki.ca.identity().key_pem.as_bytes().to_vec(),
+        accounts: Some(Arc::new(move |account: &'static str| clients.of_account("kube-system", account))),
         ..tiphys_controllers::Config::default()
     };
     let controllers = tiphys_controllers::Controllers::start_with(config, manager, informers.clone());
-    let scheduler = server.client(UserInfo::new("system:kube-scheduler", &["system:authenticated"]));
+    let scheduler = server.client(UserInfo::new("system:kube-scheduler", &[]));
     let scheduler = tiphys_scheduler::Scheduler::start(tiphys_scheduler::Config::default(), scheduler, &informers);
     let stop = tasks.token();
     tasks.spawn_draining("control plane", async move {

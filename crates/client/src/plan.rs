@@ -105,6 +105,13 @@ impl Action {
         Action::new(Verb::Update { object: value_of(object), subresource: "status" }, gvr_of::<K>(), ObjectKey::of(object))
     }
 
+    /// The object as `change` makes it, if nobody else has written it meanwhile.
+    pub fn update_with<K: Kube>(object: &K, change: impl FnOnce(&mut K)) -> Self {
+        let mut next = object.clone();
+        change(&mut next);
+        Action::update(&next)
+    }
+
     /// `subresource` empty: the object itself.
     pub fn patch<K: Kube>(object: &K, subresource: &'static str, patch: Patch) -> Self {
         Action::new(Verb::Patch { patch, subresource }, gvr_of::<K>(), ObjectKey::of(object))

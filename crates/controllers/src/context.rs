@@ -6,6 +6,7 @@ use tiphys_base::tasks::Tasks;
 use tiphys_client::{Client, EventRecorder, Executor, Informers, Planned, Planner, Reconcile, WorkQueue, run_controller};
 
 use crate::CONTROLLERS;
+use crate::accounts::Accounts;
 
 /// Upstream's flags, as far as controllers read them.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub node_monitor_grace_period: Duration,
     /// `--terminated-pod-gc-threshold`.
     pub terminated_pod_gc_threshold: usize,
+    /// `--use-service-account-credentials`: each controller speaks under an account of its own; without it all speak as the client they are given.
+    pub accounts: Option<Arc<dyn Accounts>>,
 }
 
 impl Default for Config {
@@ -41,6 +44,7 @@ impl Default for Config {
             node_cidr_mask_size_ipv6: 64,
             node_monitor_grace_period: Duration::from_secs(50),
             terminated_pod_gc_threshold: 12500,
+            accounts: None,
         }
     }
 }
@@ -108,14 +112,12 @@ impl Controllers {
         Self::start_with(config, client, informers)
     }
 
-    /// On informers that others in the process use too.
+    /// On informers that others in the process use too. They read as whoever made them; all else is under the controllers' own accounts.
     pub fn start_with(config: Config, client: Client, informers: Informers) -> Running {
         let tasks = Tasks::new();
-        let context = Context { config, client, informers, tasks: tasks.clone() };
-        for entry in CONTROLLERS {
-            if is_wanted(&context.config.controllers, entry.name, entry.off_by_default) {
-                (entry.start)(&context);
-            }
+        for entry in CONTROLLERS.iter().filter(|e| is_wanted(&config.controllers, e.name, e.off_by_default)) {
+            let client = config.accounts.as_ref().map_or_else(|| client.clone(), |accounts| accounts.client(entry.account));
+            (entry.start)(&Context { config: config.clone(), client, informers: informers.clone(), tasks: tasks.clone() });
         }
         Running { tasks }
     }

@@ -8,7 +8,7 @@ use futures_util::stream;
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http_body_util::BodyExt;
-use tiphys_client::{Backend, ClientError, EventType, Request, Response, WatchStream};
+use tiphys_client::{Backend, Client, ClientError, EventType, Request, Response, WatchStream};
 use tiphys_meta::ApiError;
 use tiphys_registry::{Answer, UserInfo, WatchEvent};
 
@@ -39,12 +39,44 @@ impl InProcess {
         if !request.content_type.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
         }
-        // Field managers are named after the client's program; in process that is the component's identity.
-        let agent = self.user.name.rsplit(':').next().unwrap_or("tiphys");
-        if let Ok(agent) = HeaderValue::from_str(agent) {
+        if let Ok(agent) = HeaderValue::from_str(agent_of(&self.user.name)) {
             headers.insert(USER_AGENT, agent);
         }
         Ok(Call::new(http, Origin::InProcess(self.user.clone())))
+    }
+}
+
+/// Field managers are named after the client's program: the component that upstream has for this identity.
+fn agent_of(user: &str) -> &str {
+    if user.starts_with("system:node:") {
+        return "kubelet";
+    }
+    if user.starts_with("system:serviceaccount:kube-system:") {
+        return "kube-controller-manager";
+    }
+    user.rsplit(':').next().unwrap_or("tiphys")
+}
+
+/// Makes clients of the API server of this process.
+#[derive(Clone)]
+pub struct Clients {
+    door: Arc<Door>,
+}
+
+impl Clients {
+    pub(crate) fn new(door: Arc<Door>) -> Self {
+        Clients { door }
+    }
+
+    /// A client that asks as `user` and passes the whole chain.
+    pub fn of(&self, user: UserInfo) -> Client {
+        Client::new(Arc::new(InProcess::new(self.door.clone(), user)))
+    }
+
+    /// One that asks as a ServiceAccount.
+    pub fn of_account(&self, namespace: &str, name: &str) -> Client {
+        let own = format!("system:serviceaccounts:{namespace}");
+        self.of(UserInfo::new(format!("system:serviceaccount:{namespace}:{name}"), &["system:serviceaccounts", &own]))
     }
 }
 
@@ -102,5 +134,22 @@ fn kind_of(kind: tiphys_registry::EventType) -> EventType {
         tiphys_registry::EventType::Deleted => EventType::Deleted,
         tiphys_registry::EventType::Bookmark => EventType::Bookmark,
         tiphys_registry::EventType::Error => EventType::Error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::agent_of;
+
+    #[test]
+    fn managers_are_named_as_upstreams_programs() {
+        for (user, agent) in [
+            ("system:node:n-1", "kubelet"),
+            ("system:serviceaccount:kube-system:deployment-controller", "kube-controller-manager"),
+            ("system:kube-scheduler", "kube-scheduler"),
+            ("system:kube-controller-manager", "kube-controller-manager"),
+        ] {
+            assert_eq!(agent_of(user), agent);
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::bootstrap;
 use crate::chain::Door;
 use crate::config::{Config, Storage};
 use crate::documents::{Checks, Documents};
-use crate::in_process::InProcess;
+use crate::in_process::Clients;
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
@@ -113,7 +113,11 @@ impl Running {
 
     /// A client of this process, which asks as `user` and passes the whole chain.
     pub fn client(&self, user: UserInfo) -> Client {
-        Client::new(Arc::new(InProcess::new(self.door.clone(), user)))
+        self.clients().of(user)
+    }
+
+    pub fn clients(&self) -> Clients {
+        Clients::new(self.door.clone())
     }
 
     /// The server itself, which may do everything.

@@ -30,17 +30,24 @@ use crate::backend::{Backend, EventType, Request, Response, WatchStream};
 use crate::error::ClientError;
 use connection::Endpoint;
 
+#[derive(Clone)]
 pub struct Https {
     config: Config,
-    unary: Endpoint,
-    watches: Endpoint,
+    unary: Arc<Endpoint>,
+    watches: Arc<Endpoint>,
 }
 
 impl Https {
     pub fn new(config: Config) -> Result<Self, ClientError> {
         let tls = Arc::new(tls::connector(&config)?);
         let endpoint = || Endpoint::new(&config, Arc::clone(&tls));
-        Ok(Https { unary: endpoint()?, watches: endpoint()?, config })
+        Ok(Https { unary: Arc::new(endpoint()?), watches: Arc::new(endpoint()?), config })
+    }
+
+    /// The same connections for requests of someone else. What authenticates a connection itself (a client certificate) stays as it is.
+    #[must_use]
+    pub fn with_token(&self, token: String) -> Self {
+        Https { config: Config { identity: Identity::Token(token), ..self.config.clone() }, ..self.clone() }
     }
 
     async fn send(&self, endpoint: &Endpoint, request: Request) -> Result<http::Response<Incoming>, ClientError> {

@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
-use tiphys_client::{Action, Index, Informer, Kube, ObjectKey, Patch, Plan, Planner, WorkQueue};
+use tiphys_client::{Action, Index, Informer, Kube, ObjectKey, Plan, Planner, WorkQueue};
 use tiphys_types::api::core::v1::{PersistentVolumeClaim, Pod};
 use tiphys_types::pods;
 
@@ -75,9 +74,8 @@ pub(crate) fn protect<K: Kube>(object: &K, finalizer: &str, used: bool, plan: &m
         (true, true, false) => {}
         _ => return,
     }
-    let list = if next.is_empty() { Value::Null } else { json!(next) };
-    let patch = json!({"metadata": {"resourceVersion": meta.resource_version, "finalizers": list}});
-    plan.act(Action::patch(object, "", Patch::Merge(patch)).or_settled());
+    let finalizers = Some(next).filter(|n| !n.is_empty());
+    plan.act(Action::update_with(object, |o| o.metadata_mut().finalizers = finalizers).or_settled());
 }
 
 #[cfg(test)]

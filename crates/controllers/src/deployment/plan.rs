@@ -2,8 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
-use tiphys_client::{Action, ClientError, Note, ObjectKey, Patch, Plan, controller_of};
+use tiphys_client::{Action, ClientError, Note, ObjectKey, Plan, controller_of};
 use tiphys_meta::LabelSelector;
 use tiphys_types::api::apps::v1::{Deployment, ReplicaSet};
 use tiphys_types::owners::controller_reference;
@@ -102,8 +101,8 @@ fn rename(fleet: &Fleet, plan: &mut Plan) -> bool {
 fn show_revision(fleet: &Fleet, plan: &mut Plan) {
     let Some(revision) = fleet.revision_to_show() else { return };
     if sets::annotation(&fleet.deployment.metadata, sets::REVISION) != Some(&revision) {
-        let patch = json!({"metadata": {"uid": fleet.deployment.metadata.uid, "annotations": {sets::REVISION: revision}}});
-        plan.act(Action::patch(&*fleet.deployment, "", Patch::Merge(patch)));
+        let show = |d: &mut Deployment| drop(d.metadata.annotations.get_or_insert_default().insert(sets::REVISION.into(), revision));
+        plan.act(Action::update_with(&*fleet.deployment, show));
     }
 }
 

@@ -1,7 +1,6 @@
 //! `deprecated.deployment.rollback.to`, which clients of the old API group still set.
 
-use serde_json::json;
-use tiphys_client::{Action, Note, Patch, Plan};
+use tiphys_client::{Action, Note, Plan};
 use tiphys_types::api::apps::v1::Deployment;
 
 use super::sets::{self, Fleet};
@@ -15,7 +14,7 @@ pub(super) fn roll_back(fleet: &Fleet, plan: &mut Plan) {
     // 0 means the one before the last.
     let wanted = if asked == 0 { revisions.iter().rev().nth(1).copied().unwrap_or(0) } else { asked };
     let target = fleet.all().find(|s| wanted != 0 && sets::revision(&s.metadata) == wanted);
-    let forget = Action::patch(&**deployment, "", Patch::Merge(json!({"metadata": {"annotations": {sets::ROLLBACK_TO: null}}})));
+    let forget = Action::update_with(&**deployment, |d| drop(d.metadata.annotations.get_or_insert_default().remove(sets::ROLLBACK_TO)));
     let say = |note: Note| forget.clone().say_when_done(note);
     let subject = about(&**deployment);
     let Some(target) = target else {

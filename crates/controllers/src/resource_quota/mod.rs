@@ -3,12 +3,13 @@
 //! Watches ResourceQuotas, and in full Pods, Services and PersistentVolumeClaims; of everything else that a quota counts (`count/…`, ConfigMaps,
 //! Secrets, …) the metadata, from the moment that some quota asks. Writes the quotas' statuses.
 //!
-//! A charge by admission is no reason to count: the caches may not show its object yet. What appears is therefore counted a moment later,
-//! what changes or goes at once. Absent: counting of claims by VolumeAttributesClass scopes.
+//! Admission charges an object before it is stored, so a count taken just after a charge may miss what was charged. What appears is therefore
+//! counted a moment later, and a quota that was charged a moment ago is only ever raised: it is lowered once the charges have rested.
+//! Absent: counting of claims by VolumeAttributesClass scopes.
 
 mod count;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,14 +22,16 @@ use tiphys_client::{
 };
 use tiphys_meta::Gvr;
 use tiphys_types::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
-use tiphys_types::resources;
+use tiphys_types::pods;
+use tiphys_types::resources::{self, ResourceList};
+use tokio::time::Instant;
 
 use crate::Context;
 use crate::shared::discovery::Discovery;
 use count::{Kept, Objects};
 
 /// Until the caches show what admission has charged.
-const SETTLING: Duration = Duration::from_secs(2);
+const SETTLING: Duration = Duration::from_secs(1);
 /// Kinds of the core group that quotas may name bare.
 const SIMPLE: [&str; 4] = ["configmaps", "secrets", "replicationcontrollers", "resourcequotas"];
 
@@ -43,22 +46,24 @@ pub(crate) fn start(context: &Context) {
         informers: context.informers.clone(),
         discovery: Discovery::new(context.client.clone()),
         watched: Mutex::default(),
+        charged: Mutex::default(),
         client: context.client.clone(),
         clock: Arc::clone(&context.config.clock),
         queue: queue.clone(),
     });
-    counter.count_again_on(&counter.pods, |old, new| old.spec != new.spec || old.status != new.status);
+    counter.count_again_on(&counter.pods, pod_weighs_otherwise);
     counter.count_again_on(&counter.services, |old, new| old.spec != new.spec);
     counter.count_again_on(&counter.claims, |old, new| old.spec != new.spec || old.status != new.status);
-    let again = queue.clone();
+    let told = Arc::clone(&counter);
     quotas.on_change(move |delta| {
+        told.note_charge(delta);
         let changed = match delta {
             Delta::Added(_) => true,
             Delta::Updated { old, new } => old.spec != new.spec || is_unknown(new),
             Delta::Deleted(_) => false,
         };
         if changed {
-            again.add(ObjectKey::of(&**delta.object()));
+            told.queue.add(ObjectKey::of(&**delta.object()));
         }
         true
     });
@@ -76,6 +81,14 @@ fn is_unknown(quota: &ResourceQuota) -> bool {
     quota.status.as_ref().is_none_or(|s| s.hard.as_ref() != hard)
 }
 
+/// What a pod is charged for does not change with its binding, nor with most of its status.
+fn pod_weighs_otherwise(old: &Pod, new: &Pod) -> bool {
+    let of_spec = |p: &Pod| p.spec.as_ref().map(|s| (s.containers.clone(), s.init_containers.clone(), s.resources.clone()));
+    pods::is_terminal(old) != pods::is_terminal(new)
+        || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+        || old.metadata.generation != new.metadata.generation && of_spec(old) != of_spec(new)
+}
+
 struct Quotas {
     quotas: Informer<ResourceQuota>,
     pods: Informer<Pod>,
@@ -85,6 +98,8 @@ struct Quotas {
     discovery: Discovery,
     /// Whose metadata has handlers already.
     watched: Mutex<HashSet<Gvr>>,
+    /// When each quota's used amounts were last seen to change.
+    charged: Mutex<HashMap<ObjectKey, Instant>>,
     client: Client,
     clock: Arc<dyn Clock>,
     queue: WorkQueue<ObjectKey>,
@@ -98,13 +113,18 @@ impl Reconcile for Quotas {
         let Some(quota) = self.quotas.by_key(key) else { return Ok(None) };
         let spec = serde_json::to_value(&quota.spec).unwrap_or(Value::Null);
         let (all, complete) = self.everything(&spec, &key.namespace).await;
-        let again = (!complete).then_some(Duration::from_secs(30));
+        let mut again = (!complete).then_some(Duration::from_secs(30));
         let used = count::usage(&spec, &all, self.clock.now());
         let old = quota.status.clone().unwrap_or_default();
         let mut sums = resources::list(old.used.as_ref());
         sums.extend(used);
         let hard = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
         sums.retain(|name, _| hard.contains_key(name));
+        if let Some(rest) = self.unsettled(key)
+            && keep_charges(&mut sums, &resources::list(old.used.as_ref()))
+        {
+            again = Some(rest);
+        }
         if !is_unknown(&quota) && resources::list(old.used.as_ref()) == sums {
             return Ok(again);
         }
@@ -115,7 +135,35 @@ impl Reconcile for Quotas {
     }
 }
 
+/// Raises the sums to what was charged; true if any was lower.
+fn keep_charges(sums: &mut ResourceList, charged: &ResourceList) -> bool {
+    let mut any = false;
+    for (name, sum) in sums {
+        if let Some(more) = charged.get(name).filter(|c| **c > *sum) {
+            *sum = more.clone();
+            any = true;
+        }
+    }
+    any
+}
+
 impl Quotas {
+    fn note_charge(&self, delta: &Delta<ResourceQuota>) {
+        let used = |q: &ResourceQuota| q.status.as_ref().and_then(|s| s.used.clone());
+        let key = ObjectKey::of(&**delta.object());
+        match delta {
+            Delta::Updated { old, new } if used(old) != used(new) => drop(self.charged.lock().insert(key, Instant::now())),
+            Delta::Deleted(_) => drop(self.charged.lock().remove(&key)),
+            _ => {}
+        }
+    }
+
+    /// How long the last charge must rest yet.
+    fn unsettled(&self, key: &ObjectKey) -> Option<Duration> {
+        let since = self.charged.lock().get(key)?.elapsed();
+        SETTLING.checked_sub(since).filter(|rest| !rest.is_zero())
+    }
+
     /// False where the API server did not say what it serves, so that something may be missing.
     async fn everything(&self, spec: &Value, namespace: &str) -> (Vec<Kept>, bool) {
         let mut complete = true;

@@ -48,10 +48,30 @@ async fn what_comes_and_goes_is_counted() {
     rig.settles().await;
     assert_eq!(used(&rig), json!({"pods": "1", "requests.cpu": "500m", "configmaps": "1"}));
     rig.api.change(&gvr_of::<Pod>(), "ns", "a", |p| p["status"]["phase"] = json!("Succeeded"));
+    tokio::time::sleep(super::SETTLING).await;
     rig.settles().await;
     assert_eq!(used(&rig)["pods"], "0");
     rig.api.change(&gvr_of::<ResourceQuota>(), "ns", "q", |q| q["spec"]["hard"] = json!({"pods": "7"}));
     rig.settles().await;
     let status = rig.api.get(&gvr_of::<ResourceQuota>(), "ns", "q").map_or(Value::Null, |q| q["status"].clone());
     assert_eq!(status, json!({"hard": {"pods": "7"}, "used": {"pods": "0"}}));
+}
+
+/// Admission charges before it stores: a count taken between the two must not give the charge back.
+#[tokio::test(start_paused = true)]
+async fn a_charge_stays_while_it_rests() {
+    let rig = Rig::start(&[super::start]);
+    let used = |rig: &Rig| rig.api.get(&gvr_of::<ResourceQuota>(), "ns", "q").map_or(Value::Null, |q| q["status"]["used"].clone());
+    rig.api.insert(&gvr_of::<ResourceQuota>(), quota(json!({"pods": "2"})));
+    rig.api.insert(&gvr_of::<Pod>(), pod("a", "1"));
+    rig.api.insert(&gvr_of::<Pod>(), pod("done", "1"));
+    rig.settles().await;
+    tokio::time::sleep(super::SETTLING * 2).await;
+    assert_eq!(used(&rig), json!({"pods": "2"}));
+    rig.api.change(&gvr_of::<Pod>(), "ns", "done", |p| p["status"]["phase"] = json!("Failed"));
+    rig.api.change(&gvr_of::<ResourceQuota>(), "ns", "q", |q| q["status"]["used"] = json!({"pods": "3"}));
+    rig.settles().await;
+    assert_eq!(used(&rig), json!({"pods": "3"}), "charged a moment ago");
+    tokio::time::sleep(super::SETTLING * 2).await;
+    assert_eq!(used(&rig), json!({"pods": "1"}));
 }

@@ -246,9 +246,8 @@ impl<'a> View<'a> {
             }
             let uids = |list: &[OwnerReference]| list.iter().map(|r| r.uid.clone()).collect::<std::collections::BTreeSet<_>>();
             if uids(&old) != uids(&next) {
-                let references = if next.is_empty() { serde_json::Value::Null } else { json!(next) };
-                let patch = json!({"metadata": {"resourceVersion": claim.metadata.resource_version, "ownerReferences": references}});
-                plan.act(Action::patch(&**claim, "", Patch::Merge(patch)).or_settled());
+                let references = Some(next).filter(|n| !n.is_empty());
+                plan.act(Action::update_with(&**claim, |c| c.metadata.owner_references = references).or_settled());
             }
         }
     }

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
-use serde_json::json;
-use tiphys_client::{Action, Note, Patch, Plan, reference_to};
+use tiphys_client::{Action, Note, Plan, reference_to};
 use tiphys_types::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use tiphys_types::api::storage::v1::StorageClass;
 
@@ -60,9 +59,11 @@ fn note(claim: &PersistentVolumeClaim, warning: bool, reason: &'static str, mess
 
 fn order(claim: &PersistentVolumeClaim, provisioner: &str, plan: &mut Plan) {
     if !matching::has_annotation(&claim.metadata, PROVISIONER) {
-        let annotations = json!({PROVISIONER: provisioner, OLD_PROVISIONER: provisioner});
-        let patch = json!({"metadata": {"uid": claim.metadata.uid, "annotations": annotations}});
-        plan.act(Action::patch(claim, "", Patch::Merge(patch)).or_settled());
+        let ordered = |c: &mut PersistentVolumeClaim| {
+            let annotations = c.metadata.annotations.get_or_insert_default();
+            annotations.extend([PROVISIONER, OLD_PROVISIONER].map(|key| (key.to_owned(), provisioner.to_owned())));
+        };
+        plan.act(Action::update_with(claim, ordered).or_settled());
     }
     let message = format!(
         "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."

@@ -83,7 +83,9 @@ impl ClusterNetwork {
             host.send(&[rtnl::add_veth(&name, None, 1500, &Peer { name: "eth0", mac: Some(mac(address)), netns: netns.as_fd() })])?;
         }
         let index = host.link(&name)?.ok_or_else(|| NetError::Invalid(format!("the link {name} vanished")))?;
-        host.send(&[rtnl::set_master(index, bridge)])?;
+        // Where br_netfilter is on (the kernel's default), what one node sends to a Service and the rules lead back to that same node is bridged,
+        // not routed, and a bridge sends nothing out of the port that it came in by unless told to.
+        host.send(&[rtnl::set_master(index, bridge), rtnl::set_hairpin(index)])?;
         let mut node = Netlink::open_in(netns.as_fd())?;
         let eth0 = node.link("eth0")?.ok_or_else(|| NetError::Invalid(format!("eth0 of node {number} is missing")))?;
         node.send(&[rtnl::set_up(1), rtnl::add_address(eth0, address, self.nodes.prefix), rtnl::set_up(eth0)])?;

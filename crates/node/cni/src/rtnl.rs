@@ -17,6 +17,7 @@ const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
@@ -32,15 +33,19 @@ const CREATE: u16 = 0x400;
 const DUMP: u16 = 0x300;
 
 const AF_INET: u8 = 2;
+const AF_BRIDGE: u8 = 7;
 const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BRPORT_MODE: u16 = 4;
+const NESTED: u16 = 0x8000;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -146,6 +151,15 @@ pub fn set_up(index: u32) -> Message {
 pub fn set_master(index: u32, bridge: u32) -> Message {
     Message::new(format!("adding link {index} to bridge {bridge}"), RTM_NEWLINK, 0, &ifinfo(index, IFF_UP, IFF_UP))
         .attr(IFLA_MASTER, &bridge.to_ne_bytes())
+}
+
+/// Lets a bridge port send back what came in by it.
+pub fn set_hairpin(index: u32) -> Message {
+    let mut header = ifinfo(index, 0, 0);
+    header[0] = AF_BRIDGE;
+    let mut port = Vec::new();
+    push_attr(&mut port, IFLA_BRPORT_MODE, &[1]);
+    Message::new(format!("letting port {index} send back"), RTM_SETLINK, 0, &header).attr(IFLA_PROTINFO | NESTED, &port)
 }
 
 pub fn add_address(index: u32, address: Ipv4Addr, prefix: u8) -> Message {
