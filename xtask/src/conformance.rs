@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::ci;
 
-fn kit() -> Result<PathBuf> {
-    let kit = ci::root()?.join("../shared/kit");
+/// The conformance kit: beside the checkout, unless TIPHYS_KIT says otherwise.
+pub(crate) fn kit() -> Result<PathBuf> {
+    let kit = std::env::var_os("TIPHYS_KIT").map_or(ci::root()?.join("../shared/kit"), PathBuf::from);
     if kit.join("conformance.sh").exists() { Ok(kit) } else { bail!("{} is missing: the official suite is built by it", kit.display()) }
 }
 
@@ -80,14 +81,20 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     against(&program, &kit, &folder, &args, None)
 }
 
-/// Makes the kit ready and runs `cluster.sh` in a namespace without a way out.
-fn against(program: &Path, kit: &Path, folder: &Path, args: &[&str], last: Option<&Path>) -> Result<()> {
-    for step in [&["install.sh", "conformance", "kubectl", "images", "crane"][..], &["images.sh"]] {
-        let status = Command::new(kit.join(step[0])).args(&step[1..]).status().with_context(|| format!("cannot run {}", step[0]))?;
+/// Builds what the kit does not have yet: these programs, and the images.
+pub(crate) fn make_ready(kit: &Path, programs: &[&str]) -> Result<()> {
+    for (script, args) in [("install.sh", programs), ("images.sh", &[])] {
+        let status = Command::new(kit.join(script)).args(args).status().with_context(|| format!("cannot run {script}"))?;
         if !status.success() {
-            bail!("{} failed", step[0]);
+            bail!("{script} failed");
         }
     }
+    Ok(())
+}
+
+/// Makes the kit ready and runs `cluster.sh` in a namespace without a way out.
+fn against(program: &Path, kit: &Path, folder: &Path, args: &[&str], last: Option<&Path>) -> Result<()> {
+    make_ready(kit, &["conformance", "kubectl", "images", "crane"])?;
     let mut command = Command::new(kit.join("in-namespace.sh"));
     command.arg(ci::root()?.join("conformance/cluster.sh")).arg(program).arg(folder).arg(kit).args(args).args(last);
     let status = command.status().context("cannot run in-namespace.sh")?;

@@ -18,7 +18,7 @@ use tiphys_types::api::core::v1::Node;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::node::{self, NodeParts};
-use crate::{addons, demo, node_process};
+use crate::{addons, demo, keeping, late, node_process};
 
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -26,8 +26,12 @@ pub(crate) struct Options {
     pub(crate) demo: bool,
     /// Say `ready` only when the nodes are and DNS answers.
     pub(crate) wait: bool,
-    /// Whether it goes on behind the command that started it.
-    pub(crate) detached: bool,
+    /// Whether the command that started it stays until Ctrl-C.
+    pub(crate) in_front: bool,
+    /// How long all of that may take before the reason is told.
+    pub(crate) timeout: Duration,
+    /// What to log.
+    pub(crate) log: String,
 }
 
 /// Runs until told to stop by SIGTERM or SIGINT.
@@ -58,6 +62,7 @@ pub(crate) async fn run(layout: &Layout, mut cluster: Cluster, options: &Options
 }
 
 async fn start(layout: &Layout, cluster: &mut Cluster, options: &Options, progress: &Progress, tasks: &Tasks) -> Result<ApiServer> {
+    keeping::start(layout, &options.log, tasks).await?;
     let network = cluster.network.clone();
     network.set_up_host(&mut cluster.recorded).context("cannot set the cluster's network up")?;
     layout.save(cluster)?;
@@ -76,13 +81,10 @@ async fn start(layout: &Layout, cluster: &mut Cluster, options: &Options, progre
     if options.demo {
         demo::install(&admin).await?;
     }
-    if options.wait {
-        wait_until_ready(&informers, cluster, progress).await?;
-    }
-    if options.demo {
-        demo::wait_until_available(&informers).await?;
-        demo::wait_for_answer(&demo::url(&admin, cluster).await?).await?;
-        progress.step("demo application answers");
+    let all_there = wait_for_all(&informers, &admin, cluster, options, progress);
+    match tokio::time::timeout(options.timeout, all_there).await {
+        Ok(there) => there?,
+        Err(_) => progress.late(late::reason(&admin, layout, cluster, options).await),
     }
     progress.note(what_next(layout, cluster, options, &admin).await?);
     Ok(server)
@@ -137,8 +139,7 @@ fn write_kubeconfig(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Res
     let config = kubeconfig::build(cluster, &cluster.api_url(), pki.ca.cert_pem(), &pki.admin);
     let path = layout.kubeconfig();
     tiphys_base::files::write_atomic(&path, kubeconfig::to_yaml(&config)?.as_bytes(), 0o600)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    kubeconfig::merge_into(&kubeconfig::users_file()?, &config)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Controllers and scheduler on one set of caches, which the first node's proxy and DNS read too.
@@ -185,6 +186,18 @@ async fn start_first_node(
     node::start(layout, cluster, parts, tasks).await
 }
 
+async fn wait_for_all(informers: &Informers, admin: &Client, cluster: &Cluster, options: &Options, progress: &Progress) -> Result<()> {
+    if options.wait {
+        wait_until_ready(informers, cluster, progress).await?;
+    }
+    if options.demo {
+        demo::wait_until_available(informers).await?;
+        demo::wait_for_answer(&demo::url(admin, cluster).await?).await?;
+        progress.step("demo application answers");
+    }
+    Ok(())
+}
+
 /// Waits, by watch, until every node is ready, and then for DNS to answer over its Service.
 async fn wait_until_ready(informers: &Informers, cluster: &Cluster, progress: &Progress) -> Result<()> {
     let nodes = informers.of::<Node>();
@@ -224,7 +237,7 @@ async fn what_next(layout: &Layout, cluster: &Cluster, options: &Options, admin:
             format!("              tiphys status --name {name}"),
         ]),
     }
-    lines.push(if options.detached { format!("  stop        tiphys down --name {name}") } else { "  stop        Ctrl-C".into() });
+    lines.push(if options.in_front { "  stop        Ctrl-C".into() } else { format!("  stop        tiphys down --name {name}") });
     Ok(lines.join("\n") + "\n")
 }
 

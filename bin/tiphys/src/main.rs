@@ -3,13 +3,17 @@
 mod addons;
 mod cluster;
 mod commands;
+mod components;
 mod demo;
 mod image_command;
 mod image_pull;
 mod images;
+mod keeping;
+mod late;
 mod node;
 mod node_process;
 mod pod_network;
+mod up;
 
 use std::process::ExitCode;
 
@@ -26,6 +30,9 @@ fn main() -> ExitCode {
     }
     if args.get(1).map(String::as_str) == Some("demo") {
         return report(demo::main());
+    }
+    if let Some(component) = components::called(&args) {
+        return report(component());
     }
     report(run(args))
 }
@@ -60,5 +67,6 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands(tiphys_cli::flags::commands())
+        .subcommands(components::commands())
         .subcommands(commands::processes())
 }

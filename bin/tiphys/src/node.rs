@@ -12,10 +12,11 @@ use tiphys_client::{Client, Delta, Informers};
 use tiphys_cni::node::Neighbour;
 use tiphys_kubelet::{Config as KubeletConfig, Kubelet};
 use tiphys_proxy::{NodeConfig, Proxy, Range};
-use tiphys_runtime::{EmbeddedRuntime, RuntimeConfig, SupervisorCommand};
+use tiphys_runtime::{EmbeddedRuntime, RuntimeConfig};
 use tiphys_types::api::core::v1::Node;
 
 use crate::image_pull;
+use crate::keeping;
 use crate::images::{NodeImages, open_store};
 use crate::pod_network::RoutedPods;
 
@@ -57,7 +58,7 @@ pub(crate) async fn start(layout: &Layout, cluster: &Cluster, parts: NodeParts, 
 }
 
 /// Mounts that a pod makes in its volumes must be seen outside it, so the node's folder is a shared mount of its own.
-fn share_mounts(folder: &Path) -> Result<()> {
+pub(crate) fn share_mounts(folder: &Path) -> Result<()> {
     const MS_SHARED: u64 = 1 << 20;
     let at = tiphys_sys::proc::mount_of(folder).context("cannot read the mounts")?;
     if at.mount_point != folder {
@@ -94,16 +95,16 @@ async fn start_dns(cluster: &Cluster, number: u32, informers: &Informers, tasks:
 
 async fn open_runtime(layout: &Layout, cluster: &Cluster, number: u32, images: Arc<NodeImages>) -> Result<EmbeddedRuntime> {
     let folder = layout.node(number);
-    let network = RoutedPods::open(cluster, number, &folder.join("addresses"))?;
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let data_dir = layout.data_dir.display().to_string();
+    let network = RoutedPods::open(
+        cluster.node_pods(number)?,
+        cluster.node_address(number)?,
+        &cluster.table("hostports"),
+        &folder.join("addresses"),
+    )?;
     let config = RuntimeConfig {
-        root: folder.join("runtime"),
+        root: keeping::runtime_root(layout, number),
         name: cluster.name.clone(),
-        supervisor: Some(SupervisorCommand {
-            program,
-            arguments: vec!["supervisor".into(), "--data-dir".into(), data_dir, "--node".into(), number.to_string()],
-        }),
+        supervisor: Some(keeping::supervisor(layout, number)?),
         network: Arc::new(network),
         images,
         clock: crate::cluster::clock(),

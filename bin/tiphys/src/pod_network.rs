@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use async_trait::async_trait;
-use tiphys_cli::cluster::Cluster;
 use tiphys_cli::delete::POD_LINK_PREFIX;
+use tiphys_cni::Cidr;
 use tiphys_cni::ipam::Ipam;
 use tiphys_cni::pod::PodLinks;
 use tiphys_cri::PortMapping;
@@ -32,11 +32,12 @@ struct Ports {
 }
 
 impl RoutedPods {
-    pub(crate) fn open(cluster: &Cluster, number: u32, folder: &Path) -> Result<RoutedPods> {
+    /// `range` is the node's part of the pods' addresses, `node` its own, `table` that of host ports.
+    pub(crate) fn open(range: Cidr, node: Ipv4Addr, table: &str, folder: &Path) -> Result<RoutedPods> {
         Ok(RoutedPods(std::sync::Arc::new(Inner {
-            addresses: Ipam::open(cluster.node_pods(number)?, folder)?,
-            links: PodLinks { prefix: POD_LINK_PREFIX.into(), mtu: MTU, node: cluster.node_address(number)? },
-            ports: Mutex::new(Ports { table: HostPorts::open(&cluster.table("hostports"))?, by_sandbox: Default::default() }),
+            addresses: Ipam::open(range, folder)?,
+            links: PodLinks { prefix: POD_LINK_PREFIX.into(), mtu: MTU, node },
+            ports: Mutex::new(Ports { table: HostPorts::open(table)?, by_sandbox: Default::default() }),
         })))
     }
 }

@@ -133,6 +133,16 @@ impl Layout {
         self.cluster_dir().join("lock")
     }
 
+    /// Held by the command that starts the cluster.
+    pub fn starting(&self) -> PathBuf {
+        self.cluster_dir().join("starting")
+    }
+
+    /// There as long as the cluster is to run: whoever restarts a process of it looks here first.
+    pub fn wanted(&self) -> PathBuf {
+        self.cluster_dir().join("wanted")
+    }
+
     pub fn node(&self, number: u32) -> PathBuf {
         self.cluster_dir().join("nodes").join(number.to_string())
     }
@@ -275,8 +285,12 @@ fn choose_network(layout: &Layout, wanted: &Wanted) -> Result<ClusterNetwork> {
     let routes = Netlink::open().and_then(|mut n| n.routes()).context("cannot read this machine's routes")?;
     taken.extend(routes.iter().map(|r| r.to).filter(|to| to.prefix > 0));
     let bridge = bridge_name(&layout.name);
-    let given = |text: &Option<String>| text.as_deref().map(str::parse::<Cidr>).transpose();
-    let (nodes, pods, services) = (given(&wanted.node_cidr)?, given(&wanted.pod_cidr)?, given(&wanted.service_cidr)?);
+    let given = |flag: &str, text: &Option<String>| {
+        let parsed = text.as_deref().map(str::parse::<Cidr>).transpose();
+        parsed.with_context(|| format!("{flag} {:?} is no range of addresses, such as 10.89.0.0/24", text.as_deref().unwrap_or("")))
+    };
+    let nodes = given("--node-cidr", &wanted.node_cidr)?;
+    let (pods, services) = (given("--pod-cidr", &wanted.pod_cidr)?, given("--service-cidr", &wanted.service_cidr)?);
     for range in [nodes, pods, services].into_iter().flatten() {
         if let Some(other) = taken.iter().find(|t| t.overlaps(range)) {
             bail!("the range {range} overlaps {other}, which this machine uses already; choose another one");

@@ -22,10 +22,7 @@ pub type RemoveTables<'a> = &'a dyn Fn(&Cluster) -> Result<()>;
 
 /// Stops everything of the cluster and leaves its files. A cluster that does not run is fine.
 pub fn stop(layout: &Layout, cluster: &Cluster, remove_tables: RemoveTables<'_>) -> Result<()> {
-    // The supervisors go last: they hold the containers and take them along.
-    for roles in [&["run"][..], &["node"], &["supervisor"]] {
-        end_roles(layout, roles)?;
-    }
+    end_all(layout)?;
     unmount_below(&layout.cluster_dir())?;
     remove_tables(cluster)?;
     remove_pod_links(cluster)?;
@@ -41,9 +38,7 @@ pub fn delete(layout: &Layout, remove_tables: RemoveTables<'_>) -> Result<()> {
     if layout.exists() {
         stop(layout, &layout.load()?, remove_tables)?;
     } else {
-        for roles in [&["run"][..], &["node"], &["supervisor"]] {
-            end_roles(layout, roles)?;
-        }
+        end_all(layout)?;
         unmount_below(&layout.cluster_dir())?;
         remove_cgroups(&layout.name);
     }
@@ -62,8 +57,30 @@ pub fn delete(layout: &Layout, remove_tables: RemoveTables<'_>) -> Result<()> {
     Ok(())
 }
 
-fn end_roles(layout: &Layout, roles: &[&str]) -> Result<()> {
-    let pids: Vec<i32> = processes::of(layout).iter().filter(|p| roles.contains(&p.role.as_str())).map(|p| p.pid).collect();
+/// Ends every process. From the first line on nobody starts one again; one that was just being started is found by looking once more.
+fn end_all(layout: &Layout) -> Result<()> {
+    const ROUNDS: usize = 10;
+    let wanted = layout.wanted();
+    match fs::remove_file(&wanted) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", wanted.display()));
+        }
+        _ => {}
+    }
+    for _ in 0..ROUNDS {
+        // The supervisors go last: they hold the containers and take them along.
+        for role in ["run", "node", "supervisor"] {
+            end_role(layout, role)?;
+        }
+        if processes::of(layout).iter().all(|p| p.role == "up") {
+            return Ok(());
+        }
+    }
+    bail!("processes of the cluster {:?} come back as often as they are ended; `tiphys status` shows them", layout.name)
+}
+
+fn end_role(layout: &Layout, role: &str) -> Result<()> {
+    let pids: Vec<i32> = processes::of(layout).iter().filter(|p| p.role == role).map(|p| p.pid).collect();
     let stubborn = processes::end(&pids, SIGTERM, GRACE);
     let left = processes::end(&stubborn, SIGKILL, Duration::from_secs(10));
     if left.is_empty() {

@@ -182,20 +182,32 @@ fn existing(path: &Path) -> &Path {
     path.ancestors().find(|p| p.is_dir()).unwrap_or(Path::new("/"))
 }
 
+/// Free and all bytes of the disk that a folder is on, or will be.
+pub fn disk(folder: &Path) -> std::io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(existing(folder))?;
+    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+}
+
 fn space(data_dir: &Path) -> Finding {
     const WANTED_MIB: u64 = 2048;
-    match rustix::fs::statvfs(existing(data_dir)) {
-        Ok(stat) => {
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
-            if free >= WANTED_MIB {
-                ok("disk space", format!("{free} MiB free for {}", data_dir.display()))
+    // Without so much even the store cannot be made.
+    const NEEDED_MIB: u64 = 32;
+    // The kubelet's default for nodefs.available.
+    const PODS_PERCENT: u64 = 10;
+    match disk(data_dir) {
+        Ok((free, total)) => {
+            let mib = free >> 20;
+            let place = data_dir.display();
+            let cure = "free some, or choose another place with --data-dir";
+            if mib < NEEDED_MIB {
+                bad("disk space", Level::Error, format!("only {mib} MiB free for {place}; a cluster needs {NEEDED_MIB} to begin"), cure)
+            } else if free / PODS_PERCENT < total / 100 {
+                let detail = format!("{mib} of {} MiB free for {place}: below {PODS_PERCENT} % nodes take no pods (DiskPressure)", total >> 20);
+                bad("disk space", Level::Warning, detail, cure)
+            } else if mib < WANTED_MIB {
+                bad("disk space", Level::Warning, format!("only {mib} MiB free for {place}"), cure)
             } else {
-                bad(
-                    "disk space",
-                    Level::Warning,
-                    format!("only {free} MiB free for {}", data_dir.display()),
-                    "free some, or choose another place with --data-dir",
-                )
+                ok("disk space", format!("{mib} MiB free for {place}"))
             }
         }
         Err(error) => bad(

@@ -1,6 +1,7 @@
 //! The command line of the clusters' commands.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -51,8 +52,14 @@ fn up() -> Command {
         switch("detach", "leave the cluster running in the background"),
         switch("wait", "with --detach: return when the nodes are ready and DNS answers"),
         switch("demo", "start a small application on it"),
+        timeout_arg(),
         value("log", "FILTER", "what to log, as in RUST_LOG (default: info)"),
     ])
+}
+
+/// Of `up`, and of the process that it starts.
+pub fn timeout_arg() -> Arg {
+    value("timeout", "SECONDS", "how long to wait before the reason is told (default: 120)").value_parser(clap::value_parser!(u64))
 }
 
 /// All commands of this crate; the program adds those of its components.
@@ -99,6 +106,11 @@ fn hosts_dir() -> Arg {
 
 pub fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
     matches.try_get_one::<String>(name).ok().flatten().map(String::as_str)
+}
+
+pub fn timeout(matches: &ArgMatches) -> Result<Duration> {
+    const DEFAULT: u64 = 120;
+    Ok(Duration::from_secs(matches.get_one::<u64>("timeout").copied().unwrap_or(DEFAULT)))
 }
 
 pub fn layout(matches: &ArgMatches) -> Result<Layout> {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
@@ -73,6 +74,37 @@ fn read(path: &Path) -> Result<Value> {
     Ok(config)
 }
 
+/// The right to change a kubeconfig, as kubectl takes it: by making `FILE.lock`.
+struct Turn(PathBuf);
+
+impl Turn {
+    fn take(path: &Path) -> Result<Turn> {
+        const TRIES: u32 = 40;
+        const MOMENT: Duration = Duration::from_millis(50);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let lock = PathBuf::from(name);
+        for _ in 0..TRIES {
+            match fs::OpenOptions::new().write(true).create_new(true).open(&lock) {
+                Ok(_) => return Ok(Turn(lock)),
+                // Its maker tells nobody when it is done.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => std::thread::sleep(MOMENT),
+                Err(error) => return Err(error).with_context(|| format!("cannot make {}", lock.display())),
+            }
+        }
+        bail!("another program changes {} ({} is there); if none does, remove that file", path.display(), lock.display())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 fn write(path: &Path, config: &Value) -> Result<()> {
     // A link stays a link: what it points at is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -83,8 +115,14 @@ fn write(path: &Path, config: &Value) -> Result<()> {
         .with_context(|| format!("cannot write {}", target.display()))
 }
 
+/// The same with what another file holds.
+pub fn merge_from(path: &Path, own: &Path) -> Result<()> {
+    merge_into(path, &read(own)?)
+}
+
 /// Adds or replaces the entries of `own` in the user's file and makes its context the current one.
 pub fn merge_into(path: &Path, own: &Value) -> Result<()> {
+    let _turn = Turn::take(path)?;
     let mut config = read(path)?;
     merge(&mut config, own);
     write(path, &config)
@@ -95,6 +133,7 @@ pub fn remove_from(path: &Path, cluster: &str) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
+    let _turn = Turn::take(path)?;
     let mut config = read(path)?;
     if remove(&mut config, &context_name(cluster)) { write(path, &config) } else { Ok(()) }
 }

@@ -11,7 +11,7 @@ use crate::cluster::Layout;
 #[serde(rename_all = "camelCase")]
 pub struct Process {
     pub pid: i32,
-    /// `run`, `node`, `supervisor`, …
+    /// `run`, `node`, `supervisor`, or `up` for the command in front.
     pub role: String,
     pub command: Vec<String>,
     /// Proportional set size, in KiB.
@@ -44,10 +44,8 @@ pub fn of(layout: &Layout) -> Vec<Process> {
         let command = command_of(pid)?;
         let same_dir = std::path::absolute(value_of(&command, "--data-dir")?).is_ok_and(|d| d == layout.data_dir);
         let same = same_dir && value_of(&command, "--name") == Some(layout.name.as_str());
-        // `up` without --detach is the cluster's process itself.
         let role = match command.get(1)?.as_str() {
-            "run" | "up" => "run",
-            role @ ("node" | "supervisor") => role,
+            role @ ("up" | "run" | "node" | "supervisor") => role,
             _ => return None,
         };
         let role = role.to_owned();

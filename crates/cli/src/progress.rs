@@ -21,6 +21,10 @@ pub enum Line {
     Ready {
         ms: u64,
     },
+    /// Not everything is there after the time that was given; the cluster goes on.
+    Late {
+        why: String,
+    },
     Failed {
         why: String,
     },
@@ -64,6 +68,10 @@ impl Progress {
         self.say(&Line::Ready { ms: ms(self.start) });
     }
 
+    pub fn late(&self, why: impl Into<String>) {
+        self.say(&Line::Late { why: why.into() });
+    }
+
     pub fn failed(&self, error: &anyhow::Error) {
         if self.form == Form::Machine {
             self.say(&Line::Failed { why: format!("{error:#}") });
@@ -87,6 +95,7 @@ impl std::fmt::Display for Line {
             Line::Step { what, ms } => write!(f, "  {ms:>6} ms  {what}"),
             Line::Note { text } => f.write_str(text),
             Line::Ready { ms } => write!(f, "  {ms:>6} ms  in all"),
+            Line::Late { why } => write!(f, "not everything is ready in time:\n{why}"),
             Line::Failed { why } => write!(f, "error: {why}"),
         }
     }

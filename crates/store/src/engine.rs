@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) leases: Leases,
     compacted: AtomicI64,
     pub(crate) snapshot_bytes: AtomicU64,
+    /// Set once, by the write that failed.
+    pub(crate) refusal: OnceLock<String>,
 }
 
 impl Shared {
@@ -63,6 +65,7 @@ impl Shared {
             leases: Leases::default(),
             compacted: AtomicI64::new(recovered.compacted),
             snapshot_bytes: AtomicU64::new(recovered.snapshot_bytes),
+            refusal: OnceLock::new(),
             index: RwLock::default(),
         };
         recovered.leases.iter().for_each(|(id, ttl)| shared.leases.insert(*id, *ttl));
@@ -371,6 +374,10 @@ impl Engine for Embedded {
         let log = self.segments.as_ref().map_or(0, |segments| segments.bytes());
         log + self.shared.snapshot_bytes.load(Ordering::Relaxed)
     }
+
+    fn refusal(&self) -> Option<String> {
+        self.shared.refusal.get().cloned()
+    }
 }
 
 /// The embedded engine without its log: for tests, and for data that need not outlive the process.
@@ -477,6 +484,7 @@ mod tests {
         let later = engine.txn(put("d")).await.expect_err("stays read-only");
         assert!(matches!(&later, StoreError::ReadOnly(why) if why.contains(reason)), "{later}");
         assert!(matches!(engine.grant_lease(0, 9).await, Err(StoreError::ReadOnly(_))));
+        assert!(engine.refusal().is_some_and(|why| why.contains(reason)), "its health tells it");
         assert_eq!(engine.revision(), 3);
         let seen = engine.range(RangeRequest::new(KeyRange::prefix(""))).await.expect("reads go on");
         assert_eq!((seen.count, seen.revision), (2, 3), "what was not acknowledged is never seen");

@@ -187,6 +187,10 @@ pub trait Engine: Send + Sync + 'static {
     async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError>;
     /// Bytes on disk.
     fn size(&self) -> u64;
+    /// Why no writes are taken any more, if that is so.
+    fn refusal(&self) -> Option<String> {
+        None
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -152,6 +152,8 @@ impl Writer {
             self.frame.clear();
             self.events.clear();
             self.answers.drain(..).for_each(|answer| answer.deliver(Err(failure.first())));
+            // The first refusal is the one that is told.
+            let _ = self.shared.refusal.set(failure.later().to_string());
             self.failure = Some(failure);
             return;
         }

@@ -138,6 +138,11 @@ impl Registry {
         self.applied.revision()
     }
 
+    /// Why the store takes no writes any more, if that is so.
+    pub fn refusal(&self) -> Option<String> {
+        self.engine.refusal()
+    }
+
     /// How many objects each stored resource has.
     pub fn object_counts(&self) -> Vec<(Gvr, usize)> {
         self.resources.all().iter().map(|r| (r.gvr.clone(), r.cache.len())).collect()

@@ -331,7 +331,7 @@ fn check_runtime_config(pairs: &[String]) -> Result<(), FlagError> {
 }
 
 /// Go's durations: `1h30m`, `45s`, `500ms`.
-fn duration(flag: &'static str, text: &str) -> Result<Duration, FlagError> {
+pub fn duration(flag: &'static str, text: &str) -> Result<Duration, FlagError> {
     let bad = || FlagError::Value { flag, why: format!("{text:?} is no duration like 1h30m or 45s") };
     let (mut rest, mut total) = (text, 0.0);
     while !rest.is_empty() {

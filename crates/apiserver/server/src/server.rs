@@ -221,7 +221,8 @@ fn make_door(
     let mut checks = Checks::default();
     checks.add("ping", || Ok(()));
     checks.add("log", || Ok(()));
-    checks.add("etcd", || Ok(()));
+    let stored = registry.clone();
+    checks.add("etcd", move || stored.refusal().map_or(Ok(()), Err));
     let draining = draining.clone();
     checks.add_ready("shutdown", move || if draining.load(Ordering::Relaxed) { Err("process is shutting down".into()) } else { Ok(()) });
     Ok(Arc::new(Door {

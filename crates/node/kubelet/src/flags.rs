@@ -139,7 +139,8 @@ fn read_file(path: &Path) -> Result<File, FlagError> {
     if right { Ok(file) } else { Err(FlagError::File { path: path.into(), why: format!("it is {} of {}", file.kind, file.api_version) }) }
 }
 
-fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
+/// From the matches of [`command`], to which a program may have added flags of its own.
+pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
     let text = |name: &str| m.get_one::<String>(name).cloned();
     let path = |name: &str| text(name).map(PathBuf::from);
     let file = path("config").map(|p| read_file(&p)).transpose()?.unwrap_or_default();

@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::supervisor;
+use crate::supervisor::keep::Keep;
 use crate::supervisor::protocol::{Connection, Envelope, Event, Message, Reply, Request};
 
 /// What a call can come to besides its answer.
@@ -132,6 +133,26 @@ fn deliver(text: &[u8], fds: Vec<OwnedFd>, events: &mpsc::UnboundedSender<Event>
         }
         Ok(Message::Event(event)) => events.send(event).is_ok(),
         Err(_) => false,
+    }
+}
+
+/// A process that a supervisor keeps running, as long as that supervisor runs itself.
+pub struct Registered {
+    _client: Client,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Registered {
+    /// Has the supervisor behind `dir` keep a process running.
+    pub async fn with(dir: &Path, keep: Keep) -> io::Result<Registered> {
+        let (client, events) = Client::connect(dir)?;
+        client.call(Request::Keep(Box::new(keep))).await.map_err(io::Error::other)?;
+        Ok(Registered { _client: client, events })
+    }
+
+    /// Returns when that supervisor is gone.
+    pub async fn until_gone(&mut self) {
+        while self.events.recv().await.is_some() {}
     }
 }
 

@@ -13,8 +13,9 @@ pub mod oci;
 mod streams;
 mod supervisor;
 
-pub use client::{SupervisorCommand, ensure_supervisor};
-pub use embedded::{EmbeddedRuntime, RuntimeConfig};
+pub use client::{Registered, SupervisorCommand, ensure_supervisor};
+pub use embedded::{EmbeddedRuntime, RuntimeConfig, supervisor_dir};
 pub use images::{ContainerImage, ContainerImages, ImageConfig};
 pub use network::{LoopbackOnly, PodNetwork, PodNetworkRequest};
+pub use supervisor::keep::Keep;
 pub use supervisor::{socket_path, supervisor_main};

@@ -29,6 +29,7 @@ use crate::client::{CallError, Client, SupervisorCommand};
 use crate::images::ContainerImages;
 use crate::network::PodNetwork;
 use crate::supervisor::protocol::{Reply, Request};
+pub use state::supervisor_dir;
 use state::{ContainerRecord, Folders, SandboxRecord};
 
 /// What an embedded runtime needs to know.

@@ -163,6 +163,11 @@ pub(super) struct Folders {
     pub(super) root: PathBuf,
 }
 
+/// Where the supervisor of a runtime's folder has its socket.
+pub fn supervisor_dir(root: &Path) -> PathBuf {
+    root.join("supervisor")
+}
+
 impl Folders {
     pub(super) fn sandbox(&self, id: &str) -> PathBuf {
         self.root.join("sandboxes").join(id)
@@ -174,7 +179,7 @@ impl Folders {
 
     /// The supervisor's folder.
     pub(super) fn supervisor(&self) -> PathBuf {
-        self.root.join("supervisor")
+        supervisor_dir(&self.root)
     }
 
     pub(super) fn all<T: DeserializeOwned>(&self, kind: &str) -> io::Result<Vec<(PathBuf, Option<T>)>> {

@@ -3,9 +3,11 @@
 //! It forks them, holds their pidfds, pipes and terminals, writes their logs and remembers how they ended, so that everything
 //! else can be killed, upgraded and restarted while containers run on. Node processes come and go on its socket; what
 //! happened meanwhile they read from [`protocol::Request::List`]. It ends only when told to.
+//! It also keeps the cluster's own process running ([`keep`]).
 //! Deliberately absent: policy. It knows no pods, no images, no restarts; it carries out descriptions.
 
 mod container;
+pub(crate) mod keep;
 mod launch;
 mod log;
 pub(crate) mod protocol;
@@ -34,6 +36,8 @@ pub use start::{socket_path, supervisor_main};
 enum Token {
     Listener,
     Signals,
+    /// The process that is kept running.
+    Kept,
     Client,
     /// A child on its way to its program.
     Sync,
@@ -89,6 +93,7 @@ pub(crate) struct Supervisor {
     execs: HashMap<String, ExecState>,
     /// Processes that hold a pod's PID namespace.
     holders: HashMap<String, i32>,
+    kept: Option<keep::Kept>,
     stopping: bool,
     buffer: Vec<u8>,
 }
@@ -120,6 +125,7 @@ impl Supervisor {
             containers: HashMap::new(),
             execs: HashMap::new(),
             holders: HashMap::new(),
+            kept: None,
             stopping: false,
             buffer: vec![0; 64 << 10],
         };
@@ -138,11 +144,13 @@ impl Supervisor {
     /// The loop. Ends only after [`protocol::Request::Shutdown`] or SIGTERM, when the last container is gone.
     fn run(&mut self) -> io::Result<()> {
         while !(self.stopping && self.containers.values().all(|container| container.exit.is_some()) && self.starting.is_empty()) {
-            let events = self.poll.wait(None)?;
+            self.start_if_due();
+            let events = self.poll.wait(self.next_start())?;
             for (key, flags) in events {
                 match self.tokens.get(&key).cloned() {
                     Some(Token::Listener) => self.accept(),
                     Some(Token::Signals) => self.reap(),
+                    Some(Token::Kept) => self.kept_ended(),
                     Some(Token::Client) => self.serve(key, flags),
                     Some(Token::Sync) => self.hear_child(key),
                     Some(Token::Output(id)) => self.read_output(&id, key),
@@ -229,6 +237,9 @@ impl Supervisor {
             }
         }
         while let Ok(Some(ended)) = process::reap_any() {
+            if let Some(kept) = self.kept.as_mut().filter(|kept| kept.is(ended.pid)) {
+                kept.ended = Some(ended.status);
+            }
             // A child that has ended has said all it had to say about its start.
             let still_starting = self.starting.iter().find(|(_, starting)| starting.pid == ended.pid).map(|(key, _)| *key);
             if let Some(key) = still_starting {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tiphys_sys::fdpass;
 
+use super::keep::Keep;
 use crate::oci::spec::{Exec, Launch, Sandbox};
 
 /// Grows when either side changes what it understands. The supervisor outlives node processes, so both must agree.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -56,6 +57,8 @@ pub(crate) enum Request {
     Forget {
         id: String,
     },
+    /// Start this process again whenever it ends.
+    Keep(Box<Keep>),
     /// Kill everything and end.
     Shutdown,
 }

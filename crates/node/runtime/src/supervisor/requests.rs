@@ -37,6 +37,7 @@ impl Supervisor {
             }
             Request::ReopenLog { id } => self.reopen_log(&id),
             Request::Forget { id } => self.forget(&id),
+            Request::Keep(keep) => self.keep(*keep),
             Request::Shutdown => self.shut_down(),
         };
         self.reply(&from, result, Vec::new());
