@@ -198,7 +198,8 @@ impl Drop for Cluster {
 pub fn get(url: &str) -> Result<String> {
     let rest = url.trim_start_matches("http://");
     let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut stream = TcpStream::connect_timeout(&place.parse()?, Duration::from_secs(5)).with_context(|| format!("connecting to {place}"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&place.parse()?, Duration::from_secs(5)).with_context(|| format!("connecting to {place}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.write_all(format!("GET /{path} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();

@@ -66,7 +66,8 @@ pub(crate) fn share(program: &Path, minutes: u64) -> Result<()> {
     let folder = std::env::temp_dir().join(format!("tiphys-conformance-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("names"), chosen.join("\n") + "\n")?;
-    let ran = against(program, &kit, &folder, &["--parallel", &PARALLEL.to_string(), "--repeat-fails", "--names"], Some(&folder.join("names")));
+    let ran =
+        against(program, &kit, &folder, &["--parallel", &PARALLEL.to_string(), "--repeat-fails", "--names"], Some(&folder.join("names")));
     std::fs::remove_dir_all(&folder).ok();
     ran
 }

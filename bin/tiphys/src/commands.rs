@@ -17,7 +17,15 @@ pub(crate) fn processes() -> Vec<Command> {
     let switch = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     let log = || Arg::new("log").long("log").default_value("info");
     vec![
-        Command::new("run").hide(true).args([value("name"), value("data-dir"), switch("demo"), switch("wait"), switch("in-front"), flags::timeout_arg(), log()]),
+        Command::new("run").hide(true).args([
+            value("name"),
+            value("data-dir"),
+            switch("demo"),
+            switch("wait"),
+            switch("in-front"),
+            flags::timeout_arg(),
+            log(),
+        ]),
         Command::new("node").hide(true).args([value("name"), value("data-dir"), value("node"), log()]),
     ]
 }

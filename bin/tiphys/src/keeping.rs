@@ -16,7 +16,10 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 pub(crate) fn supervisor(layout: &Layout, number: u32) -> Result<SupervisorCommand> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let data_dir = layout.data_dir.display().to_string();
-    Ok(SupervisorCommand { program, arguments: vec!["supervisor".into(), "--data-dir".into(), data_dir, "--node".into(), number.to_string()] })
+    Ok(SupervisorCommand {
+        program,
+        arguments: vec!["supervisor".into(), "--data-dir".into(), data_dir, "--node".into(), number.to_string()],
+    })
 }
 
 /// The runtime's folder of a node.

@@ -16,8 +16,8 @@ use tiphys_runtime::{EmbeddedRuntime, RuntimeConfig};
 use tiphys_types::api::core::v1::Node;
 
 use crate::image_pull;
-use crate::keeping;
 use crate::images::{NodeImages, open_store};
+use crate::keeping;
 use crate::pod_network::RoutedPods;
 
 pub(crate) struct NodeParts {

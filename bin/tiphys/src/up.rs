@@ -120,7 +120,8 @@ fn start(layout: &Layout, m: &ArgMatches) -> Result<Front> {
 
 fn spawn(layout: &Layout, m: &ArgMatches) -> Result<Child> {
     let log_path = layout.log();
-    let log = OpenOptions::new().create(true).append(true).open(&log_path).with_context(|| format!("cannot open {}", log_path.display()))?;
+    let log =
+        OpenOptions::new().create(true).append(true).open(&log_path).with_context(|| format!("cannot open {}", log_path.display()))?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Process::new(program);
     command.arg("run").args(["--name", &layout.name, "--data-dir"]).arg(&layout.data_dir);

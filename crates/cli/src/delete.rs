@@ -117,14 +117,14 @@ pub fn unmount_below(folder: &Path) -> Result<()> {
 
 /// Links of pods whose namespaces outlived their sandboxes.
 fn remove_pod_links(cluster: &Cluster) -> Result<()> {
-    use tiphys_cni::rtnl::{Netlink, delete_link};
+    use tiphys_cni::rtnl::Netlink;
     let mut netlink = Netlink::open().context("cannot open the routing tables")?;
     let of_pods = |name: &str| {
         let address = name.strip_prefix(POD_LINK_PREFIX).and_then(|hex| u32::from_str_radix(hex, 16).ok());
         address.is_some_and(|a| cluster.network.pods.contains(a.into()))
     };
     for link in netlink.links()?.iter().filter(|l| of_pods(&l.name)) {
-        netlink.send(&[delete_link(&link.name)])?;
+        netlink.remove_link(&link.name)?;
     }
     Ok(())
 }

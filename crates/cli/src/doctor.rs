@@ -202,7 +202,8 @@ fn space(data_dir: &Path) -> Finding {
             if mib < NEEDED_MIB {
                 bad("disk space", Level::Error, format!("only {mib} MiB free for {place}; a cluster needs {NEEDED_MIB} to begin"), cure)
             } else if free / PODS_PERCENT < total / 100 {
-                let detail = format!("{mib} of {} MiB free for {place}: below {PODS_PERCENT} % nodes take no pods (DiskPressure)", total >> 20);
+                let detail =
+                    format!("{mib} of {} MiB free for {place}: below {PODS_PERCENT} % nodes take no pods (DiskPressure)", total >> 20);
                 bad("disk space", Level::Warning, detail, cure)
             } else if mib < WANTED_MIB {
                 bad("disk space", Level::Warning, format!("only {mib} MiB free for {place}"), cure)

@@ -179,7 +179,10 @@ fn round(cluster: &Cluster, writers: &mut [Writer], image: &str, dice: &mut Dice
     for (node, was) in before.iter().filter(|(node, _)| killed.role != "supervisor" || **node != killed.node) {
         ensure!(after.get(node) == Some(was), "a container of node {node} noticed the end of a {} process: {was:?} {after:?}", killed.role);
     }
-    Ok(format!("{} {} of node {} killed after {kill_at} writes; {checked} objects hold what was acknowledged; {wrote:.1?}", killed.role, killed.pid, killed.node))
+    Ok(format!(
+        "{} {} of node {} killed after {kill_at} writes; {checked} objects hold what was acknowledged; {wrote:.1?}",
+        killed.role, killed.pid, killed.node
+    ))
 }
 
 /// All four processes are there, the nodes are ready, and a new pod runs.
@@ -215,7 +218,8 @@ fn any_process_may_be_killed_during_writes() -> Result<()> {
         cluster.up(&["--nodes", "2"])?;
         cluster.k("create namespace writes")?;
         let listed = cluster.tiphys_images()?;
-        let image = listed.lines().find_map(|l| l.split_whitespace().find(|w| w.contains("tiphys"))).context("no built-in image")?.to_owned();
+        let image =
+            listed.lines().find_map(|l| l.split_whitespace().find(|w| w.contains("tiphys"))).context("no built-in image")?.to_owned();
         cluster.apply(&STEADY.replace("IMAGE", &image))?;
         cluster.k("rollout status ds/steady --timeout=60s")?;
         let mut writers = writers(&cluster)?;

@@ -34,7 +34,8 @@ impl Separate {
         for (name, user, group) in [
             ("admin", "admin", "system:masters"),
             ("apiserver-kubelet", "kube-apiserver-kubelet-client", "system:masters"),
-            ("manager", "system:kube-controller-manager", ""),
+            // Without a service account for each controller it must be allowed everything, as upstream's manual says.
+            ("manager", "system:kube-controller-manager", "system:masters"),
             ("scheduler", "system:kube-scheduler", ""),
             ("kubelet", "system:node:alone", "system:nodes"),
             ("proxy", "system:kube-proxy", ""),
@@ -55,7 +56,9 @@ impl Separate {
 
     /// The program under one of its upstream names.
     fn ours(&self, name: &str) -> Result<PathBuf> {
-        let link = self.folder.path().join(name);
+        let bin = self.folder.path().join("bin");
+        std::fs::create_dir_all(&bin)?;
+        let link = bin.join(name);
         if !link.exists() {
             std::os::unix::fs::symlink(program()?, &link)?;
         }
@@ -192,7 +195,8 @@ impl Separate {
 
     /// The end of every log, for a failure.
     fn logs(&self) -> String {
-        let names = ["apiserver", "manager-1", "manager-2", "scheduler", "kubelet", "proxy", "dns", "upstream-manager", "upstream-scheduler"];
+        let names =
+            ["apiserver", "manager-1", "manager-2", "scheduler", "kubelet", "proxy", "dns", "upstream-manager", "upstream-scheduler"];
         let end = |name: &str| {
             let text = std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(12).collect();
@@ -278,7 +282,11 @@ fn another_leads(it: &mut Separate) -> Result<()> {
 
 fn upstreams_work_too(it: &mut Separate) -> Result<()> {
     let (sa, config) = (it.pem("sa.key"), it.pem("scheduler.kubeconfig"));
-    it.start_manager("upstream-manager", &tool("kube-controller-manager"), &["--service-account-private-key-file", &sa, "--use-service-account-credentials"])?;
+    it.start_manager(
+        "upstream-manager",
+        &tool("kube-controller-manager"),
+        &["--service-account-private-key-file", &sa, "--use-service-account-credentials"],
+    )?;
     it.start("upstream-scheduler", &tool("kube-scheduler"), &["--kubeconfig", &config, "--secure-port=0"])?;
     it.kubectl("create deployment theirs --image=nginx --replicas=2")?;
     it.kubectl("rollout status deployment/theirs --timeout=120s")?;

@@ -55,10 +55,7 @@ fn config(m: &ArgMatches) -> Result<Config> {
             .unwrap_or(defaults.node_cidr_mask_size_ipv4),
         node_cidr_mask_size_ipv6: mask("node-cidr-mask-size-ipv6").unwrap_or(defaults.node_cidr_mask_size_ipv6),
         node_monitor_grace_period: duration(m, "node-monitor-grace-period", defaults.node_monitor_grace_period)?,
-        terminated_pod_gc_threshold: m
-            .get_one("terminated-pod-gc-threshold")
-            .copied()
-            .unwrap_or(defaults.terminated_pod_gc_threshold),
+        terminated_pod_gc_threshold: m.get_one("terminated-pod-gc-threshold").copied().unwrap_or(defaults.terminated_pod_gc_threshold),
         ..Config::default()
     })
 }

@@ -42,8 +42,8 @@ async fn start(m: &ArgMatches, parsed: Parsed, tasks: Tasks) -> Result<()> {
     let Some(kubeconfig) = parsed.kubeconfig else {
         bail!("--kubeconfig is needed: it says how to reach the API server");
     };
-    let mut connection = HttpsConfig::from_kubeconfig(&kubeconfig, "")
-        .with_context(|| format!("--kubeconfig {} cannot be used", kubeconfig.display()))?;
+    let mut connection =
+        HttpsConfig::from_kubeconfig(&kubeconfig, "").with_context(|| format!("--kubeconfig {} cannot be used", kubeconfig.display()))?;
     connection.user_agent = format!("tiphys-kubelet/{}", crate::VERSION);
     let mut config = parsed.config;
     if config.node_ips == [IpAddr::V4(Ipv4Addr::LOCALHOST)] {
@@ -96,7 +96,11 @@ fn own_address(server: &str) -> Result<IpAddr> {
     let authority = server.trim_start_matches("https://").trim_end_matches('/');
     let authority = authority.split('/').next().unwrap_or_default();
     let found = UdpSocket::bind(("0.0.0.0", 0)).and_then(|socket| {
-        if authority.contains(':') { socket.connect(authority)? } else { socket.connect((authority, 443))? }
+        if authority.contains(':') {
+            socket.connect(authority)?
+        } else {
+            socket.connect((authority, 443))?
+        }
         socket.local_addr()
     });
     Ok(found.with_context(|| format!("there is no way to {server}; name this node's address with --node-ip"))?.ip())

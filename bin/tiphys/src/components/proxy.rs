@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgMatches, Command};
@@ -17,6 +18,9 @@ use tiphys_types::api::networking::v1::ServiceCIDR;
 
 use super::args::{self, Idle, text, value};
 use super::connection;
+
+/// Between tries to learn the cluster's ranges.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 static IDLE: [Idle; 4] = [
     Idle { name: "bind-address", why: "rules match every address of the node" },
@@ -87,12 +91,17 @@ pub(super) fn run(program: &'static str, arguments: Vec<String>) -> Result<()> {
         args::warn_of_idle(&m, &IDLE);
         args::warn_of_idle(&m, &connection::IDLE);
         let client = match (text(&m, "kubeconfig"), file.client_connection.kubeconfig.as_str()) {
-            (None, path) if !path.is_empty() => {
-                Client::https(tiphys_client::https::Config::from_kubeconfig(Path::new(path), "")?)?
-            }
+            (None, path) if !path.is_empty() => Client::https(tiphys_client::https::Config::from_kubeconfig(Path::new(path), "")?)?,
             _ => connection::client(&m, "proxy")?,
         };
-        let node = node_config(&client, &settings).await?;
+        let node = loop {
+            match node_config(&client, &settings).await {
+                Ok(node) => break node,
+                // The API server may come later than its proxies.
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the cluster's ranges are not known yet"),
+            }
+            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        };
         guard(&node)?;
         let informers = Informers::with_tasks(client, tasks.child());
         Proxy::start(&format!("tiphys-{}-services", settings.node), node, &informers, &tasks)?;
@@ -106,7 +115,8 @@ fn range(cidr: Cidr) -> Range {
 
 /// The Services' range is read off the cluster, the node's address off its Node, once both are there.
 async fn node_config(client: &Client, settings: &Settings) -> Result<NodeConfig> {
-    let ranges = client.list::<ServiceCIDR>("", &ListOptions::default()).await.context("cannot read the Services' ranges (servicecidrs)")?;
+    let ranges =
+        client.list::<ServiceCIDR>("", &ListOptions::default()).await.context("cannot read the Services' ranges (servicecidrs)")?;
     let mut all = ranges.items.iter().flat_map(|r| r.spec.iter().flat_map(|s| s.cidrs.iter().flatten()));
     let services: Cidr = all.find_map(|text| text.parse().ok()).context("the cluster has no IPv4 range for Services")?;
     Ok(NodeConfig {

@@ -97,11 +97,12 @@ impl Server {
         let ranges = ranges(&config)?;
         let registry = open_registry(&config, &ranges, &tasks).await?;
         let facts = first_facts(&config, address, &ranges, &material);
-        let draining = Arc::new(AtomicBool::new(false));
-        let door = make_door(&config, registry, &material, &facts, &draining, &tasks)?;
+        let (draining, seeded) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let door = make_door(&config, registry, &material, &facts, &draining, &seeded, &tasks)?;
         tasks.spawn("listener", listener::run(listener, tls, door.clone(), tasks.clone()));
         let running = Running { door, tasks, address, draining };
         running.bootstrap(facts).await?;
+        seeded.store(true, Ordering::Relaxed);
         Ok(running)
     }
 }
@@ -204,6 +205,7 @@ fn make_door(
     material: &Material,
     facts: &bootstrap::Facts,
     draining: &Arc<AtomicBool>,
+    seeded: &Arc<AtomicBool>,
     tasks: &Tasks,
 ) -> Result<Arc<Door>, StartError> {
     let objects: Arc<dyn Objects> = Arc::new(crate::objects::Cached::new(registry.clone()));
@@ -223,6 +225,9 @@ fn make_door(
     checks.add("log", || Ok(()));
     let stored = registry.clone();
     checks.add("etcd", move || stored.refusal().map_or(Ok(()), Err));
+    let seeded = seeded.clone();
+    let waiting = || Err("not finished".to_owned());
+    checks.add_ready("poststarthook/rbac/bootstrap-roles", move || if seeded.load(Ordering::Relaxed) { Ok(()) } else { waiting() });
     let draining = draining.clone();
     checks.add_ready("shutdown", move || if draining.load(Ordering::Relaxed) { Err("process is shutting down".into()) } else { Ok(()) });
     Ok(Arc::new(Door {

@@ -65,7 +65,7 @@ impl ClusterNetwork {
         let _ = netlink.send(&[rtnl::delete_route(self.pods, Via::Unreachable, GUARD_METRIC)]);
         let port = format!("{}n", self.node_link_stem());
         for link in netlink.links()?.iter().filter(|l| l.name == self.bridge || l.name.starts_with(&port)) {
-            netlink.send(&[rtnl::delete_link(&link.name)])?;
+            netlink.remove_link(&link.name)?;
         }
         sysctl::restore(recorded);
         Ok(())

@@ -51,7 +51,7 @@ impl PodLinks {
     pub fn tear_down(&self, address: Ipv4Addr) -> Result<(), NetError> {
         let name = host_link(&self.prefix, address);
         let mut host = Netlink::open()?;
-        if host.link(&name)?.is_some() { host.send(&[rtnl::delete_link(&name)]) } else { Ok(()) }
+        if host.link(&name)?.is_some() { host.remove_link(&name) } else { Ok(()) }
     }
 }
 

@@ -312,6 +312,14 @@ impl Netlink {
         Ok(self.links()?.into_iter().find(|l| l.name == name).map(|l| l.index))
     }
 
+    /// Removes a link. One that goes by itself meanwhile, as a pair does when the namespace of one end ends, is gone as well.
+    pub fn remove_link(&mut self, name: &str) -> Result<(), NetError> {
+        match self.send(&[delete_link(name)]) {
+            Err(error) if self.link(name)?.is_some() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     pub fn routes(&mut self) -> Result<Vec<Route>, NetError> {
         let parts = self.dump(RTM_GETROUTE, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])?;
         Ok(parts.iter().filter(|(kind, _)| *kind == RTM_NEWROUTE).filter_map(|(_, body)| parse_route(body)).collect())
