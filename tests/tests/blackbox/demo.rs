@@ -1,6 +1,7 @@
 //! What a new user does first: one command, and an application answers; down, up again, and delete leaves nothing.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -45,13 +46,21 @@ fn live(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// `up` in the foreground, when it has said that all is there.
+fn in_front(cluster: &Cluster) -> Result<Child> {
+    let mut front = cluster.command(&["up"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let lines = BufReader::new(front.stdout.take().context("no pipe")?).lines();
+    let said: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.contains("in all")).collect();
+    ensure!(said.iter().any(|line| line.contains("Ctrl-C")), "how to stop it is said: {said:?}");
+    Ok(front)
+}
+
 #[test]
 fn in_front_it_stays_until_it_is_interrupted() -> Result<()> {
     in_new_namespace(|| {
         let cluster = Cluster::new("front")?;
         let before = Traces::take("front", cluster.folder())?;
-        let mut front = cluster.command(&["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        eventually(Duration::from_secs(60), || cluster.k("wait --for=condition=Ready node --all --timeout=5s"))?;
+        let mut front = in_front(&cluster)?;
         // What is killed behind it comes back, and the front does not mind.
         let pid = cluster.status()?["processes"].as_array().and_then(|all| all.iter().find(|p| p["role"] == "run")?["pid"].as_i64());
         run(Command::new("kill").args(["-9", &pid.context("no process runs the cluster")?.to_string()]))?;
@@ -59,8 +68,7 @@ fn in_front_it_stays_until_it_is_interrupted() -> Result<()> {
         run(Command::new("kill").args(["-INT", &front.id().to_string()]))?;
         ensure!(front.wait()?.success(), "Ctrl-C is a good end");
         ensure!(cluster.status()?["processes"] == serde_json::json!([]), "nothing runs after Ctrl-C");
-        let mut front = cluster.command(&["up"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        eventually(Duration::from_secs(60), || cluster.k("wait --for=condition=Ready node --all --timeout=5s"))?;
+        let mut front = in_front(&cluster)?;
         cluster.tiphys(&["delete"])?;
         ensure!(front.wait()?.success(), "the front ends when somebody else stops the cluster");
         Traces::take("front", cluster.folder())?.same_as(&before)
