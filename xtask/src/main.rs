@@ -1,9 +1,11 @@
 //! Development tasks: `cargo xtask TASK`.
 
+mod bench;
 mod ci;
 mod conformance;
 mod facts;
 mod layers;
+mod map;
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -12,6 +14,10 @@ fn main() -> anyhow::Result<()> {
         Some((task, _)) if task == "layers" => layers::run(),
         Some((task, _)) if task == "ci" => ci::run(),
         Some((task, rest)) if task == "conformance" => conformance::run(rest),
-        _ => anyhow::bail!("cargo xtask TASK, where TASK is one of: ci, conformance, facts, layers"),
+        Some((task, rest)) if task == "map" => map::run(rest),
+        Some((task, rest)) if task == "bench" => bench::run(rest),
+        // The second half of it, in a network namespace of its own.
+        Some((task, rest)) if task == "bench-inside" => bench::run_inside(rest),
+        _ => anyhow::bail!("cargo xtask TASK, where TASK is one of: bench, ci, conformance, facts, layers, map"),
     }
 }

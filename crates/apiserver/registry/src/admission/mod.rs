@@ -141,6 +141,11 @@ impl Chain {
         Chain(BUILTIN)
     }
 
+    /// Something of each plugin, in order.
+    pub(crate) fn each<T>(&self, f: impl Fn(&dyn Plugin) -> T) -> Vec<T> {
+        self.0.iter().map(|plugin| f(*plugin)).collect()
+    }
+
     pub(crate) async fn admit(
         &self,
         registry: &Arc<Registry>,
