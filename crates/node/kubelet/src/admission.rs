@@ -1,9 +1,12 @@
 //! May a pod run on this node? What the scheduler checked is checked again here, since others may bind pods too.
 
 use crate::agent::Agent;
+use crate::node::eviction::plan::Pressure;
 use crate::pod::spec;
 use crate::pod::status::Verdict;
-use tiphys_types::api::core::v1::{Node, Pod, Toleration};
+use crate::resources::qos_class as kubelet_qos;
+use tiphys_types::api::core::v1::{Node, Pod, Taint, Toleration};
+use tiphys_types::qos;
 use tiphys_types::resources::{self, ResourceList};
 use tiphys_types::{node_affinity, taints};
 
@@ -21,9 +24,27 @@ pub(crate) fn admit(agent: &Agent, pod: &Pod) -> Result<(), Rejection> {
     if known || over || spec::is_deleted(pod) {
         return Ok(());
     }
+    under_pressure(pod, *agent.pressure.lock())?;
     let Some(node) = agent.node.get("", &agent.config.node_name) else { return Ok(()) };
     let others: Vec<_> = agent.workers.list().into_iter().filter(|s| !s.over).map(|s| s.pod).collect();
     check(pod, &node, &others.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+}
+
+/// A node in need takes critical pods; while only memory is short, also those that asked for memory, or tolerate it.
+fn under_pressure(pod: &Pod, pressure: Pressure) -> Result<(), Rejection> {
+    if pressure == Pressure::default() || spec::is_critical(pod) {
+        return Ok(());
+    }
+    if pressure == (Pressure { memory: true, ..Pressure::default() }) {
+        let tolerations = spec::spec(pod).tolerations.as_deref().unwrap_or_default();
+        let taint = Taint { key: "node.kubernetes.io/memory-pressure".into(), effect: "NoSchedule".into(), ..Taint::default() };
+        if kubelet_qos(pod) != qos::BEST_EFFORT || taints::untolerated(&[taint], tolerations, &["NoSchedule"]).is_none() {
+            return Ok(());
+        }
+    }
+    let names = [("MemoryPressure", pressure.memory), ("DiskPressure", pressure.disk), ("PIDPressure", pressure.pids)];
+    let names: Vec<&str> = names.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    reject("Evicted", format!("The node had condition: [{}]. ", names.join(" ")))
 }
 
 fn check(pod: &Pod, node: &Node, others: &[&Pod]) -> Result<(), Rejection> {
@@ -166,6 +187,22 @@ mod tests {
         .expect("a node");
         let others: Vec<Pod> = others.iter().map(pod).collect();
         check(&pod(&spec), &node, &others.iter().collect::<Vec<_>>()).map_err(|v| format!("{}: {}", v.reason, v.message))
+    }
+
+    #[test]
+    fn a_node_in_need_takes_less() {
+        let pod = |spec: Value| serde_json::from_value::<Pod>(json!({"metadata": {"uid": "u"}, "spec": spec})).expect("a pod");
+        let best_effort = pod(json!({"containers": [{"name": "c"}]}));
+        let burstable = pod(json!({"containers": [{"name": "c", "resources": {"requests": {"memory": "1Mi"}}}]}));
+        let critical = pod(json!({"priority": 2_000_000_000, "containers": [{"name": "c"}]}));
+        let memory = Pressure { memory: true, ..Pressure::default() };
+        let why = |pod: &Pod, pressure| under_pressure(pod, pressure).err().map(|v| v.message);
+        assert_eq!(why(&best_effort, Pressure::default()), None);
+        assert_eq!(why(&best_effort, memory).as_deref(), Some("The node had condition: [MemoryPressure]. "));
+        assert_eq!((why(&burstable, memory), why(&critical, Pressure { disk: true, ..memory })), (None, None));
+        assert!(why(&burstable, Pressure { disk: true, ..Pressure::default() }).is_some());
+        let tolerant = json!([{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]);
+        assert_eq!(why(&pod(json!({"tolerations": tolerant, "containers": [{"name": "c"}]})), memory), None);
     }
 
     #[test]

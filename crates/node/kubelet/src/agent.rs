@@ -5,11 +5,15 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::images::Images;
 use crate::metrics::Metrics;
+use crate::node::eviction::plan::Pressure;
 use crate::objects::Objects;
 use crate::pod::sandbox::SandboxNode;
 use crate::pod::worker::Workers;
+use crate::server::rates::Rates;
 use crate::tokens::Tokens;
+use crate::users::UserRanges;
 use crate::volumes::Volumes;
+use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use tiphys_base::clock::Clock;
 use tiphys_base::tasks::Tasks;
@@ -25,6 +29,7 @@ pub(crate) struct Agent {
     pub(crate) images: Images,
     pub(crate) volumes: Volumes,
     pub(crate) groups: PodGroups,
+    pub(crate) users: UserRanges,
     pub(crate) config_maps: Arc<Objects<ConfigMap>>,
     pub(crate) secrets: Arc<Objects<Secret>>,
     pub(crate) tokens: Tokens,
@@ -35,6 +40,9 @@ pub(crate) struct Agent {
     pub(crate) workers: Workers,
     pub(crate) machine: Machine,
     pub(crate) metrics: Metrics,
+    pub(crate) rates: Rates,
+    /// What the node is short of, or was a moment ago.
+    pub(crate) pressure: Mutex<Pressure>,
     /// The port that the server listens on, once it does.
     pub(crate) port: OnceLock<u16>,
 }

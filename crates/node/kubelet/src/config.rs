@@ -1,5 +1,6 @@
 //! The settings of one kubelet. Names follow upstream's flags and KubeletConfiguration; `flags.rs` reads those.
 
+use crate::node::eviction::plan::Thresholds;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,6 +49,9 @@ pub struct Config {
     /// Hard eviction: bytes of memory, and percent of the disk, that must stay free.
     pub eviction_memory_available: u64,
     pub eviction_disk_percent: u8,
+    /// Percent of the inodes, and process numbers, that must stay free; 0 does not look.
+    pub eviction_inodes_percent: u8,
+    pub eviction_pids: u64,
     /// Held back from allocatable: thousandths of a CPU, bytes.
     pub reserved_cpu_milli: i64,
     pub reserved_memory: i64,
@@ -57,6 +61,15 @@ pub struct Config {
 }
 
 impl Config {
+    pub(crate) fn eviction(&self) -> Thresholds {
+        Thresholds {
+            memory: self.eviction_memory_available,
+            disk_percent: self.eviction_disk_percent,
+            inodes_percent: self.eviction_inodes_percent,
+            pids: self.eviction_pids,
+        }
+    }
+
     /// Upstream's defaults for a node.
     pub fn new(node_name: impl Into<String>, root_dir: impl Into<PathBuf>) -> Self {
         let root_dir = root_dir.into();
@@ -88,6 +101,8 @@ impl Config {
             image_gc_low: 80,
             eviction_memory_available: 100 << 20,
             eviction_disk_percent: 10,
+            eviction_inodes_percent: 5,
+            eviction_pids: 0,
             reserved_cpu_milli: 0,
             reserved_memory: 0,
             provider_id: None,

@@ -69,7 +69,7 @@ pub fn command(program: &'static str) -> Command {
         value("container-log-max-files", "how many files of a log are kept").value_parser(clap::value_parser!(u32)),
         value("image-gc-high-threshold", "percent of the disk at which images are removed").value_parser(clap::value_parser!(u8)),
         value("image-gc-low-threshold", "percent of the disk down to which images are removed").value_parser(clap::value_parser!(u8)),
-        value("eviction-hard", "thresholds: memory.available<100Mi,nodefs.available<10%"),
+        value("eviction-hard", "thresholds: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,pid.available<100"),
         value("system-reserved", "held back from allocatable: cpu=100m,memory=200Mi"),
         Arg::new("v").short('v').long("v").value_name("LEVEL").help("verbosity of the log").value_parser(clap::value_parser!(u8)),
     ])
@@ -221,15 +221,18 @@ fn bytes(name: &'static str, text: &str) -> Result<u64, FlagError> {
 }
 
 fn eviction(config: &mut Config, thresholds: &std::collections::BTreeMap<String, String>) -> Result<(), FlagError> {
+    let percent = |text: &str| {
+        let why = || FlagError::Value { name: "eviction-hard", why: format!("{text:?} is no percentage") };
+        text.parse::<u8>().ok().filter(|percent| *percent <= 100).ok_or_else(why)
+    };
     for (signal, threshold) in thresholds {
         match (signal.as_str(), threshold.strip_suffix('%')) {
             ("memory.available", None) => config.eviction_memory_available = bytes("eviction-hard", threshold)?,
-            ("nodefs.available", Some(percent)) => {
-                let why = || FlagError::Value { name: "eviction-hard", why: format!("{threshold:?} is no percentage") };
-                config.eviction_disk_percent = percent.parse().map_err(|_| why())?;
-            }
-            // Signals that this kubelet does not look at.
-            ("imagefs.available" | "nodefs.inodesFree" | "imagefs.inodesFree" | "pid.available", _) => {}
+            ("nodefs.available", Some(text)) => config.eviction_disk_percent = percent(text)?,
+            ("nodefs.inodesFree", Some(text)) => config.eviction_inodes_percent = percent(text)?,
+            ("pid.available", None) => config.eviction_pids = bytes("eviction-hard", threshold)?,
+            // Images lie on the same file system.
+            ("imagefs.available" | "imagefs.inodesFree" | "containerfs.available" | "containerfs.inodesFree", _) => {}
             _ => return Err(FlagError::Value { name: "eviction-hard", why: format!("{signal}<{threshold} is not supported") }),
         }
     }

@@ -64,7 +64,9 @@ pub(crate) async fn sweep_orphans(agent: &Arc<Agent>, pods: &Informer<Pod>) {
     for uid in agent.volumes.orphans(&alive) {
         if let Err(error) = agent.volumes.tear_down(&uid) {
             tracing::warn!(%error, uid, "cannot remove an orphaned pod's folder");
+            continue;
         }
+        agent.users.release(&uid);
     }
 }
 
@@ -104,7 +106,24 @@ async fn collect_images(agent: &Agent) -> bool {
         return false;
     }
     let goal = total / 100 * u64::from(100 - agent.config.image_gc_low);
-    let mut wanted = goal.saturating_sub(free);
+    let (removed, missing) = remove_images(agent, goal.saturating_sub(free)).await;
+    if missing > 0 {
+        agent.events.node(
+            true,
+            "FreeDiskSpaceFailed",
+            &format!("Failed to garbage collect required amount of images. {missing} bytes are still missing"),
+        );
+    }
+    removed
+}
+
+/// All that nobody uses, for the disk is full. True when any went.
+pub(crate) async fn remove_unused_images(agent: &Agent) -> bool {
+    remove_images(agent, u64::MAX).await.0
+}
+
+/// The longest unused first, until so many bytes are free. Whether any went, and how many bytes are missing.
+async fn remove_images(agent: &Agent, mut wanted: u64) -> (bool, u64) {
     let in_use = images_in_use(agent).await;
     let now = agent.clock.now();
     let mut images = agent.images.service.list_images(None).await.unwrap_or_default();
@@ -125,14 +144,7 @@ async fn collect_images(agent: &Agent) -> bool {
             Err(error) => tracing::warn!(%error, id = image.id, "cannot remove an image"),
         }
     }
-    if wanted > 0 {
-        agent.events.node(
-            true,
-            "FreeDiskSpaceFailed",
-            &format!("Failed to garbage collect required amount of images. {wanted} bytes are still missing"),
-        );
-    }
-    removed
+    (removed, wanted)
 }
 
 async fn images_in_use(agent: &Agent) -> HashSet<String> {

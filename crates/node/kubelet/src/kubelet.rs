@@ -10,6 +10,7 @@ use crate::node::{self, machine};
 use crate::objects::Objects;
 use crate::pod::spec;
 use crate::tokens::Tokens;
+use crate::users::UserRanges;
 use crate::volumes::{Layout, Volumes};
 use crate::{gc, names, server, static_pods};
 use std::net::SocketAddr;
@@ -82,6 +83,7 @@ impl Kubelet {
                 }) as Arc<dyn Fn(&str) + Send + Sync>
             };
             Agent {
+                users: UserRanges::open(Layout { root: config.root_dir.clone() }),
                 groups: PodGroups::new(config.cgroups_per_qos, &config.cgroup_root),
                 machine: machine::machine(&config),
                 events: Events::new(recorder, &config.node_name),
@@ -93,6 +95,8 @@ impl Kubelet {
                 node: informers.filtered::<Node>(node_options),
                 workers: Default::default(),
                 metrics: Default::default(),
+                rates: Default::default(),
+                pressure: Default::default(),
                 port: OnceLock::new(),
                 config,
                 client,

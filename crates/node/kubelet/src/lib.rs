@@ -41,6 +41,7 @@ mod security;
 mod server;
 mod static_pods;
 mod tokens;
+mod users;
 mod volumes;
 
 pub use config::Config;

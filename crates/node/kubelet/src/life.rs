@@ -1,5 +1,7 @@
 //! Whole lives of pods as text: the kubelet with a scripted runtime and a fake API server.
 
+mod restart;
+
 use crate::fake::{Act, Api, FakeRuntime, Shared, TestClock};
 use crate::{Config, Kubelet, Running};
 use serde_json::{Value, json};
@@ -13,8 +15,16 @@ struct World {
     api: FakeApi,
     runtime: Arc<FakeRuntime>,
     kubelet: Running,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     tasks: Tasks,
+    clock: Arc<TestClock>,
+}
+
+fn mark_deleted(api: &FakeApi, grace: i64) {
+    api.change(&pods(), "default", "p", |pod| {
+        pod["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
+        pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+    });
 }
 
 fn pods() -> Gvr {
@@ -29,7 +39,10 @@ impl World {
     }
 
     async fn with(api: FakeApi, runtime: Arc<FakeRuntime>, clock: Arc<TestClock>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        World::on(tempfile::tempdir().expect("a folder"), api, runtime, clock).await
+    }
+
+    async fn on(folder: tempfile::TempDir, api: FakeApi, runtime: Arc<FakeRuntime>, clock: Arc<TestClock>) -> Self {
         let mut config = Config::new("n1", folder.path().join("root"));
         config.pod_logs_dir = folder.path().join("logs");
         config.listen = ([127, 0, 0, 1], 0).into();
@@ -37,10 +50,11 @@ impl World {
         config.memory_backed_secrets = false;
         config.eviction_memory_available = 0;
         config.eviction_disk_percent = 0;
+        config.eviction_inodes_percent = 0;
         let tasks = Tasks::new();
         let (services, images) = (Arc::new(Shared(runtime.clone())), Arc::new(Shared(runtime.clone())));
-        let kubelet = Kubelet::start(config, Api::client(&api), services, images, clock, &tasks).await.expect("a kubelet");
-        World { api, runtime, kubelet, _folder: folder, tasks }
+        let kubelet = Kubelet::start(config, Api::client(&api), services, images, clock.clone(), &tasks).await.expect("a kubelet");
+        World { api, runtime, kubelet, folder, tasks, clock }
     }
 
     fn pod(&self, spec: Value) {
@@ -54,10 +68,7 @@ impl World {
     }
 
     fn delete(&self, grace: i64) {
-        self.api.change(&pods(), "default", "p", |pod| {
-            pod["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
-            pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
-        });
+        mark_deleted(&self.api, grace);
     }
 
     fn status(&self) -> Value {
@@ -320,21 +331,6 @@ async fn a_deadline_ends_a_pod() {
     let status = world.until_phase("Failed").await;
     assert_eq!(status["reason"], "DeadlineExceeded");
     assert_eq!(status["message"], "Pod was active on the node longer than the specified deadline");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_restart_of_the_kubelet_restarts_no_container() {
-    let clock = TestClock::new();
-    let runtime = FakeRuntime::new(clock.clone());
-    let first = World::with(FakeApi::new(), runtime.clone(), clock.clone()).await;
-    first.pod(json!({"containers": [{"name": "c", "image": "a"}]}));
-    first.until_phase("Running").await;
-    assert!(first.kubelet.stop().await);
-    drop(first.tasks);
-    let second = World::with(first.api.clone(), runtime.clone(), clock).await;
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(second.status()["containerStatuses"][0]["restartCount"], 0);
-    expect(&second, &["0 sandbox of p made, attempt 0", "0 c started, run 0", "0 * Running"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,12 +15,14 @@ mod life;
 mod restart;
 #[path = "support/talking.rs"]
 mod talking;
+#[path = "support/users.rs"]
+mod users;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("supervisor") => std::process::exit(tiphys_runtime::supervisor_main(&args)),
         Some("node") => restart::node(&args[1..]),
-        _ => support::run(&args, &[life::TESTS, confinement::TESTS, talking::TESTS, restart::TESTS].concat()),
+        _ => support::run(&args, &[life::TESTS, confinement::TESTS, talking::TESTS, users::TESTS, restart::TESTS].concat()),
     }
 }

@@ -172,6 +172,23 @@ pub fn filesystem_space(path: &Path) -> io::Result<(u64, u64, u64, u64, u64)> {
     Ok((stat.f_blocks * block, stat.f_bfree * block, stat.f_bavail * block, stat.f_files, stat.f_ffree))
 }
 
+/// Bytes on disk and inodes below a folder, itself included. Hard links count once.
+pub fn usage_below(folder: &Path) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    let (mut bytes, mut seen) = (0, std::collections::HashSet::new());
+    let mut open = vec![folder.to_owned()];
+    while let Some(path) = open.pop() {
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        if seen.insert(metadata.ino()) {
+            bytes += metadata.blocks() * 512;
+        }
+        if metadata.is_dir() {
+            open.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+    }
+    (bytes, seen.len() as u64)
+}
+
 /// Whether the mount that holds `path` refuses writing.
 pub fn is_readonly(path: &Path) -> io::Result<bool> {
     Ok(rustix::fs::statvfs(path)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))

@@ -40,9 +40,11 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// How many threads this process has.
-pub fn thread_count() -> io::Result<usize> {
-    Ok(std::fs::read_dir("/proc/self/task")?.count())
+/// Whether the calling thread is this process's only one. Asked of the kernel itself, since a process may be in a PID namespace
+/// that the /proc at hand does not show: unshare(2) does nothing but refuse CLONE_THREAD when there are others.
+fn is_single_threaded() -> bool {
+    // SAFETY: an integer; with this flag alone nothing is unshared.
+    unsafe { libc::unshare(libc::CLONE_THREAD) == 0 }
 }
 
 /// Forks by clone3, with a pidfd.
@@ -77,10 +79,10 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Forks; refuses in a process with more than one thread, which makes it safe to call.
 pub fn fork_single_threaded(options: &ForkOptions<'_>) -> io::Result<Fork> {
-    if thread_count()? != 1 {
+    if !is_single_threaded() {
         return Err(io::Error::other("refusing to fork a process with several threads"));
     }
-    // SAFETY: counted just now; only this thread could have started another one meanwhile.
+    // SAFETY: asked just now; only this thread could have started another one meanwhile.
     unsafe { fork(options) }
 }
 
@@ -176,6 +178,13 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     let fd = check_long(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the descriptor is new and ours.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The number, as this process sees it, of the process behind a descriptor.
+pub fn pid_behind(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+    number.filter(|pid| *pid > 0).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {

@@ -25,6 +25,25 @@ pub(crate) fn disk(path: &Path) -> Option<(u64, u64)> {
     Some((total, available))
 }
 
+/// Total and free inodes of the filesystem that holds a path.
+pub(crate) fn inodes(path: &Path) -> Option<(u64, u64)> {
+    let existing = path.ancestors().find(|p| p.exists())?;
+    let (.., total, free) = tiphys_sys::fs::filesystem_space(existing).ok()?;
+    Some((total, free))
+}
+
+/// How many processes and threads there may be at a time.
+pub(crate) fn max_processes() -> u64 {
+    let number = |path: &str| word(path).parse::<u64>().unwrap_or(u64::MAX);
+    number("/proc/sys/kernel/pid_max").min(number("/proc/sys/kernel/threads-max"))
+}
+
+/// How many there are: the fourth field of loadavg is running/total.
+pub(crate) fn processes() -> u64 {
+    let text = word("/proc/loadavg");
+    text.split_whitespace().nth(3).and_then(|f| f.split_once('/')?.1.parse().ok()).unwrap_or(0)
+}
+
 pub(crate) fn machine(config: &Config) -> Machine {
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
     let ephemeral = disk(&config.root_dir).map_or(0, |(total, _)| total as i64);

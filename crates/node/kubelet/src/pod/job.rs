@@ -151,7 +151,8 @@ impl Job {
             agent.events.warning(pod, None, "FailedMount", &message);
             message
         })?;
-        let config = sandbox::config(pod, self.actions.attempt, &agent.sandbox_node())?;
+        let mut config = sandbox::config(pod, self.actions.attempt, &agent.sandbox_node())?;
+        config.linux.security_context.namespace_options.userns_options = agent.users.of(pod)?;
         let (sandbox_id, mut pod_ips) = match (&self.actions.sandbox_id, self.actions.create_sandbox) {
             (Some(id), false) => (id.clone(), self.view.ips().to_vec()),
             _ => self.create_sandbox(&config).await?,
@@ -319,7 +320,7 @@ impl Job {
         let logs = sandbox::log_directory(&agent.config.pod_logs_dir, pod).join(&container.name);
         std::fs::create_dir_all(&logs)
             .map_err(|e| format!("create container log directory for container {} failed: {e}", container.name))?;
-        container::config(
+        let mut config = container::config(
             pod,
             container,
             Prepared {
@@ -333,7 +334,10 @@ impl Job {
                 seccomp_folder: agent.config.seccomp_root.to_string_lossy().into_owned(),
                 target_id,
             },
-        )
+        )?;
+        let options = &started.config.linux.security_context.namespace_options;
+        config.linux.security_context.namespace_options.userns_options.clone_from(&options.userns_options);
+        Ok(config)
     }
 
     /// One more than the last run's; after a loss of the runtime's state, one more than the last log's.

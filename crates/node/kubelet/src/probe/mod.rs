@@ -11,16 +11,38 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tiphys_cri::CriError;
-use tiphys_types::api::core::v1::{Container, Pod, Probe};
+use tiphys_types::api::core::v1::{Container, Pod, PodStatus, Probe};
 use tiphys_types::pods;
+use tokio::sync::Notify;
 
 /// The probe results of one pod, and how to tell its worker.
 pub(crate) struct Board {
-    pub(crate) results: Mutex<ProbeResults>,
-    pub(crate) changed: Box<dyn Fn() + Send + Sync>,
+    results: Mutex<ProbeResults>,
+    changed: Box<dyn Fn() + Send + Sync>,
+    /// Wakes the probes that wait for a startup probe to succeed.
+    startup: Notify,
 }
 
 impl Board {
+    /// What was found before a restart of the kubelet stays true until a probe says otherwise: containers that were started and
+    /// ready go on being so (upstream since 1.35).
+    pub(crate) fn new(before: Option<&PodStatus>, changed: Box<dyn Fn() + Send + Sync>) -> Self {
+        let mut results = ProbeResults::default();
+        let lists = before.map(|s| [&s.container_statuses, &s.init_container_statuses]);
+        for status in lists.into_iter().flatten().flatten().flatten() {
+            let running = status.state.as_ref().is_some_and(|s| s.running.is_some());
+            let Some(id) = status.container_id.as_deref().filter(|_| running) else { continue };
+            let id = id.split_once("://").map_or(id, |(_, id)| id);
+            if status.started == Some(true) {
+                results.startup.insert(id.to_owned(), true);
+            }
+            if status.ready {
+                results.readiness.insert(id.to_owned(), true);
+            }
+        }
+        Board { results: Mutex::new(results), changed, startup: Notify::new() }
+    }
+
     pub(crate) fn get(&self) -> ProbeResults {
         self.results.lock().clone()
     }
@@ -29,6 +51,9 @@ impl Board {
         let old = self.map(kind, |map| map.insert(id.to_owned(), ok));
         if old != Some(ok) {
             (self.changed)();
+        }
+        if kind == ProbeKind::Startup && ok {
+            self.startup.notify_waiters();
         }
     }
 
@@ -49,6 +74,19 @@ impl Board {
 
     fn started(&self, id: &str) -> bool {
         self.results.lock().startup.get(id) == Some(&true)
+    }
+
+    async fn until_started(&self, id: &str) {
+        loop {
+            let told = self.startup.notified();
+            tokio::pin!(told);
+            // Registered before looking, so that no success falls between the two.
+            told.as_mut().enable();
+            if self.started(id) {
+                return;
+            }
+            told.await;
+        }
     }
 }
 
@@ -77,15 +115,18 @@ pub(crate) async fn run(target: Target) {
     let delay = i64::from(probe.initial_delay_seconds.unwrap_or(0)) * 1000;
     let age = target.agent.clock.now().duration_since(target.run.started_at).as_millis() as i64;
     tokio::time::sleep(Duration::from_millis((delay - age).max(0) as u64)).await;
-    let waits_for_startup = target.kind != ProbeKind::Startup && target.container.startup_probe.is_some();
+    match target.kind {
+        // It had started before a restart of the kubelet.
+        ProbeKind::Startup if target.board.started(&target.run.id) => return,
+        ProbeKind::Startup => {}
+        _ if target.container.startup_probe.is_some() => target.board.until_started(&target.run.id).await,
+        _ => {}
+    }
     let (mut streak, mut last) = (0, None);
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if waits_for_startup && !target.board.started(&target.run.id) {
-            continue;
-        }
         let ok = report(&target, once(&target, &probe).await);
         streak = if last == Some(ok) { streak + 1 } else { 1 };
         last = Some(ok);
@@ -219,6 +260,20 @@ async fn by_tcp(address: &str, timeout: Duration) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_found_before_a_restart_stays_true() {
+        let status = serde_json::json!({"containerStatuses": [
+            {"name": "a", "image": "", "imageID": "", "restartCount": 0, "containerID": "tiphys://1", "ready": true, "started": true, "state": {"running": {}}},
+            {"name": "b", "image": "", "imageID": "", "restartCount": 0, "containerID": "tiphys://2", "ready": false, "started": true, "state": {"running": {}}},
+            {"name": "c", "image": "", "imageID": "", "restartCount": 0, "containerID": "tiphys://3", "ready": true, "started": true, "state": {"terminated": {"exitCode": 0}}},
+        ]});
+        let status: PodStatus = serde_json::from_value(status).expect("a status");
+        let found = Board::new(Some(&status), Box::new(|| ())).get();
+        assert_eq!((found.startup.get("1"), found.startup.get("2"), found.startup.get("3")), (Some(&true), Some(&true), None));
+        assert_eq!((found.readiness.get("1"), found.readiness.get("2")), (Some(&true), None));
+        assert!(Board::new(None, Box::new(|| ())).get().startup.is_empty());
+    }
 
     #[test]
     fn redirects() {

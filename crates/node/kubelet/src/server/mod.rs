@@ -4,6 +4,7 @@
 //! own client may all, others are asked about by SubjectAccessReview.
 
 mod auth;
+pub(crate) mod rates;
 mod routes;
 mod stats;
 mod streams;

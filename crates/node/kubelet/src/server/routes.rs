@@ -64,24 +64,20 @@ async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Result<Respo
         (&Method::GET, ["metrics", "cadvisor"]) => Ok(metrics(stats::cadvisor(&server.agent).await)),
         (&Method::GET, ["metrics", "probes"]) => Ok(metrics(stats::probes(&server.agent))),
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
-            let (namespace, pod, container) = (namespace.to_string(), pod.to_string(), container.to_string());
-            container_logs(server, request, &namespace, &pod, &container, &pairs).await
+            container_logs(server, request, &About { namespace, pod, container, pairs: &pairs }).await
         }
         (&Method::GET, ["logs", rest @ ..]) => node_logs(rest),
         (&Method::POST, ["run", namespace, pod, container] | ["run", namespace, pod, _, container]) => {
-            run(server, namespace, pod, container, &pairs).await
+            run(server, &About { namespace, pod, container, pairs: &pairs }).await
         }
         (_, ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container]) => {
-            let (namespace, pod, container) = (namespace.to_string(), pod.to_string(), container.to_string());
-            streams::exec(server, request, &namespace, &pod, &container, &pairs).await
+            streams::exec(server, request, &About { namespace, pod, container, pairs: &pairs }).await
         }
         (_, ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container]) => {
-            let (namespace, pod, container) = (namespace.to_string(), pod.to_string(), container.to_string());
-            streams::attach(server, request, &namespace, &pod, &container, &pairs).await
+            streams::attach(server, request, &About { namespace, pod, container, pairs: &pairs }).await
         }
         (_, ["portForward", namespace, pod] | ["portForward", namespace, pod, _]) => {
-            let (namespace, pod) = (namespace.to_string(), pod.to_string());
-            streams::port_forward(server, request, &namespace, &pod, &pairs).await
+            streams::port_forward(server, request, &About { namespace, pod, container: "", pairs: &pairs }).await
         }
         _ => Err((StatusCode::NOT_FOUND, "404 page not found".into())),
     }
@@ -132,6 +128,15 @@ fn configz(server: &Server) -> Value {
     }})
 }
 
+/// What a request is about.
+pub(crate) struct About<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) pod: &'a str,
+    /// Empty where a pod is meant.
+    pub(crate) container: &'a str,
+    pub(crate) pairs: &'a [(String, String)],
+}
+
 pub(crate) fn find(server: &Server, namespace: &str, pod: &str) -> Result<Shown, Refused> {
     server.agent.workers.find(namespace, pod).ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {pod:?} does not exist")))
 }
@@ -142,10 +147,10 @@ pub(crate) fn running(shown: &Shown, container: &str) -> Result<String, Refused>
     run.map(|r| r.id.clone()).ok_or_else(|| (StatusCode::NOT_FOUND, format!("container not found ({container:?})")))
 }
 
-async fn run(server: &Server, namespace: &str, pod: &str, container: &str, pairs: &[(String, String)]) -> Result<Response, Refused> {
-    let shown = find(server, namespace, pod)?;
-    let id = running(&shown, container)?;
-    let command: Vec<String> = query::first(pairs, "cmd").unwrap_or_default().split(' ').map(str::to_owned).collect();
+async fn run(server: &Server, about: &About<'_>) -> Result<Response, Refused> {
+    let shown = find(server, about.namespace, about.pod)?;
+    let id = running(&shown, about.container)?;
+    let command: Vec<String> = query::first(about.pairs, "cmd").unwrap_or_default().split(' ').map(str::to_owned).collect();
     let answer = server.agent.runtime.exec_sync(&id, &command, Duration::ZERO).await;
     let answer = answer.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     Ok(text(StatusCode::OK, String::from_utf8_lossy(&[answer.stdout, answer.stderr].concat()).into_owned()))
@@ -177,15 +182,9 @@ fn log_options(pairs: &[(String, String)], now: jiff::Timestamp) -> Result<logs:
     })
 }
 
-async fn container_logs(
-    server: &Arc<Server>,
-    mut request: Request<Incoming>,
-    namespace: &str,
-    pod: &str,
-    container: &str,
-    pairs: &[(String, String)],
-) -> Result<Response, Refused> {
+async fn container_logs(server: &Arc<Server>, mut request: Request<Incoming>, about: &About<'_>) -> Result<Response, Refused> {
     let agent = &server.agent;
+    let About { namespace, pod, container, pairs } = *about;
     let options = log_options(pairs, agent.clock.now())?;
     let shown = find(server, namespace, pod)?;
     if spec::container(&shown.pod, container).is_none() {

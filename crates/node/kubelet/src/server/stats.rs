@@ -13,8 +13,12 @@ fn time(nanos: i64, now: Timestamp) -> String {
     tiphys_meta::time::format(at)
 }
 
-fn cpu(usage: &cri::CpuUsage, now: Timestamp) -> Value {
-    json!({"time": time(usage.timestamp, now), "usageNanoCores": usage.usage_nano_cores, "usageCoreNanoSeconds": usage.usage_core_nano_seconds})
+fn cpu(agent: &Agent, id: &str, usage: &cri::CpuUsage, now: Timestamp) -> Value {
+    let mut value = json!({"time": time(usage.timestamp, now), "usageCoreNanoSeconds": usage.usage_core_nano_seconds});
+    if let Some(rate) = agent.rates.of(id, usage) {
+        value["usageNanoCores"] = json!(rate);
+    }
+    value
 }
 
 fn memory(usage: &cri::MemoryUsage, now: Timestamp) -> Value {
@@ -51,13 +55,13 @@ async fn pods(agent: &Agent) -> Vec<cri::PodSandboxStats> {
 pub(crate) async fn summary(agent: &Agent) -> Value {
     let now = agent.clock.now();
     let stats = pods(agent).await;
-    json!({"node": node(agent, &stats, now).await, "pods": stats.iter().map(|s| pod(agent, s, now)).collect::<Vec<_>>()})
+    json!({"node": node(agent, now).await, "pods": stats.iter().map(|s| pod(agent, s, now)).collect::<Vec<_>>()})
 }
 
-async fn node(agent: &Agent, stats: &[cri::PodSandboxStats], now: Timestamp) -> Value {
+async fn node(agent: &Agent, now: Timestamp) -> Value {
     let available = machine::memory_field("MemAvailable").max(0) as u64;
     let total = agent.machine.memory.max(0) as u64;
-    let (busy, rate) = cpu_of_machine(stats);
+    let busy = cpu_of_machine();
     let usage = cri::MemoryUsage {
         available_bytes: Some(available),
         working_set_bytes: total.saturating_sub(available),
@@ -70,22 +74,12 @@ async fn node(agent: &Agent, stats: &[cri::PodSandboxStats], now: Timestamp) -> 
     json!({
         "nodeName": agent.config.node_name,
         "startTime": tiphys_meta::time::format(boot_time(now)),
-        "cpu": {"time": tiphys_meta::time::format(now), "usageNanoCores": rate, "usageCoreNanoSeconds": busy},
+        "cpu": cpu(agent, "", &cri::CpuUsage { timestamp: i64::try_from(now.as_nanosecond()).unwrap_or(0), usage_core_nano_seconds: busy, usage_nano_cores: None }, now),
         "memory": memory(&usage, now),
         "fs": disk(agent, None, None, now),
         "runtime": {"imageFs": disk(agent, image_use.map(|i| i.used_bytes), image_use.map(|i| i.inodes_used), now)},
-        "rlimit": {"time": tiphys_meta::time::format(now), "maxpid": number("/proc/sys/kernel/pid_max"), "curproc": processes()},
+        "rlimit": {"time": tiphys_meta::time::format(now), "maxpid": machine::max_processes(), "curproc": machine::processes()},
     })
-}
-
-fn number(path: &str) -> u64 {
-    std::fs::read_to_string(path).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
-}
-
-/// The fourth field of loadavg: running/total.
-fn processes() -> u64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().nth(3).and_then(|f| f.split_once('/')?.1.parse().ok()).unwrap_or(0)
 }
 
 fn boot_time(now: Timestamp) -> Timestamp {
@@ -94,14 +88,14 @@ fn boot_time(now: Timestamp) -> Timestamp {
     seconds.and_then(|s| Timestamp::from_second(s).ok()).unwrap_or(now)
 }
 
-/// Nanoseconds that all CPUs were busy since boot, and nanocores that pods use now (the kernel tells no rate).
-fn cpu_of_machine(stats: &[cri::PodSandboxStats]) -> (u64, u64) {
+/// Nanoseconds that all CPUs were busy since boot.
+fn cpu_of_machine() -> u64 {
     const TICK: u64 = 10_000_000;
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields: Vec<u64> = text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
     // user, nice, system, then idle and iowait, then irq, softirq, steal.
     let busy: u64 = fields.iter().enumerate().filter(|(i, _)| !matches!(i, 3 | 4) && *i < 8).map(|(_, v)| v).sum();
-    (busy * TICK, stats.iter().filter_map(|s| s.cpu.usage_nano_cores).sum())
+    busy * TICK
 }
 
 fn pod(agent: &Agent, stats: &cri::PodSandboxStats, now: Timestamp) -> Value {
@@ -109,7 +103,7 @@ fn pod(agent: &Agent, stats: &cri::PodSandboxStats, now: Timestamp) -> Value {
     let started = agent.workers.by_uid(&meta.uid).and_then(|s| s.status.start_time.clone()).map_or(now, |t| t.0);
     let container = |c: &cri::ContainerStats| {
         let files = c.writable_layer.as_ref();
-        json!({"name": c.attributes.metadata.name, "startTime": tiphys_meta::time::format(started), "cpu": cpu(&c.cpu, now), "memory": memory(&c.memory, now),
+        json!({"name": c.attributes.metadata.name, "startTime": tiphys_meta::time::format(started), "cpu": cpu(agent, &c.attributes.id, &c.cpu, now), "memory": memory(&c.memory, now),
             "rootfs": disk(agent, files.map(|f| f.used_bytes), files.map(|f| f.inodes_used), now),
             "logs": disk(agent, Some(0), None, now)})
     };
@@ -118,7 +112,7 @@ fn pod(agent: &Agent, stats: &cri::PodSandboxStats, now: Timestamp) -> Value {
         "podRef": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
         "startTime": tiphys_meta::time::format(started),
         "containers": stats.containers.iter().map(container).collect::<Vec<_>>(),
-        "cpu": cpu(&stats.cpu, now),
+        "cpu": cpu(agent, &meta.uid, &stats.cpu, now),
         "memory": memory(&stats.memory, now),
         "ephemeral-storage": disk(agent, Some(used), None, now),
         "process_stats": {"process_count": stats.process_count},
@@ -171,48 +165,74 @@ fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 
+/// One line of a page: its value, and when it was read (milliseconds), as the metrics server wants to know.
+struct Line {
+    labels: String,
+    value: f64,
+    at: i64,
+}
+
+fn write_family(out: &mut String, name: &str, kind: &str, help: &str, lines: impl IntoIterator<Item = Line>) {
+    family(out, name, kind, help);
+    for line in lines {
+        let labels = if line.labels.is_empty() { String::new() } else { format!("{{{}}}", line.labels) };
+        let _ = writeln!(out, "{name}{labels} {} {}", line.value, line.at);
+    }
+}
+
 pub(crate) async fn resource(agent: &Agent) -> String {
     let stats = pods(agent).await;
-    let (busy, _) = cpu_of_machine(&stats);
-    let used = agent.machine.memory - machine::memory_field("MemAvailable");
+    let now = agent.clock.now();
     let mut out = String::new();
-    family(&mut out, "node_cpu_usage_seconds_total", "counter", "CPU time of the node in core-seconds");
-    let _ = writeln!(out, "node_cpu_usage_seconds_total {}", seconds(busy));
-    family(&mut out, "node_memory_working_set_bytes", "gauge", "Working set of the node in bytes");
-    let _ = writeln!(out, "node_memory_working_set_bytes {used}");
-    let labels = |pod: &cri::PodSandboxMetadata| format!("namespace=\"{}\",pod=\"{}\"", pod.namespace, pod.name);
-    family(&mut out, "container_cpu_usage_seconds_total", "counter", "CPU time of the container in core-seconds");
-    for pod in &stats {
-        for c in &pod.containers {
-            let name = &c.attributes.metadata.name;
-            let value = seconds(c.cpu.usage_core_nano_seconds);
-            let _ = writeln!(out, "container_cpu_usage_seconds_total{{container=\"{name}\",{}}} {value}", labels(&pod.attributes.metadata));
-        }
-    }
-    family(&mut out, "container_memory_working_set_bytes", "gauge", "Working set of the container in bytes");
-    for pod in &stats {
-        for c in &pod.containers {
-            let (name, value) = (&c.attributes.metadata.name, c.memory.working_set_bytes);
-            let _ =
-                writeln!(out, "container_memory_working_set_bytes{{container=\"{name}\",{}}} {value}", labels(&pod.attributes.metadata));
-        }
-    }
-    family(&mut out, "pod_cpu_usage_seconds_total", "counter", "CPU time of the pod in core-seconds");
-    for pod in &stats {
-        let _ = writeln!(
-            out,
-            "pod_cpu_usage_seconds_total{{{}}} {}",
-            labels(&pod.attributes.metadata),
-            seconds(pod.cpu.usage_core_nano_seconds)
-        );
-    }
-    family(&mut out, "pod_memory_working_set_bytes", "gauge", "Working set of the pod in bytes");
-    for pod in &stats {
-        let _ = writeln!(out, "pod_memory_working_set_bytes{{{}}} {}", labels(&pod.attributes.metadata), pod.memory.working_set_bytes);
-    }
+    resource_of_node(agent, now, &mut out);
+    let of_pod = |pod: &cri::PodSandboxMetadata| format!("namespace=\"{}\",pod=\"{}\"", pod.namespace, pod.name);
+    let started = |pod: &cri::PodSandboxStats, name: &str| {
+        let shown = agent.workers.by_uid(&pod.attributes.metadata.uid)?;
+        shown.view.run(name).map(|run| run.started_at)
+    };
+    let containers = |value: &dyn Fn(&cri::PodSandboxStats, &cri::ContainerStats) -> Option<(f64, i64)>| -> Vec<Line> {
+        let all = stats.iter().flat_map(|pod| pod.containers.iter().map(move |c| (pod, c)));
+        let line = |(pod, c): (&cri::PodSandboxStats, &cri::ContainerStats)| {
+            let (value, nanos) = value(pod, c)?;
+            let labels = format!("container=\"{}\",{}", c.attributes.metadata.name, of_pod(&pod.attributes.metadata));
+            Some(Line { labels, value, at: nanos / 1_000_000 })
+        };
+        all.filter_map(line).collect()
+    };
+    let cpu = containers(&|_, c| Some((seconds(c.cpu.usage_core_nano_seconds), c.cpu.timestamp)));
+    write_family(&mut out, "container_cpu_usage_seconds_total", "counter", "CPU time of the container in core-seconds", cpu);
+    let memory = containers(&|_, c| Some((c.memory.working_set_bytes as f64, c.memory.timestamp)));
+    write_family(&mut out, "container_memory_working_set_bytes", "gauge", "Working set of the container in bytes", memory);
+    let swap = containers(&|_, c| c.swap.as_ref().map(|swap| (swap.swap_usage_bytes as f64, swap.timestamp)));
+    write_family(&mut out, "container_swap_usage_bytes", "gauge", "Swap usage of the container in bytes", swap);
+    let start = containers(&|pod, c| {
+        let at = started(pod, &c.attributes.metadata.name)?;
+        Some((at.as_millisecond() as f64 / 1e3, c.cpu.timestamp))
+    });
+    write_family(&mut out, "container_start_time_seconds", "gauge", "Start time of the container since the epoch in seconds", start);
+    let all = |value: &dyn Fn(&cri::PodSandboxStats) -> (f64, i64)| -> Vec<Line> {
+        let line = |pod: &cri::PodSandboxStats| {
+            let (value, nanos) = value(pod);
+            Line { labels: of_pod(&pod.attributes.metadata), value, at: nanos / 1_000_000 }
+        };
+        stats.iter().map(line).collect()
+    };
+    let cpu = all(&|pod| (seconds(pod.cpu.usage_core_nano_seconds), pod.cpu.timestamp));
+    write_family(&mut out, "pod_cpu_usage_seconds_total", "counter", "CPU time of the pod in core-seconds", cpu);
+    let memory = all(&|pod| (pod.memory.working_set_bytes as f64, pod.memory.timestamp));
+    write_family(&mut out, "pod_memory_working_set_bytes", "gauge", "Working set of the pod in bytes", memory);
     family(&mut out, "resource_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise");
     out.push_str("resource_scrape_error 0\n");
     out
+}
+
+fn resource_of_node(agent: &Agent, now: Timestamp, out: &mut String) {
+    let line = |value: f64| [Line { labels: String::new(), value, at: now.as_millisecond() }];
+    let used = agent.machine.memory - machine::memory_field("MemAvailable");
+    let swap = machine::memory_field("SwapTotal") - machine::memory_field("SwapFree");
+    write_family(out, "node_cpu_usage_seconds_total", "counter", "CPU time of the node in core-seconds", line(seconds(cpu_of_machine())));
+    write_family(out, "node_memory_working_set_bytes", "gauge", "Working set of the node in bytes", line(used as f64));
+    write_family(out, "node_swap_usage_bytes", "gauge", "Swap usage of the node in bytes", line(swap as f64));
 }
 
 pub(crate) async fn cadvisor(agent: &Agent) -> String {

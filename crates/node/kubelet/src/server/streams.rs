@@ -1,6 +1,6 @@
 //! exec, attach and port-forward: the client's streams on one side, the runtime's on the other.
 
-use super::routes::{Refused, find, running};
+use super::routes::{About, Refused, find, running};
 use super::{Response, Server};
 use crate::pod::spec;
 use bytes::BytesMut;
@@ -26,71 +26,56 @@ fn refused(refusal: Refusal) -> Response {
     boxed(refusal)
 }
 
-pub(crate) async fn exec(
-    server: &Arc<Server>,
-    mut request: Request<Incoming>,
-    namespace: &str,
-    pod: &str,
-    container: &str,
-    pairs: &[(String, String)],
-) -> Result<Response, Refused> {
-    let shown = find(server, namespace, pod)?;
-    let container_id = running(&shown, container)?;
-    let wanted = match Wanted::from_query(pairs) {
+pub(crate) async fn exec(server: &Arc<Server>, request: Request<Incoming>, about: &About<'_>) -> Result<Response, Refused> {
+    let container_id = running(&find(server, about.namespace, about.pod)?, about.container)?;
+    let wanted = match Wanted::from_query(about.pairs) {
         Ok(wanted) => wanted,
         Err(refusal) => return Ok(refused(*refusal)),
     };
-    let cmd: Vec<String> = query::all(pairs, "command").into_iter().map(str::to_owned).collect();
+    let cmd: Vec<String> = query::all(about.pairs, "command").into_iter().map(str::to_owned).collect();
     if cmd.is_empty() {
         return Err((StatusCode::BAD_REQUEST, "you must specify at least 1 command".into()));
     }
     let ask = cri::ExecRequest { container_id, cmd, tty: wanted.tty, stdin: wanted.stdin, stdout: wanted.stdout, stderr: wanted.stderr };
-    let upgrade = match remotecommand::serve(&mut request, wanted) {
-        Ok(upgrade) => upgrade,
-        Err(refusal) => return Ok(refused(*refusal)),
-    };
-    let agent = server.agent.clone();
-    server.agent.tasks.spawn("exec", async move {
-        let (session, stream) = tokio::join!(upgrade.session, agent.runtime.exec(ask));
-        match session {
-            Ok(session) => join(session, stream, true).await,
-            Err(error) => tracing::debug!(%error, "no exec session"),
-        }
-    });
-    Ok(boxed(upgrade.response))
+    let runtime = server.agent.runtime.clone();
+    Ok(remote(server, request, wanted, true, async move { runtime.exec(ask).await }))
 }
 
-pub(crate) async fn attach(
-    server: &Arc<Server>,
-    mut request: Request<Incoming>,
-    namespace: &str,
-    pod: &str,
-    container: &str,
-    pairs: &[(String, String)],
-) -> Result<Response, Refused> {
-    let shown = find(server, namespace, pod)?;
-    let container_id = running(&shown, container)?;
-    let mut wanted = match Wanted::from_query(pairs) {
+pub(crate) async fn attach(server: &Arc<Server>, request: Request<Incoming>, about: &About<'_>) -> Result<Response, Refused> {
+    let shown = find(server, about.namespace, about.pod)?;
+    let container_id = running(&shown, about.container)?;
+    let mut wanted = match Wanted::from_query(about.pairs) {
         Ok(wanted) => wanted,
         Err(refusal) => return Ok(refused(*refusal)),
     };
     // The container's own terminal counts, whatever was asked for.
-    let tty = spec::container(&shown.pod, container).is_some_and(|c| c.tty == Some(true));
+    let tty = spec::container(&shown.pod, about.container).is_some_and(|c| c.tty == Some(true));
     wanted.stderr &= !tty;
     let ask = cri::AttachRequest { container_id, stdin: wanted.stdin, tty, stdout: wanted.stdout, stderr: wanted.stderr };
+    let runtime = server.agent.runtime.clone();
+    Ok(remote(server, request, wanted, false, async move { runtime.attach(ask).await }))
+}
+
+/// Upgrades the connection and joins it with what `open` gives, at the same time.
+fn remote(
+    server: &Server,
+    mut request: Request<Incoming>,
+    wanted: Wanted,
+    tell_exit: bool,
+    open: impl Future<Output = cri::Result<Stream>> + Send + 'static,
+) -> Response {
     let upgrade = match remotecommand::serve(&mut request, wanted) {
         Ok(upgrade) => upgrade,
-        Err(refusal) => return Ok(refused(*refusal)),
+        Err(refusal) => return refused(*refusal),
     };
-    let agent = server.agent.clone();
-    server.agent.tasks.spawn("attach", async move {
-        let (session, stream) = tokio::join!(upgrade.session, agent.runtime.attach(ask));
+    server.agent.tasks.spawn("remote-command", async move {
+        let (session, stream) = tokio::join!(upgrade.session, open);
         match session {
-            Ok(session) => join(session, stream, false).await,
-            Err(error) => tracing::debug!(%error, "no attach session"),
+            Ok(session) => join(session, stream, tell_exit).await,
+            Err(error) => tracing::debug!(%error, "no session"),
         }
     });
-    Ok(boxed(upgrade.response))
+    boxed(upgrade.response)
 }
 
 /// Copies until the process has ended or the client is gone.
@@ -170,17 +155,11 @@ async fn copy_out<R: AsyncRead + Unpin>(from: &mut R, to: &mut Output) {
     }
 }
 
-pub(crate) async fn port_forward(
-    server: &Arc<Server>,
-    mut request: Request<Incoming>,
-    namespace: &str,
-    pod: &str,
-    pairs: &[(String, String)],
-) -> Result<Response, Refused> {
-    let shown = find(server, namespace, pod)?;
+pub(crate) async fn port_forward(server: &Arc<Server>, mut request: Request<Incoming>, about: &About<'_>) -> Result<Response, Refused> {
+    let shown = find(server, about.namespace, about.pod)?;
     let sandbox = shown.view.ready_sandbox().map(|s| s.id.clone());
-    let sandbox = sandbox.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod not found ({pod:?})")))?;
-    let upgrade = match portforward::serve(&mut request, pairs) {
+    let sandbox = sandbox.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod not found ({:?})", about.pod)))?;
+    let upgrade = match portforward::serve(&mut request, about.pairs) {
         Ok(upgrade) => upgrade,
         Err(refusal) => return Ok(refused(*refusal)),
     };

@@ -65,8 +65,9 @@ impl Runtime {
         volumes: &[ContainerImage],
     ) -> Result<()> {
         let folder = self.folders.container(id);
-        let rootfs = mount_rootfs(&folder, &image.layers)?;
-        let image_mounts = mount_image_volumes(&folder, &config, volumes)?;
+        let mapped = sandbox.user.as_deref().map(|path| Mapped::open(path, sandbox)).transpose()?;
+        let rootfs = mount_rootfs(&folder, &image.layers, mapped.as_ref())?;
+        let image_mounts = mount_image_volumes(&folder, &config, volumes, mapped.as_ref())?;
         make_missing_sources(&config)?;
         let user = resolve_user(&rootfs, &config, image)?;
         let group = self.group(&sandbox.config.linux.cgroup_parent).child(id);
@@ -250,7 +251,39 @@ fn volume_folder(index: usize) -> String {
     format!("image-{index}")
 }
 
-fn mount_rootfs(folder: &Path, layers: &[PathBuf]) -> Result<PathBuf> {
+/// A pod's user namespace, and who its root is outside.
+struct Mapped {
+    namespace: std::fs::File,
+    root: (u32, u32),
+}
+
+impl Mapped {
+    fn open(path: &Path, sandbox: &SandboxRecord) -> Result<Self> {
+        Ok(Self { namespace: std::fs::File::open(path)?, root: sandbox.outside(0, 0).unwrap_or_default() })
+    }
+
+    /// Mounts a layer with its owners mapped, below a container's folder; an overlay of it keeps it when this mount goes.
+    fn layer(&self, layer: &Path, target: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(target)?;
+        let tree = mount::open_tree(layer, false)?;
+        mount::set_idmap(tree.as_fd(), self.namespace.as_fd())?;
+        mount::move_mount(tree.as_fd(), fs::open_directory(target)?.as_fd())
+    }
+
+    /// Overlays layers with their owners mapped.
+    fn overlay(&self, folder: &Path, layers: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> std::io::Result<()> {
+        let places: Vec<PathBuf> = (0..layers.len()).map(|index| folder.join(format!("layer-{index}"))).collect();
+        let mounted = layers.iter().zip(&places).try_for_each(|(layer, place)| self.layer(layer, place));
+        let result = mounted.and_then(|()| mount::overlay(&places, upper, target));
+        for place in &places {
+            mount::detach(place)?;
+            std::fs::remove_dir(place).ok();
+        }
+        result
+    }
+}
+
+fn mount_rootfs(folder: &Path, layers: &[PathBuf], mapped: Option<&Mapped>) -> Result<PathBuf> {
     let [rootfs, upper, work] = ["rootfs", "upper", "work"].map(|name| folder.join(name));
     for path in [&rootfs, &upper, &work] {
         std::fs::create_dir_all(path)?;
@@ -259,22 +292,33 @@ fn mount_rootfs(folder: &Path, layers: &[PathBuf]) -> Result<PathBuf> {
     if let Some(metadata) = layers.first().and_then(|layer| std::fs::metadata(layer).ok()) {
         std::fs::set_permissions(&upper, metadata.permissions())?;
     }
-    let mounted = mount::overlay(layers, Some((&upper, &work)), &rootfs);
+    let mounted = match mapped {
+        None => mount::overlay(layers, Some((&upper, &work)), &rootfs),
+        Some(mapped) => std::os::unix::fs::chown(&upper, Some(mapped.root.0), Some(mapped.root.1))
+            .and_then(|()| mapped.overlay(folder, layers, Some((&upper, &work)), &rootfs)),
+    };
     mounted.map_err(|error| CriError::Internal(format!("cannot mount the container's root file system: {error}")))?;
     Ok(rootfs)
 }
 
 /// Mounts each image volume below the container's folder (KEP-4639); the answer names what to bind.
-fn mount_image_volumes(folder: &Path, config: &ContainerConfig, volumes: &[ContainerImage]) -> Result<Vec<PathBuf>> {
+fn mount_image_volumes(
+    folder: &Path,
+    config: &ContainerConfig,
+    volumes: &[ContainerImage],
+    mapped: Option<&Mapped>,
+) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     let mounts = config.mounts.iter().filter(|mount| mount.image.is_some());
     for (index, (wanted, image)) in mounts.zip(volumes).enumerate() {
         let target = folder.join(volume_folder(index));
         std::fs::create_dir_all(&target)?;
         let failed = |error| CriError::Internal(format!("cannot mount image volume {}: {error}", wanted.container_path));
-        match image.layers.as_slice() {
-            [single] => mount::bind(single, &target, false).map_err(failed)?,
-            layers => mount::overlay(layers, None, &target).map_err(failed)?,
+        match (image.layers.as_slice(), mapped) {
+            ([single], Some(mapped)) => mapped.layer(single, &target).map_err(failed)?,
+            (layers, Some(mapped)) => mapped.overlay(folder, layers, None, &target).map_err(failed)?,
+            ([single], None) => mount::bind(single, &target, false).map_err(failed)?,
+            (layers, None) => mount::overlay(layers, None, &target).map_err(failed)?,
         }
         paths.push(sub_path(&target, &wanted.image_sub_path)?);
     }

@@ -73,7 +73,13 @@ impl Runtime {
         let record = self.running_container(id)?;
         let (fds, ends) = pipes(false, true, true)?;
         let (exec_id, cgroup) = self.exec_group(&record, !timeout.is_zero()).await?;
-        let exec = Exec { exec_id: exec_id.clone(), container: id.into(), process: Self::exec_process(&record, command, false)?, cgroup };
+        let exec = Exec {
+            exec_id: exec_id.clone(),
+            container: id.into(),
+            process: Self::exec_process(&record, command, false)?,
+            cgroup,
+            outside: record.launch.outside,
+        };
         let group = exec.cgroup.path.clone();
         let own_group = group != record.launch.cgroup.path;
         let (mut code, _) = self.start_exec(exec, fds).await?;
@@ -130,7 +136,13 @@ impl Runtime {
     pub(super) async fn exec_streams(self: &Arc<Self>, request: ExecRequest) -> Result<Stdio> {
         let record = self.running_container(&request.container_id)?;
         let process = Self::exec_process(&record, &request.cmd, request.tty)?;
-        let exec = Exec { exec_id: new_id()?, container: request.container_id.clone(), process, cgroup: record.launch.cgroup.clone() };
+        let exec = Exec {
+            exec_id: new_id()?,
+            container: request.container_id.clone(),
+            process,
+            cgroup: record.launch.cgroup.clone(),
+            outside: record.launch.outside,
+        };
         let (fds, ends) = if request.tty {
             (Vec::new(), None)
         } else {

@@ -2,7 +2,7 @@
 //!
 //! It keeps what it knows in `state.json` files, one per sandbox and container; after a restart it reads them, asks the
 //! supervisor what happened meanwhile, and goes on. Nothing is polled: exits come as events.
-//! Deliberately absent: user namespaces (`hostUsers: false` is refused), checkpoints, metric descriptors.
+//! Deliberately absent: checkpoints, metric descriptors.
 
 mod container;
 mod exec;
@@ -15,7 +15,7 @@ mod stats;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -82,6 +82,8 @@ struct Runtime {
     disk_usage: Mutex<HashMap<String, FilesystemUsage>>,
     /// The supervisor is being ended on purpose.
     closing: AtomicBool,
+    /// What the supervisor speaks.
+    protocol: AtomicU32,
 }
 
 struct ContainerEntry {
@@ -378,7 +380,7 @@ impl RuntimeService for EmbeddedRuntime {
                 condition("RuntimeReady", supervisor, "SupervisorNotReady"),
                 condition("NetworkReady", self.0.network.ready(), "NetworkPluginNotReady"),
             ],
-            handlers: vec![RuntimeHandler { name: String::new(), recursive_read_only_mounts: true, user_namespaces: false }],
+            handlers: vec![RuntimeHandler { name: String::new(), recursive_read_only_mounts: true, user_namespaces: true }],
             supplemental_groups_policy: true,
         })
     }

@@ -50,6 +50,7 @@ pub(super) fn launch(inputs: &Inputs<'_>) -> Result<Launch> {
         log_path: log_path(inputs),
         stdin: config.stdin,
         stdin_once: config.stdin_once,
+        outside: inputs.sandbox.outside(inputs.user.uid, inputs.user.gid),
     })
 }
 
@@ -81,6 +82,7 @@ fn namespaces(inputs: &Inputs<'_>) -> Namespaces {
         net: inputs.sandbox.net.clone(),
         ipc: inputs.sandbox.ipc.clone(),
         uts: inputs.sandbox.uts.clone(),
+        user: inputs.sandbox.user.clone(),
         pid,
         cgroup: inputs.hierarchy.version() == Version::V2,
     }
@@ -242,7 +244,7 @@ fn clean(path: &str) -> &str {
 fn bind(source: PathBuf, target: &str, readonly: bool) -> Mount {
     Mount {
         target: target.into(),
-        kind: MountKind::Bind { source, readonly, recursive_readonly: false, propagation: Propagation::Private },
+        kind: MountKind::Bind { source, readonly, recursive_readonly: false, propagation: Propagation::Private, idmap: true },
     }
 }
 
@@ -256,12 +258,21 @@ fn default_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
         plain("/dev/mqueue", MountKind::Mqueue),
         plain("/sys", MountKind::Sysfs { readonly: !security.privileged }),
         plain("/sys/fs/cgroup", cgroup_mount(inputs, !security.privileged)),
-        bind(inputs.sandbox.shm.clone().unwrap_or_else(|| "/dev/shm".into()), "/dev/shm", false),
+        shared_memory(inputs),
     ];
     for (file, target) in [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")] {
         mounts.push(bind(inputs.sandbox_folder.join(file), target, security.readonly_rootfs));
     }
     mounts
+}
+
+/// Its owner is the pod's root already.
+fn shared_memory(inputs: &Inputs<'_>) -> Mount {
+    let mut mount = bind(inputs.sandbox.shm.clone().unwrap_or_else(|| "/dev/shm".into()), "/dev/shm", false);
+    if let MountKind::Bind { idmap, .. } = &mut mount.kind {
+        *idmap = false;
+    }
+    mount
 }
 
 fn cgroup_mount(inputs: &Inputs<'_>, readonly: bool) -> MountKind {
@@ -286,7 +297,9 @@ fn user_mount<'a>(mount: &CriMount, images: &mut impl Iterator<Item = &'a PathBu
         MountPropagation::Bidirectional => Propagation::Shared,
     };
     let readonly = mount.readonly || mount.image.is_some();
-    let kind = MountKind::Bind { source, readonly, recursive_readonly: mount.recursive_read_only, propagation };
+    // An image's layers are mapped where they are mounted.
+    let idmap = mount.image.is_none();
+    let kind = MountKind::Bind { source, readonly, recursive_readonly: mount.recursive_read_only, propagation, idmap };
     Ok(Mount { target: mount.container_path.clone(), kind })
 }
 

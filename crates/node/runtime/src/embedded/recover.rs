@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::sandbox::remove_folder;
 use super::state::{ContainerRecord, Folders, SandboxRecord};
 use super::{ContainerEntry, Runtime, RuntimeConfig, call_error};
 use crate::client::{Client, ensure_supervisor};
-use crate::supervisor::protocol::{ContainerState as Known, Event, Exit, PROTOCOL, Reply, Request};
+use crate::supervisor::protocol::{ContainerState as Known, Event, Exit, OLDEST_PROTOCOL, PROTOCOL, Reply, Request};
 
 /// What a container is said to have ended with when nobody knows: its supervisor is gone too.
 const UNKNOWN_EXIT_CODE: i32 = 255;
@@ -39,6 +39,7 @@ impl Runtime {
             listeners: Mutex::new(Vec::new()),
             disk_usage: Mutex::new(HashMap::new()),
             closing: AtomicBool::new(false),
+            protocol: AtomicU32::new(0),
             folders,
         });
         runtime.load_records()?;
@@ -78,7 +79,9 @@ impl Runtime {
         let (client, events) =
             connected.map_err(|error| CriError::Unavailable(format!("cannot reach the container supervisor: {error}")))?;
         match client.call(Request::Hello).await.map_err(call_error)? {
-            Reply::Hello { protocol: PROTOCOL, .. } => {}
+            Reply::Hello { protocol, .. } if (OLDEST_PROTOCOL..=PROTOCOL).contains(&protocol) => {
+                self.protocol.store(protocol, Ordering::Relaxed);
+            }
             other => {
                 return Err(CriError::Unavailable(format!("the running supervisor speaks another protocol: {other:?}, not {PROTOCOL}")));
             }
@@ -139,7 +142,7 @@ impl Runtime {
             .values()
             .filter(|record| record.ready)
             .filter(|record| {
-                let unpinned = [&record.net, &record.ipc].into_iter().flatten().any(|path| !mounted.contains(path));
+                let unpinned = [&record.net, &record.ipc, &record.user].into_iter().flatten().any(|path| !mounted.contains(path));
                 unpinned || (record.shared_pid && !holders.contains(&record.id))
             })
             .map(|record| record.id.clone())

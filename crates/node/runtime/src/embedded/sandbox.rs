@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tiphys_cri::{ContainerEventType, CriError, DnsConfig, LinuxContainerResources, NamespaceMode, PodSandboxConfig, Result};
+use tiphys_cri::{
+    ContainerEventType, CriError, DnsConfig, LinuxContainerResources, NamespaceMode, NamespaceOption, PodSandboxConfig, Result,
+};
 use tiphys_sys::mount;
 
 use super::state::{SandboxRecord, new_id, save};
 use super::{Runtime, blocking, plan};
 use crate::oci::spec::{self, Sandbox};
-use crate::supervisor::protocol::Request;
+use crate::supervisor::protocol::{PROTOCOL_WITH_USERS, Request};
 
 /// Docker's and containerd's size of /dev/shm.
 const SHM_SIZE: u64 = 64 << 20;
@@ -20,10 +23,7 @@ impl Runtime {
         if !runtime_handler.is_empty() {
             return Err(CriError::InvalidArgument(format!("no runtime for {runtime_handler:?} is configured")));
         }
-        let options = &config.linux.security_context.namespace_options;
-        if options.userns_options.as_ref().is_some_and(|users| users.mode == NamespaceMode::Pod) {
-            return Err(CriError::InvalidArgument("user namespaces for pods are not supported".into()));
-        }
+        self.check_users(&config)?;
         let record = self.plan_sandbox(config)?;
         let id = record.id.clone();
         if let Err(error) = self.build_sandbox(record).await {
@@ -34,6 +34,23 @@ impl Runtime {
         self.announce(&id, &id, ContainerEventType::Created);
         self.announce(&id, &id, ContainerEventType::Started);
         Ok(id)
+    }
+
+    fn check_users(&self, config: &PodSandboxConfig) -> Result<()> {
+        let options = &config.linux.security_context.namespace_options;
+        if !wants_users(options) {
+            return Ok(());
+        }
+        let on_host = [options.network, options.pid, options.ipc].contains(&NamespaceMode::Node);
+        if on_host {
+            return Err(CriError::InvalidArgument("a pod with a user namespace cannot use the host's other namespaces".into()));
+        }
+        if self.protocol.load(Ordering::Relaxed) < PROTOCOL_WITH_USERS {
+            let text = "the container supervisor was started by an older program and knows no user namespaces; it is replaced when \
+                        the node is restarted";
+            return Err(CriError::FailedPrecondition(text.into()));
+        }
+        Ok(())
     }
 
     fn plan_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxRecord> {
@@ -53,6 +70,7 @@ impl Runtime {
             ipc: pin(own_ipc, "ipc"),
             // On the host's network a pod has the host's name.
             uts: pin(own_network, "uts"),
+            user: pin(wants_users(options), "user"),
             shm: pin(own_ipc, "shm"),
             shared_pid: options.pid == NamespaceMode::Pod,
             hostname,
@@ -80,6 +98,7 @@ impl Runtime {
             shm: record.shm.clone().map(|path| (path, SHM_SIZE)),
             shared_pid: record.shared_pid,
             cgroup,
+            users: record.users(),
         };
         self.call(Request::Sandbox(Box::new(request))).await?;
         let mut ips = Vec::new();
@@ -131,7 +150,8 @@ impl Runtime {
         }
         self.call(Request::Forget { id: id.into() }).await?;
         let group = self.group(&record.config.linux.cgroup_parent).child(id);
-        let pinned: Vec<PathBuf> = [&record.net, &record.ipc, &record.uts, &record.shm].into_iter().flatten().cloned().collect();
+        let pinned: Vec<PathBuf> =
+            [&record.net, &record.ipc, &record.uts, &record.user, &record.shm].into_iter().flatten().cloned().collect();
         blocking(move || {
             pinned.iter().try_for_each(|path| mount::detach(path))?;
             group.remove().map_err(CriError::internal)
@@ -158,6 +178,10 @@ impl Runtime {
         self.sandboxes.lock().remove(id);
         Ok(())
     }
+}
+
+fn wants_users(options: &NamespaceOption) -> bool {
+    options.userns_options.as_ref().is_some_and(|users| users.mode == NamespaceMode::Pod && !users.uids.is_empty())
 }
 
 /// Removes a folder of ours; its own gone-ness is success.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tiphys_cri::{
-    Container, ContainerConfig, ContainerState, ContainerStatus, LinuxContainerResources, LinuxContainerUser, PodSandbox, PodSandboxConfig,
-    PodSandboxState, PodSandboxStatus,
+    Container, ContainerConfig, ContainerState, ContainerStatus, IdMapping, LinuxContainerResources, LinuxContainerUser, PodSandbox,
+    PodSandboxConfig, PodSandboxState, PodSandboxStatus,
 };
 
 use crate::network::PodNetworkRequest;
-use crate::oci::spec::Launch;
+use crate::oci::spec::{Launch, Users};
 
 /// One sandbox, as its `state.json` says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub(super) struct SandboxRecord {
     pub(super) net: Option<PathBuf>,
     pub(super) ipc: Option<PathBuf>,
     pub(super) uts: Option<PathBuf>,
+    /// The user namespace that owns the others.
+    pub(super) user: Option<PathBuf>,
     pub(super) shm: Option<PathBuf>,
     pub(super) shared_pid: bool,
     pub(super) hostname: String,
@@ -90,6 +92,25 @@ impl SandboxRecord {
             annotations: self.config.annotations.clone(),
             runtime_handler: self.runtime_handler.clone(),
         }
+    }
+
+    /// What a user and a group inside are outside; None without a user namespace. Whom no map names is nobody.
+    pub(super) fn outside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        const NOBODY: u32 = 65534;
+        self.user.as_ref()?;
+        let users = self.config.linux.security_context.namespace_options.userns_options.as_ref()?;
+        let find = |maps: &[IdMapping], id: u32| {
+            let map = maps.iter().find(|m| id >= m.container_id && id - m.container_id < m.length);
+            map.map_or(NOBODY, |m| m.host_id + (id - m.container_id))
+        };
+        Some((find(&users.uids, uid), find(&users.gids, gid)))
+    }
+
+    /// The user namespace to make.
+    pub(super) fn users(&self) -> Option<Users> {
+        let users = self.config.linux.security_context.namespace_options.userns_options.as_ref()?;
+        let maps = |of: &[IdMapping]| of.iter().map(|m| (m.container_id, m.host_id, m.length)).collect();
+        Some(Users { path: self.user.clone()?, uids: maps(&users.uids), gids: maps(&users.gids) })
     }
 
     /// None on the host's network.
@@ -207,4 +228,24 @@ pub(super) fn new_id() -> io::Result<String> {
     let mut bytes = [0u8; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use tiphys_cri::{NamespaceMode, UserNamespace};
+
+    use super::*;
+
+    #[test]
+    fn users_inside_are_others_outside() {
+        let mut sandbox = SandboxRecord::default();
+        assert_eq!(sandbox.outside(0, 0), None);
+        let map = |host_id| vec![IdMapping { host_id, container_id: 0, length: 65536 }];
+        let users = UserNamespace { mode: NamespaceMode::Pod, uids: map(131_072), gids: map(262_144) };
+        sandbox.config.linux.security_context.namespace_options.userns_options = Some(users);
+        sandbox.user = Some("/u".into());
+        assert_eq!(sandbox.outside(0, 10), Some((131_072, 262_154)));
+        assert_eq!(sandbox.outside(65536, 65535), Some((65534, 327_679)));
+        assert_eq!(sandbox.users().map(|u| u.uids), Some(vec![(0, 131_072, 65536)]));
+    }
 }

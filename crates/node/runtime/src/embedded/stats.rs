@@ -6,7 +6,7 @@ use tiphys_cri::{
     ContainerAttributes, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemUsage, MemoryUsage, NetworkInterfaceUsage, NetworkUsage,
     PodSandboxAttributes, PodSandboxStats, SwapUsage,
 };
-use tiphys_sys::{ns, proc};
+use tiphys_sys::{fs, ns, proc};
 
 use super::state::{ContainerRecord, SandboxRecord};
 use super::{Runtime, matches_id, matches_labels};
@@ -69,7 +69,7 @@ impl Runtime {
             return known.clone();
         }
         let folder = self.folders.container(id);
-        let (used_bytes, inodes_used) = usage_below(&folder.join("upper"));
+        let (used_bytes, inodes_used) = fs::usage_below(&folder.join("upper"));
         let usage = FilesystemUsage { timestamp: now, mountpoint: folder.to_string_lossy().into_owned(), used_bytes, inodes_used };
         self.disk_usage.lock().insert(id.to_owned(), usage.clone());
         usage
@@ -102,21 +102,4 @@ fn network(netns: &Path, now: i64) -> Option<NetworkUsage> {
         .collect();
     interfaces.sort_by_key(|interface| interface.name != "eth0");
     Some(NetworkUsage { timestamp: now, interfaces })
-}
-
-/// Bytes on disk and inodes below a folder, itself included. Hard links count once.
-fn usage_below(folder: &Path) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    let (mut bytes, mut seen) = (0, std::collections::HashSet::new());
-    let mut open = vec![folder.to_owned()];
-    while let Some(path) = open.pop() {
-        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
-        if seen.insert(metadata.ino()) {
-            bytes += metadata.blocks() * 512;
-        }
-        if metadata.is_dir() {
-            open.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
-        }
-    }
-    (bytes, seen.len() as u64)
 }

@@ -10,16 +10,18 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use tiphys_sys::{fdpass, mount, ns, process, signal};
+use tiphys_sys::{creds, fdpass, mount, ns, process, signal};
 
 use super::finish;
-use super::rootfs;
-use super::spec::{Cgroup, Exec, Launch, Process, Sandbox};
+use super::spec::{Cgroup, Exec, Launch, Namespaces, Process, Sandbox};
+use super::{rootfs, userns};
 
 /// Messages of a child: one letter, then text.
 pub(crate) const SAYS_ERROR: u8 = b'E';
 /// Comes with the master side of its terminal.
 pub(crate) const SAYS_TERMINAL: u8 = b'T';
+/// Comes with the descriptor of the process that goes on in its place.
+pub(crate) const SAYS_SUCCESSOR: u8 = b'S';
 
 /// Why a child could not become what it should, in words for people.
 pub(super) type Step<T> = Result<T, String>;
@@ -54,6 +56,10 @@ impl Sync {
         fdpass::send(self.0.as_fd(), &message, &[]).ok();
     }
 
+    pub(super) fn successor(&self, pidfd: BorrowedFd<'_>) -> io::Result<()> {
+        fdpass::send(self.0.as_fd(), &[SAYS_SUCCESSOR], &[pidfd]).map(drop)
+    }
+
     pub(super) fn terminal(&self, master: BorrowedFd<'_>) -> io::Result<()> {
         fdpass::send(self.0.as_fd(), &[SAYS_TERMINAL], &[master]).map(drop)
     }
@@ -76,19 +82,33 @@ fn run_container(launch: &Launch, streams: Streams, sync: &Sync) -> Step<Infalli
     let streams = with_null(streams)?;
     enter_cgroup(&launch.cgroup)?;
     set_oom_score(&launch.process);
+    if let Some(user) = &launch.namespaces.user {
+        return userns::run_container(launch, user, streams, sync);
+    }
     doing("cannot make a mount namespace", ns::unshare(process::CLONE_NEWNS))?;
-    let names = &launch.namespaces;
-    for (what, path) in [("network", &names.net), ("IPC", &names.ipc), ("UTS", &names.uts)] {
-        if let Some(path) = path {
-            doing(format_args!("cannot join the pod's {what} namespace"), join(path))?;
-        }
+    join_all(open_namespaces(&launch.namespaces)?, &launch.namespaces)?;
+    process::umask(0);
+    rootfs::build(launch)?;
+    finish::finish(&launch.process, streams, sync, finish::First::Yes)
+}
+
+/// The pod's namespaces that a container shares.
+pub(super) fn open_namespaces(names: &Namespaces) -> Step<Vec<File>> {
+    let shared = [("network", &names.net), ("IPC", &names.ipc), ("UTS", &names.uts)];
+    let open = |(what, path): (&str, &Option<PathBuf>)| {
+        path.as_ref().map(|path| doing(format_args!("cannot open the pod's {what} namespace"), File::open(path)))
+    };
+    shared.into_iter().filter_map(open).collect()
+}
+
+pub(super) fn join_all(shared: Vec<File>, names: &Namespaces) -> Step<()> {
+    for namespace in shared {
+        doing("cannot join a namespace of the pod", ns::setns(namespace.as_fd(), 0))?;
     }
     if names.cgroup {
         doing("cannot make a cgroup namespace", ns::unshare(process::CLONE_NEWCGROUP))?;
     }
-    process::umask(0);
-    rootfs::build(launch)?;
-    finish::finish(&launch.process, streams, sync, finish::First::Yes)
+    Ok(())
 }
 
 /// Joins a running container.
@@ -102,19 +122,29 @@ fn run_exec(exec: &Exec, init: BorrowedFd<'_>, streams: Streams, sync: &Sync) ->
     let streams = with_null(streams)?;
     enter_cgroup(&exec.cgroup)?;
     set_oom_score(&exec.process);
-    let all = process::CLONE_NEWNS | process::CLONE_NEWNET | process::CLONE_NEWIPC | process::CLONE_NEWUTS | process::CLONE_NEWCGROUP;
+    userns::give_away(&streams, exec.outside);
+    let user = if exec.outside.is_some() { process::CLONE_NEWUSER } else { 0 };
+    let all =
+        user | process::CLONE_NEWNS | process::CLONE_NEWNET | process::CLONE_NEWIPC | process::CLONE_NEWUTS | process::CLONE_NEWCGROUP;
     doing("cannot join the container's namespaces", ns::setns(init, all))?;
+    if exec.outside.is_some() {
+        doing("cannot become root inside", creds::become_user(0, 0, &[]))?;
+    }
     finish::finish(&exec.process, streams, sync, finish::First::No)
 }
 
 /// Makes the pod's namespaces and pins them, then ends, or stays as the init of a shared PID namespace, into which it was born.
 pub(crate) fn sandbox(sandbox: &Sandbox, sync: OwnedFd) -> ! {
     let sync = Sync(sync);
-    if let Err(text) = set_up_sandbox(sandbox) {
+    let made = match &sandbox.users {
+        Some(users) => enter_cgroup(&sandbox.cgroup).and_then(|()| userns::set_up_sandbox(sandbox, users, &sync)),
+        None => set_up_sandbox(sandbox),
+    };
+    if let Err(text) = made {
         sync.error(&text);
         process::exit_now(1);
     }
-    if !sandbox.shared_pid {
+    if !sandbox.shared_pid || sandbox.users.is_some() {
         process::exit_now(0);
     }
     drop(sync);
@@ -132,6 +162,16 @@ fn set_up_sandbox(sandbox: &Sandbox) -> Step<()> {
             doing(format_args!("cannot pin the {kind} namespace"), pin(kind, path))?;
         }
     }
+    set_up_namespaces(sandbox)?;
+    if let Some((path, size)) = &sandbox.shm {
+        let flags = mount::MS_NOSUID | mount::MS_NODEV | mount::MS_NOEXEC;
+        doing("cannot mount /dev/shm", mount::mount("shm", path, "tmpfs", flags, &format!("mode=1777,size={size}")))?;
+    }
+    Ok(())
+}
+
+/// What is set inside the pod's namespaces once they are there.
+pub(super) fn set_up_namespaces(sandbox: &Sandbox) -> Step<()> {
     if sandbox.uts.is_some() {
         doing("cannot set the host name", process::sethostname(&sandbox.hostname))?;
     }
@@ -140,10 +180,6 @@ fn set_up_sandbox(sandbox: &Sandbox) -> Step<()> {
     }
     for (name, value) in &sandbox.sysctls {
         doing(format_args!("cannot set sysctl {name}"), ns::write_sysctl(name, value))?;
-    }
-    if let Some((path, size)) = &sandbox.shm {
-        let flags = mount::MS_NOSUID | mount::MS_NODEV | mount::MS_NOEXEC;
-        doing("cannot mount /dev/shm", mount::mount("shm", path, "tmpfs", flags, &format!("mode=1777,size={size}")))?;
     }
     Ok(())
 }
@@ -154,7 +190,7 @@ fn pin(kind: &str, path: &Path) -> io::Result<()> {
 }
 
 /// Holds a PID namespace: reaps what is orphaned in it until told to end.
-fn pause() -> ! {
+pub(super) fn pause() -> ! {
     process::set_dumpable(false).ok();
     process::set_name("pause").ok();
     process::setsid().ok();
@@ -187,10 +223,6 @@ fn set_oom_score(process: &Process) {
         // The value in force is the only one certainly allowed; it is what stays when the write is refused.
         std::fs::write(FILE, wanted.to_string()).ok();
     }
-}
-
-fn join(path: &Path) -> io::Result<()> {
-    ns::setns(File::open(path)?.as_fd(), 0)
 }
 
 fn with_null(streams: Streams) -> Step<Streams> {

@@ -1,8 +1,8 @@
 //! What a container is to the kernel: the description that the supervisor carries out, and the carrying out.
 //!
 //! [`spec`] is the description. [`seccomp`], [`caps`] and [`users`] help to write it (in the node process);
-//! [`init`], [`rootfs`] and [`finish`] carry it out (in the child that the supervisor forks).
-//! Deliberately absent: user namespaces for pods, SELinux and AppArmor, CRIU, hooks, the runc command line.
+//! [`init`], [`userns`], [`rootfs`] and [`finish`] carry it out (in the child that the supervisor forks).
+//! Deliberately absent: SELinux and AppArmor, CRIU, hooks, the runc command line.
 
 pub mod caps;
 pub mod devices;
@@ -11,4 +11,5 @@ pub(crate) mod init;
 pub(crate) mod rootfs;
 pub mod seccomp;
 pub mod spec;
+pub(crate) mod userns;
 pub mod users;

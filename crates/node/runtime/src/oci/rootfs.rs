@@ -11,27 +11,59 @@ use tiphys_sys::{fs, mount};
 
 use super::init::{Step, doing, words};
 use super::spec::{DeviceNode, Launch, Mount, MountKind, Propagation};
+use super::userns;
+
+/// Detached copies of mounts, or of devices; None where there is nothing to copy.
+pub(super) type Sources = Vec<Option<OwnedFd>>;
+
+/// Copies what is bound into the container; in a user namespace with owners as it sees them.
+pub(super) fn copy_sources(launch: &Launch, users: Option<BorrowedFd<'_>>) -> Step<Sources> {
+    launch.mounts.iter().map(|one| open_source(one, users)).collect()
+}
 
 /// Builds the view and makes it the root. The child is in a mount namespace of its own already.
 pub(super) fn build(launch: &Launch) -> Step<()> {
     // Sources first, while shared mounts are still shared: a copy taken now stays in its group of peers.
-    let sources: Vec<Option<OwnedFd>> = launch.mounts.iter().map(open_source).collect::<Step<_>>()?;
+    let sources = copy_sources(launch, None)?;
     doing("cannot make the mounts private", mount::set_propagation(Path::new("/"), mount::MS_PRIVATE | mount::MS_REC))?;
     let root = doing(format_args!("cannot open {}", launch.rootfs.display()), fs::open_directory(&launch.rootfs))?;
+    let null = doing("cannot open /dev/null", fs::open_path(Path::new("/dev/null")))?;
+    furnish(&root, launch, sources, None, &null)
+}
+
+/// The same in a user namespace, where the host's mounts are locked and its folders may be closed: the root is a detached copy.
+pub(super) fn build_inside(launch: &Launch, root: OwnedFd, sources: Sources) -> Step<()> {
+    doing("cannot make the mounts private", mount::set_propagation(Path::new("/"), mount::MS_PRIVATE | mount::MS_REC))?;
+    let devices = userns::device_sources(&launch.devices);
+    // Attached to be entered; where does not matter, for what is there is left behind.
+    let place = doing("cannot open /dev", fs::open_directory(Path::new("/dev")))?;
+    let null = doing("cannot open /dev/null", fs::open_path(Path::new("/dev/null")))?;
+    doing("cannot attach the root", mount::move_mount(root.as_fd(), place.as_fd()))?;
+    furnish(&root, launch, sources, Some(devices), &null)
+}
+
+/// `devices` are copies of the host's, where none can be made.
+fn furnish(root: &OwnedFd, launch: &Launch, sources: Sources, devices: Option<Sources>, null: &OwnedFd) -> Step<()> {
+    let nodes = Devices { nodes: &launch.devices, copies: devices };
     for (one, source) in launch.mounts.iter().zip(sources) {
-        let mounted = attach(root.as_fd(), one, source, &launch.devices);
+        let mounted = attach(root.as_fd(), one, source, &nodes);
         mounted.map_err(|error| format!("error mounting {} to rootfs at {:?}: {}", describe(&one.kind), one.target, words(&error)))?;
     }
     for path in &launch.readonly_paths {
         doing(format_args!("cannot make {path} read-only"), cover_readonly(root.as_fd(), path))?;
     }
     for path in &launch.masked_paths {
-        doing(format_args!("cannot mask {path}"), mask(root.as_fd(), path))?;
+        doing(format_args!("cannot mask {path}"), mask(root.as_fd(), path, null))?;
     }
     if !launch.process.cwd.is_empty() {
         make_working_directory(root.as_fd(), launch)?;
     }
-    enter(&root, launch.readonly_rootfs)
+    enter(root, launch.readonly_rootfs)
+}
+
+struct Devices<'a> {
+    nodes: &'a [DeviceNode],
+    copies: Option<Sources>,
 }
 
 fn describe(kind: &MountKind) -> String {
@@ -46,17 +78,21 @@ fn describe(kind: &MountKind) -> String {
     }
 }
 
-fn open_source(one: &Mount) -> Step<Option<OwnedFd>> {
-    let MountKind::Bind { source, .. } = &one.kind else { return Ok(None) };
-    let opened = mount::open_tree(source, true);
-    opened
-        .map(Some)
-        .map_err(|error| format!("error mounting {} to rootfs at {:?}: stat: {}", describe(&one.kind), one.target, words(&error)))
+fn open_source(one: &Mount, users: Option<BorrowedFd<'_>>) -> Step<Option<OwnedFd>> {
+    let MountKind::Bind { source, idmap, .. } = &one.kind else { return Ok(None) };
+    let failed = |what: &str, error: io::Error| {
+        format!("error mounting {} to rootfs at {:?}: {what}: {}", describe(&one.kind), one.target, words(&error))
+    };
+    let tree = mount::open_tree(source, true).map_err(|error| failed("stat", error))?;
+    if let Some(users) = users.filter(|_| *idmap) {
+        mount::set_idmap(tree.as_fd(), users).map_err(|error| failed("failed to set MOUNT_ATTR_IDMAP", error))?;
+    }
+    Ok(Some(tree))
 }
 
 const NOTHING_SPECIAL: u64 = mount::MS_NOSUID | mount::MS_NODEV | mount::MS_NOEXEC;
 
-fn attach(root: BorrowedFd<'_>, one: &Mount, source: Option<OwnedFd>, devices: &[DeviceNode]) -> io::Result<()> {
+fn attach(root: BorrowedFd<'_>, one: &Mount, source: Option<OwnedFd>, devices: &Devices<'_>) -> io::Result<()> {
     let target = Path::new(&one.target);
     match (&one.kind, source) {
         (MountKind::Bind { readonly, recursive_readonly, propagation, .. }, Some(tree)) => {
@@ -114,7 +150,7 @@ fn bind(
     mount::set_propagation(&mount::fd_path(tree), kind | mount::MS_REC)
 }
 
-fn fill_dev(root: BorrowedFd<'_>, dev: &Path, devices: &[DeviceNode]) -> io::Result<()> {
+fn fill_dev(root: BorrowedFd<'_>, dev: &Path, devices: &Devices<'_>) -> io::Result<()> {
     let folder = fs::resolve_in_root(root, dev)?;
     let base = mount::fd_path(&folder);
     for (link, to) in [
@@ -126,7 +162,13 @@ fn fill_dev(root: BorrowedFd<'_>, dev: &Path, devices: &[DeviceNode]) -> io::Res
     ] {
         std::os::unix::fs::symlink(to, base.join(link))?;
     }
-    devices.iter().try_for_each(|node| make_device(root, node))
+    let Some(copies) = &devices.copies else { return devices.nodes.iter().try_for_each(|node| make_device(root, node)) };
+    for (node, copy) in devices.nodes.iter().zip(copies) {
+        let Some(copy) = copy else { continue };
+        let target = fs::make_file_in_root(root, Path::new(&node.path))?;
+        mount::move_mount(copy.as_fd(), target.as_fd())?;
+    }
+    Ok(())
 }
 
 fn make_device(root: BorrowedFd<'_>, node: &DeviceNode) -> io::Result<()> {
@@ -165,12 +207,12 @@ fn cover_readonly(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
 }
 
 /// Covers a file with /dev/null, a folder with an empty read-only one.
-fn mask(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+fn mask(root: BorrowedFd<'_>, path: &str, null: &OwnedFd) -> io::Result<()> {
     let Some(target) = existing(root, path)? else { return Ok(()) };
     if fs::is_directory(&target)? {
         return mount::mount("tmpfs", &mount::fd_path(&target), "tmpfs", mount::MS_RDONLY, "size=0k");
     }
-    let tree = mount::open_tree(Path::new("/dev/null"), false)?;
+    let tree = mount::open_tree(&mount::fd_path(null), false)?;
     mount::move_mount(tree.as_fd(), target.as_fd())
 }
 

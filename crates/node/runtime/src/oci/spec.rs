@@ -26,6 +26,8 @@ pub struct Launch {
     pub stdin: bool,
     /// The first client that detaches closes standard input for good.
     pub stdin_once: bool,
+    /// In a user namespace: the program's user and group as the host sees them.
+    pub outside: Option<(u32, u32)>,
 }
 
 /// A command to run in a container that runs.
@@ -36,6 +38,8 @@ pub struct Exec {
     pub container: String,
     pub process: Process,
     pub cgroup: Cgroup,
+    /// As [`Launch::outside`].
+    pub outside: Option<(u32, u32)>,
 }
 
 /// A pod's shared namespaces to make. Each is pinned by a bind mount of its descriptor at the path given.
@@ -53,6 +57,17 @@ pub struct Sandbox {
     /// Whether the containers share a PID namespace; then a process holds it, as its init.
     pub shared_pid: bool,
     pub cgroup: Cgroup,
+    /// A user namespace that owns all the others.
+    pub users: Option<Users>,
+}
+
+/// A user namespace to make and pin, and what its users are outside: (inside, outside, count).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Users {
+    pub path: PathBuf,
+    pub uids: Vec<(u32, u32, u32)>,
+    pub gids: Vec<(u32, u32, u32)>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +77,7 @@ pub struct Namespaces {
     pub net: Option<PathBuf>,
     pub ipc: Option<PathBuf>,
     pub uts: Option<PathBuf>,
+    pub user: Option<PathBuf>,
     pub pid: PidNamespace,
     /// Version 2 only: a cgroup namespace of its own.
     pub cgroup: bool,
@@ -108,6 +124,8 @@ pub enum MountKind {
         readonly: bool,
         recursive_readonly: bool,
         propagation: Propagation,
+        /// In a user namespace: owners are shown through its map.
+        idmap: bool,
     },
     Proc,
     Sysfs {

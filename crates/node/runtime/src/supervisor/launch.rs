@@ -69,7 +69,8 @@ fn raw(streams: &Streams) -> Vec<RawFd> {
 /// Starts a container's first process. `join` is the PID namespace to be born into, and our own to come back to.
 pub(super) fn container(launch: &Launch, new_pid: bool, join: Option<(&OwnedFd, &OwnedFd)>) -> io::Result<(Forked, Ends)> {
     let (ends, streams) = if launch.process.tty { Default::default() } else { pipes(launch.stdin)? };
-    let flags = if new_pid { process::CLONE_NEWPID } else { 0 };
+    // In a user namespace the PID namespace is made inside it, by the first child.
+    let flags = if new_pid && launch.namespaces.user.is_none() { process::CLONE_NEWPID } else { 0 };
     let keep = raw(&streams);
     let forked = fork(flags, &launch.cgroup, join, &keep, |sync| init::container(launch, streams, sync))?;
     Ok((forked, ends))
@@ -100,7 +101,8 @@ pub(super) fn exec(wanted: &Exec, init: BorrowedFd<'_>, join: (&OwnedFd, &OwnedF
 /// Starts the process that makes a pod's namespaces.
 pub(super) fn sandbox(wanted: &Sandbox) -> io::Result<Forked> {
     // Only the PID namespace must be there at birth. The others take the kernel milliseconds, in which the supervisor can do other things.
-    let flags = if wanted.shared_pid { process::CLONE_NEWPID } else { 0 };
+    // With a user namespace it has to be born in that one.
+    let flags = if wanted.shared_pid && wanted.users.is_none() { process::CLONE_NEWPID } else { 0 };
     fork(flags, &wanted.cgroup, None, &[], |sync| init::sandbox(wanted, sync))
 }
 

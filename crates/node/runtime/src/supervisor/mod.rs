@@ -62,6 +62,8 @@ struct Starting {
     error: Vec<u8>,
     failed: bool,
     terminal: Option<OwnedFd>,
+    /// Who goes on in its place.
+    successor: Option<OwnedFd>,
 }
 
 /// What a child of ours is.

@@ -12,7 +12,10 @@ use super::keep::Keep;
 use crate::oci::spec::{Exec, Launch, Sandbox};
 
 /// Grows when either side changes what it understands. The supervisor outlives node processes, so both must agree.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
+/// The oldest that a node process gets along with: its containers must not die with an upgrade.
+pub(crate) const OLDEST_PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL_WITH_USERS: u32 = 3;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {

@@ -9,7 +9,7 @@ use super::container::{Container, Output, Sink};
 use super::log::{Lines, LogFile, StreamName};
 use super::protocol::{ContainerState, PROTOCOL, Reply, Request};
 use super::{Child, ExecState, Starting, Supervisor, Token, Waiting, launch};
-use crate::oci::init::{SAYS_ERROR, SAYS_TERMINAL, Streams};
+use crate::oci::init::{SAYS_ERROR, SAYS_SUCCESSOR, SAYS_TERMINAL, Streams};
 use crate::oci::spec::{Exec, Launch, PidNamespace, Sandbox};
 
 impl Supervisor {
@@ -212,7 +212,7 @@ impl Supervisor {
         let key = self.token(Token::Sync);
         // Without the poll set its end is still seen when it is reaped.
         self.poll.add(&sync, key, EventFlags::IN).ok();
-        self.starting.insert(key, Starting { pid, sync, waiting, what, error: Vec::new(), failed: false, terminal: None });
+        self.starting.insert(key, Starting { pid, sync, waiting, what, error: Vec::new(), failed: false, terminal: None, successor: None });
     }
 
     /// A starting child says something, or (by closing its socket) that it has become its program.
@@ -222,21 +222,39 @@ impl Supervisor {
         loop {
             match fdpass::receive(starting.sync.as_fd(), &mut buffer, &mut fds) {
                 Ok(0) => break,
-                Ok(count) => hear(starting, &buffer[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    starting.terminal = fds.pop().or(starting.terminal.take());
-                    return;
-                }
+                Ok(count) => hear(starting, &buffer[..count], &mut fds),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return self.follow_successor(key),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
-        starting.terminal = fds.pop().or(starting.terminal.take());
+        self.follow_successor(key);
         if let Some(starting) = self.starting.remove(&key) {
             self.poll.remove(&starting.sync).ok();
             self.tokens.remove(&key);
             self.child_is_ready(starting);
         }
+    }
+
+    /// In a user namespace the first child is only the parent of the one that counts.
+    fn follow_successor(&mut self, key: u64) {
+        let Some(starting) = self.starting.get_mut(&key) else { return };
+        let Some(pidfd) = starting.successor.take() else { return };
+        // Without a number it has ended and been reaped already, which its first child's end will tell.
+        let Ok(pid) = process::pid_behind(pidfd.as_fd()) else { return };
+        let before = std::mem::replace(&mut starting.pid, pid);
+        let what = starting.what.clone();
+        self.children.remove(&before);
+        match &what {
+            Child::Container(id) => {
+                if let Some(container) = self.containers.get_mut(id) {
+                    (container.pid, container.pidfd) = (pid, pidfd);
+                }
+            }
+            Child::Sandbox(id) => drop(self.holders.insert(id.clone(), pid)),
+            Child::Exec(_) => {}
+        }
+        self.children.insert(pid, what);
     }
 
     fn child_is_ready(&mut self, starting: Starting) {
@@ -296,13 +314,15 @@ impl Supervisor {
     }
 }
 
-/// Sorts a child's words: a letter for the terminal stands alone, an error goes on to the end.
-fn hear(starting: &mut Starting, bytes: &[u8]) {
+/// Sorts a child's words: letters that come with a descriptor stand alone, an error goes on to the end.
+fn hear(starting: &mut Starting, bytes: &[u8], fds: &mut Vec<OwnedFd>) {
+    let mut next = || if fds.is_empty() { None } else { Some(fds.remove(0)) };
     for &byte in bytes {
         match byte {
             _ if starting.failed => starting.error.push(byte),
             SAYS_ERROR => starting.failed = true,
-            SAYS_TERMINAL => {}
+            SAYS_TERMINAL => starting.terminal = next(),
+            SAYS_SUCCESSOR => starting.successor = next(),
             _ => {}
         }
     }

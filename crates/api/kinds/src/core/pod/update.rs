@@ -319,6 +319,13 @@ fn without_amounts(o: &Value) -> Value {
                 remove(amounts, "memory");
             }
         }
+        // A first amount of a side brings the side itself.
+        if let Some(resources) = holder.get_mut("resources") {
+            prune_empty(resources);
+            if resources.as_object().is_some_and(serde_json::Map::is_empty) {
+                remove(holder, "resources");
+            }
+        }
     };
     strip(&mut spec);
     for list in ["containers", "initContainers"] {
@@ -351,6 +358,23 @@ mod tests {
         assert_eq!(update(|p| p["spec"]["activeDeadlineSeconds"] = json!(5)), "");
         let more = json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 3}, {"operator": "Exists"}]);
         assert_eq!(update(|p| p["spec"]["tolerations"] = more), "");
+    }
+
+    #[test]
+    fn a_resize_may_add_what_was_not_asked_for_before() {
+        let pod = |resources: Value| {
+            json!({"metadata": {"name": "p", "namespace": "d"}, "status": {"qosClass": "Burstable"}, "spec": {
+                "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "terminationGracePeriodSeconds": 30, "containers": [
+                    {"name": "c", "image": "a", "imagePullPolicy": "Always", "terminationMessagePolicy": "File", "resources": resources}]}})
+        };
+        let resize = |after: Value| {
+            let mut errors = ErrorList::new();
+            super::resize(&pod(after), &pod(json!({"requests": {"cpu": "10m"}})), &mut errors);
+            if errors.is_empty() { String::new() } else { errors.message() }
+        };
+        assert_eq!(resize(json!({"requests": {"cpu": "20m", "memory": "10Mi"}, "limits": {"cpu": "30m"}})), "");
+        let other = resize(json!({"requests": {"cpu": "10m", "ephemeral-storage": "1Gi"}}));
+        assert_eq!(other, "spec: Forbidden: only cpu and memory resources are mutable");
     }
 
     #[test]
