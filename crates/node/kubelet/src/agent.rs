@@ -10,6 +10,7 @@ use crate::objects::Objects;
 use crate::pod::sandbox::SandboxNode;
 use crate::pod::worker::Workers;
 use crate::server::rates::Rates;
+use crate::static_pods::Statics;
 use crate::tokens::Tokens;
 use crate::users::UserRanges;
 use crate::volumes::Volumes;
@@ -38,6 +39,7 @@ pub(crate) struct Agent {
     pub(crate) events: Events,
     pub(crate) tasks: Tasks,
     pub(crate) workers: Workers,
+    pub(crate) statics: Statics,
     pub(crate) machine: Machine,
     pub(crate) metrics: Metrics,
     pub(crate) rates: Rates,

@@ -94,6 +94,7 @@ impl Kubelet {
                 services: informers.of::<Service>(),
                 node: informers.filtered::<Node>(node_options),
                 workers: Default::default(),
+                statics: Default::default(),
                 metrics: Default::default(),
                 rates: Default::default(),
                 pressure: Default::default(),
@@ -144,6 +145,7 @@ fn follow_pods(agent: &Arc<Agent>, informers: &Informers) {
             None => false,
         });
         synced.synced().await;
+        start.statics.were_read().await;
         gc::sweep_orphans(&start, &synced).await;
     });
 }

@@ -11,28 +11,58 @@ use std::sync::Arc;
 use std::time::Duration;
 use tiphys_client::{DeleteOptions, Delta};
 use tiphys_types::api::core::v1::Pod;
+use tokio::sync::{Notify, watch};
+
+/// How the task that keeps static pods hears of things.
+#[derive(Default)]
+pub(crate) struct Statics {
+    /// A mirror or a namesake has gone: look again.
+    pub(crate) changed: Notify,
+    /// The folder has been read once, or there is none: who is not known by now is an orphan.
+    read: watch::Sender<bool>,
+}
+
+impl Statics {
+    pub(crate) async fn were_read(&self) {
+        // The sender lives as long as this does.
+        let _ = self.read.subscribe().wait_for(|read| *read).await;
+    }
+}
+
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(20);
 
 pub(crate) fn start(agent: &Arc<Agent>, changes: &Arc<Changes>) {
-    let Some(folder) = agent.config.static_pod_path.clone() else { return };
+    let Some(folder) = agent.config.static_pod_path.clone() else {
+        agent.statics.read.send_replace(true);
+        return;
+    };
     let (this, changes) = (agent.clone(), changes.clone());
     agent.tasks.spawn("static-pods", async move {
-        let mut known: HashMap<String, Arc<Pod>> = HashMap::new();
+        let mut started: HashMap<String, Arc<Pod>> = HashMap::new();
+        let mut retry = FIRST_RETRY;
         loop {
             let mut told = changes.of(&folder).ok();
             if let Some(told) = &mut told {
                 told.mark_unchanged();
             }
-            read_all(&this, &folder, &mut known).await;
-            match told {
+            let shown = keep(&this, &folder, &mut started).await;
+            this.statics.read.send_replace(true);
+            // Nobody tells when a folder that is missing appears, or when the API server answers again.
+            let again = if shown && told.is_some() { None } else { Some(retry) };
+            retry = if again.is_some() { (retry * 2).min(LAST_RETRY) } else { FIRST_RETRY };
+            tokio::select! {
                 // An editor writes in several steps; the last of them counts.
-                Some(mut told) => drop(told.changed().await),
-                None => tokio::time::sleep(Duration::from_secs(20)).await,
+                () = async { match &mut told { Some(told) => drop(told.changed().await), None => std::future::pending().await } } => {}
+                () = this.statics.changed.notified() => {}
+                () = async { match again { Some(wait) => tokio::time::sleep(wait).await, None => std::future::pending().await } } => {}
             }
         }
     });
 }
 
-async fn read_all(agent: &Arc<Agent>, folder: &Path, known: &mut HashMap<String, Arc<Pod>>) {
+/// The pods of the files that can be read, by uid.
+fn read(folder: &Path, node: &str) -> HashMap<String, Arc<Pod>> {
     let mut found = HashMap::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -40,25 +70,39 @@ async fn read_all(agent: &Arc<Agent>, folder: &Path, known: &mut HashMap<String,
         if hidden || !path.is_file() {
             continue;
         }
-        match std::fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|text| parse(&text, &path, &agent.config.node_name)) {
+        match std::fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|text| parse(&text, &path, node)) {
             Ok(pod) => {
                 found.insert(spec::uid(&pod).to_owned(), Arc::new(pod));
             }
             Err(error) => tracing::warn!(path = %path.display(), error, "not a static pod"),
         }
     }
-    for (uid, pod) in known.iter().filter(|(uid, _)| !found.contains_key(*uid)) {
-        tracing::info!(uid, "a static pod's file is gone");
+    found
+}
+
+/// Stops what has no file any more, starts what has one. True when all mirrors are as they should be.
+async fn keep(agent: &Arc<Agent>, folder: &Path, started: &mut HashMap<String, Arc<Pod>>) -> bool {
+    let found = read(folder, &agent.config.node_name);
+    let gone: Vec<Arc<Pod>> = started.iter().filter(|(uid, _)| !found.contains_key(*uid)).map(|(_, pod)| pod.clone()).collect();
+    let mut fine = true;
+    for pod in gone {
+        tracing::info!(pod = spec::format(&pod), "a static pod's file is gone");
+        started.remove(spec::uid(&pod));
         agent.workers.remove(pod.clone());
-        delete_mirror(agent, pod).await;
+        fine &= delete_mirror(agent, &pod).await;
     }
     for (uid, pod) in &found {
-        if !known.contains_key(uid) {
+        if !started.contains_key(uid) {
+            // A changed file is another pod, which has to wait until the former has ended; the worker's end tells.
+            if agent.workers.has_namesake(pod) {
+                continue;
+            }
             agent.workers.update(agent, pod.clone());
+            started.insert(uid.clone(), pod.clone());
         }
-        create_mirror(agent, pod).await;
+        fine &= create_mirror(agent, pod).await;
     }
-    *known = found;
+    fine
 }
 
 /// The pod of a file: its uid is a hash of the content, so that a changed file is another pod.
@@ -95,7 +139,8 @@ fn parse(text: &str, path: &Path, node: &str) -> Result<Pod, String> {
     if spec::containers(&pod).is_empty() { Err("no containers".into()) } else { Ok(pod) }
 }
 
-async fn create_mirror(agent: &Agent, pod: &Pod) {
+/// True when it is there.
+async fn create_mirror(agent: &Agent, pod: &Pod) -> bool {
     let mut mirror = pod.clone();
     mirror.metadata.uid = None;
     let hash = spec::annotation(pod, spec::CONFIG_HASH).unwrap_or_default().to_owned();
@@ -111,18 +156,24 @@ async fn create_mirror(agent: &Agent, pod: &Pod) {
         }]);
     }
     match agent.client.create(&mirror).await {
-        Ok(_) => {}
-        Err(error) if error.is_already_exists() => {}
-        Err(error) => tracing::warn!(%error, pod = spec::format(pod), "cannot create a mirror pod"),
+        Ok(_) => true,
+        Err(error) if error.is_already_exists() => true,
+        Err(error) => {
+            tracing::warn!(%error, pod = spec::format(pod), "cannot create a mirror pod");
+            false
+        }
     }
 }
 
-async fn delete_mirror(agent: &Agent, pod: &Pod) {
-    let deleted = agent.client.delete::<Pod>(spec::namespace(pod), spec::name(pod), &DeleteOptions::grace(0)).await;
-    if let Err(error) = deleted.map(drop)
-        && !error.is_not_found()
-    {
-        tracing::warn!(%error, pod = spec::format(pod), "cannot delete a mirror pod");
+/// True when it is gone.
+async fn delete_mirror(agent: &Agent, pod: &Pod) -> bool {
+    match agent.client.delete::<Pod>(spec::namespace(pod), spec::name(pod), &DeleteOptions::grace(0)).await {
+        Ok(_) => true,
+        Err(error) if error.is_not_found() => true,
+        Err(error) => {
+            tracing::warn!(%error, pod = spec::format(pod), "cannot delete a mirror pod");
+            false
+        }
     }
 }
 
@@ -142,9 +193,13 @@ pub(crate) fn mirror_changed(agent: &Arc<Agent>, delta: &Delta<Pod>) {
         Some(pod) if fits && !gone && !spec::is_deleted(&mirror) => agent.workers.mirror(spec::uid(&pod), Some(mirror)),
         Some(pod) if gone => {
             agent.workers.mirror(spec::uid(&pod), None);
-            agent.clone().tasks.spawn("mirror", async move { create_mirror(&agent, &pod).await });
+            agent.statics.changed.notify_one();
         }
-        _ if !gone => agent.clone().tasks.spawn("mirror", async move { delete_mirror(&agent, &mirror).await }),
+        _ if !gone => agent.clone().tasks.spawn("mirror", async move {
+            // Where a pod of a changed file waits for its namesake, its mirror waits for this one.
+            delete_mirror(&agent, &mirror).await;
+            agent.statics.changed.notify_one();
+        }),
         _ => {}
     }
 }

@@ -164,5 +164,8 @@ impl Worker {
         let logs = sandbox::log_directory(&self.agent.config.pod_logs_dir, &self.pod);
         let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(logs)).await;
         self.agent.workers.forget(spec::uid(&self.pod));
+        if spec::is_static(&self.pod) {
+            self.agent.statics.changed.notify_one();
+        }
     }
 }

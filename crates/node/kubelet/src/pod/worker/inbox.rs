@@ -170,6 +170,12 @@ impl Workers {
         self.all.lock().remove(uid);
     }
 
+    /// Whether another pod of the same name is here, or still being stopped.
+    pub(crate) fn has_namesake(&self, pod: &Pod) -> bool {
+        let same = |other: &Pod| spec::name(other) == spec::name(pod) && spec::namespace(other) == spec::namespace(pod);
+        self.list().iter().any(|s| same(&s.pod) && spec::uid(&s.pod) != spec::uid(pod))
+    }
+
     pub(crate) fn uids(&self) -> HashSet<String> {
         self.all.lock().keys().cloned().collect()
     }
