@@ -141,13 +141,12 @@ impl ContainerImages for NodeImages {
     async fn acquire(&self, image: &ImageSpec, owner: &str) -> cri::Result<ContainerImage> {
         let (name, owner, node) = (image.image.clone(), owner.to_owned(), self.node.clone());
         self.blocking(move |store| {
-            let found = store.find(&name)?.ok_or_else(|| ImageError::NotFound(format!("image {name:?}: not found")))?;
-            store.remove_rootfs(&owner)?;
-            let rootfs = store.prepare_rootfs(&owner, &name, &node)?;
+            let claimed = store.claim(&owner, &name, &node)?;
+            let found = &claimed.image;
             Ok(ContainerImage {
                 id: found.id.to_string(),
-                reference: reference(&found),
-                layers: rootfs.lower,
+                reference: reference(found),
+                layers: claimed.layers,
                 config: ImageConfig {
                     user: found.config.user.clone(),
                     env: found.config.env.clone(),
@@ -163,7 +162,7 @@ impl ContainerImages for NodeImages {
 
     async fn release(&self, owner: &str) {
         let owner = owner.to_owned();
-        if let Err(error) = self.blocking(move |store| store.remove_rootfs(&owner)).await {
+        if let Err(error) = self.blocking(move |store| store.release(&owner)).await {
             tracing::warn!(%error, "the layers of a container could not be let go");
         }
     }

@@ -1,7 +1,7 @@
 //! Images and layers on disk: fetched from registries, loaded from archives, unpacked for overlayfs. Knows no pods.
 //!
 //! [`ImageStore`] is a folder that all nodes of a machine share, at the same time. A pull resolves a [`Reference`] (through mirrors),
-//! fetches layers side by side, unpacks them in order and then enters the [`Image`]; a container gets a [`Rootfs`] of it. Mounting is the
+//! fetches layers side by side, unpacks them in order and then enters the [`Image`]; a container claims its layers ([`Claimed`]). Mounting is the
 //! runtime's.
 //!
 //! Deliberately absent: pushing, building, signatures, encrypted layers, docker schema 1, snapshotters other than overlayfs.
@@ -25,6 +25,6 @@ pub use reference::Reference;
 pub use registry::Credentials;
 pub use registry::hosts::{Hosts, Mirror};
 pub use spec::ImageConfig;
+pub use store::claims::{Claim, Claimed};
 pub use store::db::{Image, Layer};
-pub use store::rootfs::{Rootfs, RootfsRecord};
 pub use store::{ImageStore, Options, Usage};

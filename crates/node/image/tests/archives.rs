@@ -28,8 +28,8 @@ fn the_kits_archives_load() {
         let image = store.find(name).expect("readable").expect("here");
         assert!(image.config.cmd.iter().chain(&image.config.entrypoint).any(|word| word == command), "{:?}", image.config);
         assert!(image.repo_tags.len() > 5 && !image.repo_digests.is_empty());
-        let rootfs = store.prepare_rootfs(archive, name, "").expect("prepared");
-        assert!(std::fs::read_dir(&rootfs.lower[0]).expect("a layer").count() > 0);
+        let claimed = store.claim(archive, name, "").expect("claimed");
+        assert!(std::fs::read_dir(&claimed.layers[0]).expect("a layer").count() > 0);
     }
     assert_eq!(std::fs::read_dir(store.root().join("tmp")).expect("a folder").count(), 0);
 }
@@ -86,7 +86,7 @@ fn the_builtin_image_runs() {
     assert_eq!(image.config.entrypoint, ["/tiphys"]);
     let again = store.register_builtin(&builtin).expect("registered again");
     assert_eq!(image, again);
-    let root = store.prepare_rootfs("c", "tiphys.io/tiphys:0.1.0", "").expect("prepared").lower.remove(0);
+    let root = store.claim("c", "tiphys.io/tiphys:0.1.0", "").expect("claimed").layers.remove(0);
     let output = Command::new("chroot").arg(&root).args(["/tiphys", "--list"]).output().expect("chroot runs");
     let listed = String::from_utf8_lossy(&output.stdout);
     assert!(listed.contains("the_builtin_image_runs"), "{output:?}");

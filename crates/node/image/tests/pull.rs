@@ -59,39 +59,45 @@ async fn a_pulled_image_is_found_by_all_its_names() {
     assert!(setup.registry.asked("ns=docker.io") > 0, "a mirror is told whose image is meant");
 }
 
-/// The options are what the kernel takes: mounted in a namespace of its own.
 #[tokio::test]
-async fn a_root_file_system_shows_the_layers_stacked() {
+async fn a_container_keeps_the_layers_that_it_claims() {
     let setup = Setup::new().await;
     let store = setup.store();
     let image = store.pull("app", None).await.expect("pulled");
-    let rootfs = store.prepare_rootfs("c1", "app", "node").expect("prepared");
-    assert_eq!(store.rootfs("c1").expect("readable").as_ref(), Some(&rootfs));
-    let script = "mount -t overlay overlay -o \"$OPTIONS\" \"$MERGED\" && cat \"$MERGED/etc/hostname\" && ls \"$MERGED\" && echo hi > \"$MERGED/new\"";
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", script])
-        .env("OPTIONS", rootfs.mount_options())
-        .env("MERGED", &rootfs.merged)
-        .output()
-        .expect("unshare runs");
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(shown, "topbig\netc\n");
-    assert!(rootfs.upper.join("new").is_file());
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", "mount -t overlay overlay -o \"$OPTIONS\" \"$MERGED\" && cat \"$MERGED/etc/hostname\""])
-        .env("OPTIONS", rootfs.read_only_mount_options())
-        .env("MERGED", &rootfs.merged)
-        .output()
-        .expect("unshare runs");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "top", "{output:?}");
+    let claimed = store.claim("c1", "app", "node").expect("claimed");
+    assert_eq!((claimed.image.id.clone(), claimed.layers.len()), (image.id.clone(), 2));
+    assert_eq!(std::fs::read_to_string(claimed.layers[0].join("etc/hostname")).expect("a file"), "top");
+    assert_eq!(store.claim("c1", &image.id.to_string(), "node").expect("claimed again"), claimed);
+    let claims = store.claims().expect("readable");
+    assert_eq!((claims.len(), claims[0].0.as_str(), claims[0].1.owner.as_str()), (1, "c1", "node"));
     assert_eq!(store.unused().expect("readable").len(), 0, "the image is in use");
     store.remove("app").expect("removed");
-    assert!(rootfs.lower.iter().all(|lower| lower.is_dir()), "a container keeps its layers");
-    store.remove_rootfs("c1").expect("removed");
+    assert!(claimed.layers.iter().all(|layer| layer.is_dir()), "a container keeps its layers");
+    store.release("c1").expect("let go");
+    store.release("c1").expect("nothing to let go");
     store.collect_garbage().expect("collected");
-    assert!(rootfs.lower.iter().all(|lower| !lower.exists()));
+    assert!(claimed.layers.iter().all(|layer| !layer.exists()));
     assert_eq!(store.usage().expect("counted"), Usage { bytes: 0, inodes: 0 });
-    assert!(store.prepare_rootfs("../x", &image.id.to_string(), "").is_err());
+    assert!(store.claim("../x", &image.id.to_string(), "").is_err());
+}
+
+/// A file that a kill has torn, and the folder that older stores kept.
+#[tokio::test]
+async fn claims_of_other_times() {
+    let setup = Setup::new().await;
+    let store = setup.store();
+    let image = store.pull("app", None).await.expect("pulled");
+    let layers = store.claim("now", "app", "").expect("claimed").layers;
+    let containers = store.root().join("containers");
+    std::fs::create_dir(containers.join("old")).expect("made");
+    std::fs::rename(containers.join("now"), containers.join("old/rootfs.json")).expect("moved");
+    std::fs::write(containers.join("torn"), "{").expect("written");
+    store.remove(&image.id.to_string()).expect("removed");
+    store.collect_garbage().expect("collected");
+    assert!(layers.iter().all(|layer| layer.is_dir()) && !containers.join("torn").exists());
+    store.release("old").expect("let go");
+    store.collect_garbage().expect("collected");
+    assert!(layers.iter().all(|layer| !layer.exists()) && !containers.join("old").exists());
 }
 
 #[tokio::test]
@@ -105,10 +111,7 @@ async fn a_cut_download_goes_on_where_it_stopped() {
     let image = store.pull("app", None).await.expect("pulled");
     let big = image.layers[1].digest.to_string();
     assert_eq!(setup.registry.asked(&big), 3);
-    assert_eq!(
-        std::fs::read(store.prepare_rootfs("c", "app", "").expect("prepared").lower[0].join("big")).expect("a file"),
-        noise(300_000)
-    );
+    assert_eq!(std::fs::read(store.claim("c", "app", "").expect("claimed").layers[0].join("big")).expect("a file"), noise(300_000));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,8 +258,8 @@ async fn a_tag_moves_to_the_newer_image() {
     assert_eq!(store.unused().expect("readable").len(), 1);
     assert!(store.remove("app").expect("removed").is_some());
     assert!(store.remove("app").expect("fine").is_none());
-    let rootfs = store.prepare_rootfs("c", "mine:1", "").expect("its layers are all here");
-    assert_eq!(rootfs.lower.len(), 2);
+    let claimed = store.claim("c", "mine:1", "").expect("its layers are all here");
+    assert_eq!(claimed.layers.len(), 2);
 }
 
 /// The child's part of the next test.
@@ -295,7 +298,7 @@ async fn a_pull_survives_kill_9() {
     let store = setup.store();
     store.pull("app", None).await.expect("pulled");
     assert!(setup.registry.0.lock().requests.len() > asked);
-    let rootfs = store.prepare_rootfs("c", "app", "").expect("prepared");
-    assert_eq!(std::fs::read(rootfs.lower[0].join("big")).expect("a file"), noise(300_000));
+    let claimed = store.claim("c", "app", "").expect("claimed");
+    assert_eq!(std::fs::read(claimed.layers[0].join("big")).expect("a file"), noise(300_000));
     assert_eq!(files_in(&store.root().join("ingest")), 0);
 }

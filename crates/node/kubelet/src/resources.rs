@@ -57,11 +57,14 @@ pub(crate) fn of_container(pod: &Pod, container: &Container, memory_capacity: i6
     let cpu_limit = amount(limits(container), CPU).map_or(0, |q| q.milli());
     // Without a request the limit is the request, as the API server defaults it; unset and limited is asked for.
     let cpu_request = amount(requests(container), CPU).map_or(cpu_limit, |q| q.milli());
+    let memory = amount(limits(container), MEMORY).map_or(0, |q| q.value());
     let mut resources = cri::LinuxContainerResources {
         cpu_shares: shares(cpu_request),
         cpu_period: PERIOD,
         cpu_quota: quota(cpu_limit),
-        memory_limit_in_bytes: amount(limits(container), MEMORY).map_or(0, |q| q.value()),
+        memory_limit_in_bytes: memory,
+        // Memory and swap together: a limit is a limit, nothing of it is swapped out (upstream's NoSwap).
+        memory_swap_limit_in_bytes: memory,
         oom_score_adj: oom_score_adj(pod, container, memory_capacity),
         ..cri::LinuxContainerResources::default()
     };

@@ -5,10 +5,10 @@
 //! and blobs holds it exclusively. What a power cut does is `settle`'s matter.
 
 pub(crate) mod blobs;
+pub(crate) mod claims;
 pub(crate) mod db;
 pub(crate) mod files;
 pub(crate) mod layers;
-pub(crate) mod rootfs;
 pub(crate) mod settle;
 
 use std::collections::{HashMap, HashSet};
@@ -134,7 +134,7 @@ impl ImageStore {
 
     /// Images that nobody runs and that are not pinned: what may go when space is short.
     pub fn unused(&self) -> Result<Vec<Arc<Image>>> {
-        let used: HashSet<Digest> = self.list_rootfs()?.into_iter().map(|(_, record)| record.image).collect();
+        let used: HashSet<Digest> = self.claims()?.into_iter().map(|(_, record)| record.image).collect();
         Ok(self.list()?.into_iter().filter(|image| !image.pinned && !used.contains(&image.id)).collect())
     }
 
@@ -164,7 +164,7 @@ impl ImageStore {
         self.settling.recover(&self.layers, &self.database)?;
         let images = self.database.read()?;
         let mut layers: HashSet<Digest> = images.all().flat_map(|image| image.layers.iter()).map(|layer| layer.chain_id.clone()).collect();
-        layers.extend(self.list_rootfs()?.into_iter().flat_map(|(_, record)| record.layers));
+        layers.extend(self.claims()?.into_iter().flat_map(|(_, record)| record.layers));
         for info in self.layers.all()?.iter().filter(|info| !layers.contains(&info.chain_id)) {
             self.layers.remove(&info.chain_id)?;
         }
@@ -183,12 +183,8 @@ impl ImageStore {
         let yesterday = self.clock.now().as_second() - 24 * 3600;
         let ingests = self.paths.ingests();
         remove_others(&ingests, |name| fs::metadata(ingests.join(name)).is_ok_and(|found| found.mtime() > yesterday && found.len() > 0))?;
-        for container in read_folder(&self.paths.containers())? {
-            if !container.join("rootfs.json").exists() {
-                files::discard(&self.paths, &container)?;
-            }
-        }
-        Ok(())
+        let containers = self.paths.containers();
+        remove_others(&containers, |name| claims::read_claim(&containers.join(name)).is_some())
     }
 }
 

@@ -128,6 +128,7 @@ impl Job {
             // Zero means "as it is" to the runtime; a limit that is gone is told as unlimited.
             wanted.cpu_quota = if wanted.cpu_quota == 0 { -1 } else { wanted.cpu_quota };
             wanted.memory_limit_in_bytes = if wanted.memory_limit_in_bytes == 0 { -1 } else { wanted.memory_limit_in_bytes };
+            wanted.memory_swap_limit_in_bytes = wanted.memory_limit_in_bytes;
             self.agent.runtime.update_container_resources(&one.id, &wanted).await.map_err(|e| e.to_string())?;
         }
         if early.is_err() { self.agent.groups.apply(&self.pod) } else { Ok(()) }

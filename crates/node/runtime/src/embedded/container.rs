@@ -74,7 +74,7 @@ impl Runtime {
         let launch = plan::launch(&plan::Inputs {
             id,
             sandbox,
-            sandbox_folder: &self.folders.sandbox(&sandbox.id),
+            sandbox_folder: sandbox.files.as_deref().unwrap_or(&self.folders.sandbox(&sandbox.id)),
             config: &config,
             image: &image.config,
             user: &user,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tiphys_cgroups::Hierarchy;
 use tiphys_cri::{ContainerState, CriError, Result};
+use tiphys_sys::mount;
 use tokio::sync::mpsc;
 
 use super::container::unmount_all;
@@ -42,10 +43,26 @@ impl Runtime {
             protocol: AtomicU32::new(0),
             folders,
         });
+        runtime.keep_passing_in_memory()?;
         runtime.load_records()?;
         let events = runtime.connect().await?;
         tokio::spawn(follow(Arc::downgrade(&runtime), events));
         Ok(runtime)
+    }
+
+    /// A tmpfs for [`Folders::run`]; it stays while sandboxes do.
+    fn keep_passing_in_memory(&self) -> io::Result<()> {
+        let folder = self.folders.run();
+        std::fs::create_dir_all(&folder)?;
+        let real = folder.canonicalize()?;
+        if tiphys_sys::proc::mounts()?.iter().any(|mount| mount.mount_point == real) {
+            return Ok(());
+        }
+        let flags = mount::MS_NOSUID | mount::MS_NODEV | mount::MS_NOEXEC;
+        if let Err(error) = mount::mount("tiphys-run", &folder, "tmpfs", flags, "mode=0711,size=64m") {
+            tracing::warn!(%error, "no tmpfs for the files of sandboxes: they are kept on disk");
+        }
+        Ok(())
     }
 
     fn load_records(&self) -> io::Result<()> {
@@ -110,15 +127,19 @@ impl Runtime {
             }
         }
         let known: HashSet<&str> = known.iter().map(|state| state.id.as_str()).collect();
-        let lost: Vec<ContainerRecord> = self
+        let unknown: Vec<ContainerRecord> = self
             .containers
             .lock()
             .values()
-            .filter(|entry| entry.record.state() == ContainerState::Running && !known.contains(entry.record.id.as_str()))
+            .filter(|entry| entry.record.ended.is_none() && !known.contains(entry.record.id.as_str()))
             .map(|entry| entry.record.clone())
             .collect();
-        for record in lost {
-            self.lost(&record);
+        for record in unknown {
+            match record.state() {
+                ContainerState::Running => self.lost(&record),
+                // Its start may have been under way when its supervisor went.
+                _ => drop(self.group(&record.launch.cgroup.path).kill_all()),
+            }
         }
     }
 

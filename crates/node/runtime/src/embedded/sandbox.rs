@@ -55,7 +55,7 @@ impl Runtime {
 
     fn plan_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxRecord> {
         let id = new_id()?;
-        let folder = self.folders.sandbox(&id);
+        let folder = self.folders.passing(&id);
         let options = &config.linux.security_context.namespace_options;
         let own_network = options.network != NamespaceMode::Node;
         let own_ipc = options.ipc != NamespaceMode::Node;
@@ -74,6 +74,7 @@ impl Runtime {
             shm: pin(own_ipc, "shm"),
             shared_pid: options.pid == NamespaceMode::Pod,
             hostname,
+            files: Some(folder),
             id,
             config,
         })
@@ -117,14 +118,16 @@ impl Runtime {
     fn prepare_sandbox(&self, record: &SandboxRecord, folder: &Path) -> Result<spec::Cgroup> {
         std::fs::create_dir_all(folder)?;
         save(folder, record)?;
+        let files = record.files.as_deref().unwrap_or(folder);
+        std::fs::create_dir_all(files)?;
         if let Some(shm) = &record.shm {
             std::fs::create_dir_all(shm)?;
         }
-        std::fs::write(folder.join("hostname"), format!("{}\n", record.hostname))?;
-        std::fs::write(folder.join("resolv.conf"), resolv_conf(record.config.dns_config.as_ref())?)?;
-        std::fs::copy("/etc/hosts", folder.join("hosts"))
+        std::fs::write(files.join("hostname"), format!("{}\n", record.hostname))?;
+        std::fs::write(files.join("resolv.conf"), resolv_conf(record.config.dns_config.as_ref())?)?;
+        std::fs::copy("/etc/hosts", files.join("hosts"))
             .map(drop)
-            .or_else(|_| std::fs::write(folder.join("hosts"), "127.0.0.1 localhost\n"))?;
+            .or_else(|_| std::fs::write(files.join("hosts"), "127.0.0.1 localhost\n"))?;
         if !record.config.log_directory.is_empty() {
             std::fs::create_dir_all(&record.config.log_directory)?;
         }
@@ -172,8 +175,8 @@ impl Runtime {
         for container in self.containers_of(id) {
             self.remove_container(&container).await?;
         }
-        let folder = self.folders.sandbox(id);
-        blocking(move || remove_folder(&folder)).await?;
+        let folders = [self.folders.passing(id), self.folders.sandbox(id)];
+        blocking(move || folders.iter().try_for_each(|folder| remove_folder(folder))).await?;
         self.announce(id, id, ContainerEventType::Deleted);
         self.sandboxes.lock().remove(id);
         Ok(())

@@ -32,6 +32,8 @@ pub(super) struct SandboxRecord {
     pub(super) shm: Option<PathBuf>,
     pub(super) shared_pid: bool,
     pub(super) hostname: String,
+    /// Where pins and files are; of old, the sandbox's own folder.
+    pub(super) files: Option<PathBuf>,
 }
 
 /// One container, as its `state.json` says.
@@ -194,6 +196,16 @@ impl Folders {
         self.root.join("sandboxes").join(id)
     }
 
+    /// What of a sandbox cannot outlive the machine's uptime: pins, and the files that its containers see.
+    pub(super) fn passing(&self, id: &str) -> PathBuf {
+        self.run().join(id)
+    }
+
+    /// In memory: making files on a disk is what costs most of a pod's start.
+    pub(super) fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
     pub(super) fn container(&self, id: &str) -> PathBuf {
         self.root.join("containers").join(id)
     }
@@ -212,14 +224,19 @@ impl Folders {
 }
 
 fn load<T: DeserializeOwned>(folder: &Path) -> Option<T> {
-    serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()
+    let text = std::fs::read(folder.join("state.json")).ok()?;
+    // What follows the first value is the end of an older, longer one.
+    serde_json::Deserializer::from_slice(&text).into_iter().next()?.ok()
 }
 
-/// Replaces `state.json` whole. Not synced: what it speaks of does not survive a loss of power either.
+/// Writes `state.json` over itself: in one call, which a kill cannot tear, and without a new file each time, whose making is what
+/// costs on a busy disk. Not synced: what it speaks of does not survive a loss of power either.
 pub(super) fn save(folder: &Path, record: &impl Serialize) -> io::Result<()> {
-    let temporary = folder.join("state.json.new");
-    std::fs::write(&temporary, serde_json::to_vec(record)?)?;
-    std::fs::rename(temporary, folder.join("state.json"))
+    use std::io::Write;
+    let text = serde_json::to_vec(record)?;
+    let mut file = std::fs::File::options().create(true).truncate(false).write(true).open(folder.join("state.json"))?;
+    file.write_all(&text)?;
+    file.set_len(text.len() as u64)
 }
 
 /// 64 hexadecimal digits by chance, as ids of containers are everywhere.
@@ -235,6 +252,24 @@ mod tests {
     use tiphys_cri::{NamespaceMode, UserNamespace};
 
     use super::*;
+
+    #[test]
+    fn a_record_is_written_over_a_longer_one() {
+        let folder = std::env::temp_dir().join(format!("tiphys-rt-state-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let record = |id: &str| SandboxRecord { id: id.into(), ..SandboxRecord::default() };
+        let read = || load::<SandboxRecord>(&folder).map(|record| record.id);
+        assert_eq!(read(), None);
+        save(&folder, &record("a long name")).unwrap();
+        let long = std::fs::read(folder.join("state.json")).unwrap();
+        save(&folder, &record("x")).unwrap();
+        assert_eq!(read().as_deref(), Some("x"));
+        // Killed before the rest was cut off.
+        let short = std::fs::read(folder.join("state.json")).unwrap();
+        std::fs::write(folder.join("state.json"), [&short[..], &long[short.len()..]].concat()).unwrap();
+        assert_eq!(read().as_deref(), Some("x"));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn users_inside_are_others_outside() {

@@ -293,12 +293,8 @@ impl Supervisor {
 
     /// On disk at once: the exit code is the one thing about a container that nobody else can find out again.
     fn persist(&self, id: &str, exit: &Exit) {
-        let path = self.dir.join("exits").join(id);
-        let temporary = path.with_extension("new");
-        let text = serde_json::to_vec(exit).unwrap_or_default();
-        if std::fs::write(&temporary, text).is_ok() {
-            std::fs::rename(&temporary, &path).ok();
-        }
+        // One call, which a kill cannot tear; half a file would be taken for none.
+        std::fs::write(self.dir.join("exits").join(id), serde_json::to_vec(exit).unwrap_or_default()).ok();
     }
 
     fn cgroup(&self, path: &str) -> Option<Cgroup> {

@@ -134,11 +134,14 @@ impl Place {
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let own = format!("{}/", self.dir.display());
-        left.extend(mounts.lines().filter(|line| line.contains(&own)).map(|line| format!("mount {line}")));
+        let passing = format!("{own}rt/run ");
+        left.extend(mounts.lines().filter(|line| line.contains(&own) && !line.contains(&passing)).map(|line| format!("mount {line}")));
         let supervisor = self.supervisor_pid();
         let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
         left.extend((!children.trim().is_empty()).then(|| format!("processes {children}")));
         runtime.shut_down_supervisor().await.unwrap();
+        left.extend(std::fs::read_dir(self.dir.join("rt/run")).unwrap().flatten().map(|entry| entry.path().display().to_string()));
+        tiphys_sys::mount::detach(&self.dir.join("rt/run")).unwrap();
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
             let group = hierarchy.path().join(&self.name);
             let below = std::fs::read_dir(&group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
