@@ -52,12 +52,21 @@ fn quota(milli: i64) -> i64 {
     if milli == 0 { 0 } else { (milli * PERIOD / 1000).max(MIN_QUOTA) }
 }
 
+fn pod_limits(pod: &Pod) -> Option<&TypedList> {
+    spec::spec(pod).resources.as_ref()?.limits.as_ref()
+}
+
+/// The container's limit; where it has none, the pod's (KEP-2837).
+fn limit_of(pod: &Pod, container: &Container, name: &str) -> Option<Quantity> {
+    amount(limits(container), name).filter(|q| !q.is_zero()).or_else(|| amount(pod_limits(pod), name))
+}
+
 /// The cgroup numbers of a container.
 pub(crate) fn of_container(pod: &Pod, container: &Container, memory_capacity: i64) -> cri::LinuxContainerResources {
-    let cpu_limit = amount(limits(container), CPU).map_or(0, |q| q.milli());
+    let cpu_limit = limit_of(pod, container, CPU).map_or(0, |q| q.milli());
     // Without a request the limit is the request, as the API server defaults it; unset and limited is asked for.
     let cpu_request = amount(requests(container), CPU).map_or(cpu_limit, |q| q.milli());
-    let memory = amount(limits(container), MEMORY).map_or(0, |q| q.value());
+    let memory = limit_of(pod, container, MEMORY).map_or(0, |q| q.value());
     let mut resources = cri::LinuxContainerResources {
         cpu_shares: shares(cpu_request),
         cpu_period: PERIOD,
@@ -70,12 +79,14 @@ pub(crate) fn of_container(pod: &Pod, container: &Container, memory_capacity: i6
     };
     // One process killed in a container takes the container with it (cgroup v2, KubeletConfiguration.singleProcessOOMKill).
     resources.unified.insert("memory.oom.group".into(), "1".into());
-    for (name, quantity) in limits(container).into_iter().flatten() {
+    // The container's own outweigh the pod's.
+    let mut pages = std::collections::BTreeMap::new();
+    for (name, quantity) in pod_limits(pod).into_iter().flatten().chain(limits(container).into_iter().flatten()) {
         if let Some(size) = name.strip_prefix(HUGE_PAGES_PREFIX) {
-            let limit = shared::quantity(quantity).value().max(0) as u64;
-            resources.hugepage_limits.push(cri::HugepageLimit { page_size: size.into(), limit });
+            pages.insert(size, shared::quantity(quantity).value().max(0) as u64);
         }
     }
+    resources.hugepage_limits = pages.into_iter().map(|(size, limit)| cri::HugepageLimit { page_size: size.into(), limit }).collect();
     resources
 }
 
@@ -90,11 +101,31 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 
         qos::GUARANTEED => GUARANTEED,
         qos::BEST_EFFORT => 1000,
         _ => {
-            let request = amount(requests(container), MEMORY).map_or(0, |q| q.value());
+            let own = |c: &Container| amount(requests(c), MEMORY).map_or(0, |q| q.value());
+            let mut request = own(container);
+            if spec::is_sidecar(container) {
+                // A sidecar is not to go before those that it serves.
+                request = request.max(spec::containers(pod).iter().map(own).min().unwrap_or(0));
+            }
+            request += unallocated_memory(pod);
             let adjusted = 1000 - (i128::from(request) * 1000 / i128::from(memory_capacity.max(1))) as i64;
             adjusted.clamp(1000 + GUARANTEED, 999)
         }
     }
+}
+
+/// Each container's share of what the pod requests beyond its containers' requests (KEP-2837).
+fn unallocated_memory(pod: &Pod) -> i64 {
+    let own = spec::spec(pod).resources.as_ref().and_then(|r| r.requests.as_ref());
+    let Some(whole) = amount(own, MEMORY).map(|q| q.value()) else { return 0 };
+    let mut bare = pod.clone();
+    if let Some(spec) = &mut bare.spec {
+        spec.resources = None;
+        spec.overhead = None;
+    }
+    let asked = shared::requests(&bare).get(MEMORY).map_or(0, |q| q.value());
+    let containers = spec::containers(pod).len() + spec::init_containers(pod).len();
+    (whole - asked).max(0) / (containers.max(1) as i64)
 }
 
 /// The cgroup numbers of the whole pod: sums, and limits only where every container has one.
@@ -287,6 +318,21 @@ mod tests {
         ] {
             assert_eq!(numbers(resources.clone()), expected, "{resources}");
         }
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_as_a_whole() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"resources": {"requests": {"memory": "512Mi", "cpu": "1"},
+            "limits": {"memory": "600Mi", "cpu": "2", "hugepages-2Mi": "4Mi"}},
+            "initContainers": [{"name": "s", "restartPolicy": "Always"}],
+            "containers": [{"name": "a"}, {"name": "b", "resources": {"requests": {"memory": "256Mi"}, "limits": {"memory": "300Mi", "hugepages-2Mi": "2Mi"}}}]}}))
+        .expect("a pod");
+        let of = |c: &Container| of_container(&pod, c, 1 << 30);
+        let (a, b) = (of(&spec::containers(&pod)[0]), of(&spec::containers(&pod)[1]));
+        assert_eq!((a.memory_limit_in_bytes, a.cpu_quota), (600 << 20, 200_000));
+        assert_eq!((b.memory_limit_in_bytes, b.cpu_quota), (300 << 20, 200_000));
+        assert_eq!((a.hugepage_limits[0].limit, b.hugepage_limits[0].limit), (4 << 20, 2 << 20));
+        assert_eq!((a.oom_score_adj, b.oom_score_adj), (917, 667));
     }
 
     #[test]
