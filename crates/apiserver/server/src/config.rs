@@ -105,6 +105,26 @@ pub enum AuthorizationMode {
     AlwaysDeny,
 }
 
+/// The audit log (`--audit-*`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLog {
+    /// None: what changes something, and what people read, at the level Metadata.
+    pub policy_file: Option<PathBuf>,
+    /// `-` is standard output.
+    pub path: PathBuf,
+    pub max_megabytes: u64,
+    /// 0 keeps all.
+    pub max_backups: usize,
+    /// 0 keeps them however old.
+    pub max_days: u64,
+}
+
+impl Default for AuditLog {
+    fn default() -> Self {
+        AuditLog { policy_file: None, path: PathBuf::from("audit.log"), max_megabytes: 10, max_backups: 3, max_days: 0 }
+    }
+}
+
 #[derive(Clone)]
 pub struct Config {
     pub bind_address: IpAddr,
@@ -128,6 +148,8 @@ pub struct Config {
     pub kubelet: KubeletClient,
     pub request_header: Option<RequestHeader>,
     pub proxy_client: Option<PemPair>,
+    pub audit: Option<AuditLog>,
+    pub priority_and_fairness: bool,
     pub max_requests_in_flight: usize,
     pub max_mutating_requests_in_flight: usize,
     pub request_timeout: std::time::Duration,
@@ -190,6 +212,8 @@ impl Config {
             kubelet: KubeletClient::default(),
             request_header: None,
             proxy_client: None,
+            audit: None,
+            priority_and_fairness: true,
             max_requests_in_flight: 400,
             max_mutating_requests_in_flight: 200,
             request_timeout: std::time::Duration::from_secs(60),
