@@ -105,6 +105,22 @@ pub enum AuthorizationMode {
     AlwaysDeny,
 }
 
+/// An OpenID Connect issuer whose ID tokens are believed (`--oidc-*`).
+#[derive(Clone, Debug)]
+pub struct OidcIssuer {
+    pub url: String,
+    /// The audience that its tokens must be for.
+    pub client_id: String,
+    /// None: the CAs that the machine trusts.
+    pub ca: Option<Pem>,
+    pub username_claim: String,
+    /// None: the issuer's address and `#`, unless the claim is `email`. `-`: none.
+    pub username_prefix: Option<String>,
+    pub groups_claim: Option<String>,
+    pub groups_prefix: String,
+    pub required_claims: Vec<(String, String)>,
+}
+
 /// The audit log (`--audit-*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditLog {
@@ -142,6 +158,7 @@ pub struct Config {
     pub client_ca: Option<Pem>,
     pub service_accounts: ServiceAccounts,
     pub token_auth_file: Option<PathBuf>,
+    pub oidc: Option<OidcIssuer>,
     pub bootstrap_tokens: bool,
     pub anonymous: Anonymous,
     pub authorization: Vec<AuthorizationMode>,
@@ -206,6 +223,7 @@ impl Config {
                 jwks_uri: None,
             },
             token_auth_file: None,
+            oidc: None,
             bootstrap_tokens: true,
             anonymous: Anonymous::health_only(),
             authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],

@@ -1,6 +1,6 @@
 //! kube-apiserver's flags, by upstream's names, to a [`Config`]. A flag that is not known is an error with the nearest one that is.
 //!
-//! Absent: the many flags whose feature is absent (webhooks, OIDC, egress, tracing): they are refused, not swallowed.
+//! Absent: the many flags whose feature is absent (webhooks, egress, tracing): they are refused, not swallowed.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tiphys_base::pki::{Authority, Names, Subject, Use};
 use tiphys_base::{Clock, SystemClock};
 
-use crate::config::{Anonymous, AuditLog, AuthorizationMode, Config, Pem, PemPair, RequestHeader, Storage};
+use crate::config::{Anonymous, AuditLog, AuthorizationMode, Config, OidcIssuer, Pem, PemPair, RequestHeader, Storage};
 
 #[derive(Debug, thiserror::Error)]
 pub enum FlagError {
@@ -115,6 +115,15 @@ fn objects() -> Vec<Arg> {
     vec![
         value("etcd-servers", "'embedded', the only store so far"),
         value("data-dir", "folder of the embedded store"),
+        value("oidc-issuer-url", "the issuer whose ID tokens are believed; https://"),
+        value("oidc-client-id", "the audience of its tokens"),
+        value("oidc-ca-file", "who signs the issuer's certificate; by default the machine's CAs"),
+        value("oidc-username-claim", "the claim that is the user's name; sub by default"),
+        value("oidc-username-prefix", "put before the name; '-' for none"),
+        value("oidc-groups-claim", "the claim that lists groups"),
+        value("oidc-groups-prefix", "put before each group"),
+        list("oidc-required-claim", "name=value that a token must have"),
+        list("oidc-signing-algs", "RS256, ES256"),
         value("encryption-provider-config", "file that says which resources are encrypted at rest, and with which keys"),
         value("audit-policy-file", "what is audited (audit.k8s.io/v1 Policy); by default writes and what people read, at Metadata"),
         value("audit-log-path", "the audit log; '-' is standard output, '' is off, <data-dir>/audit/audit.log by default"),
@@ -190,6 +199,7 @@ pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
     }
     config.storage = storage(m)?;
     config.encryption = m.get_one::<String>("encryption-provider-config").map(PathBuf::from);
+    config.oidc = oidc(m)?;
     config.audit = audit(m, &config.storage)?;
     config.request_header = request_header(m)?;
     set_modes(m, &mut config)?;
@@ -214,6 +224,31 @@ fn storage(m: &ArgMatches) -> Result<Storage, FlagError> {
     }
     let folder = m.get_one::<String>("data-dir").ok_or(FlagError::Missing("data-dir"))?;
     Ok(Storage::Embedded(PathBuf::from(folder)))
+}
+
+fn oidc(m: &ArgMatches) -> Result<Option<OidcIssuer>, FlagError> {
+    let one = |flag: &str| m.get_one::<String>(flag).filter(|v| !v.is_empty()).cloned();
+    let Some(url) = one("oidc-issuer-url") else { return Ok(None) };
+    if let Some(other) = strings(m, "oidc-signing-algs").into_iter().find(|a| !matches!(a.as_str(), "RS256" | "ES256")) {
+        return wrong("oidc-signing-algs", format!("{other}: only RS256 and ES256 are verified"));
+    }
+    let mut required_claims = Vec::new();
+    for pair in strings(m, "oidc-required-claim") {
+        match pair.split_once('=') {
+            Some((name, value)) => required_claims.push((name.to_owned(), value.to_owned())),
+            None => return wrong("oidc-required-claim", format!("{pair:?} is no name=value")),
+        }
+    }
+    Ok(Some(OidcIssuer {
+        url,
+        client_id: one("oidc-client-id").ok_or(FlagError::Missing("oidc-client-id"))?,
+        ca: file(m, "oidc-ca-file"),
+        username_claim: one("oidc-username-claim").unwrap_or_else(|| "sub".to_owned()),
+        username_prefix: one("oidc-username-prefix"),
+        groups_claim: one("oidc-groups-claim"),
+        groups_prefix: one("oidc-groups-prefix").unwrap_or_default(),
+        required_claims,
+    }))
 }
 
 /// On by default, beside the store; an empty path turns it off.

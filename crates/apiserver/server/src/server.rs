@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use crate::aggregate::{self, Aggregator};
 use crate::audit::{Audit, AuditError};
 use crate::authenticate::bearer::{TokenFileError, read_token_file};
+use crate::authenticate::oidc::{Oidc, OidcError};
 use crate::authenticate::{Authentication, Bearer, Certificates};
 use crate::authorize::Authorization;
 use crate::authorize::MASTERS;
@@ -66,6 +67,8 @@ pub enum StartError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot read a certificate or key: {0}")]
     Read(#[from] std::io::Error),
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     #[error("serving certificate: {0}")]
     Identity(#[from] IdentityError),
     #[error("TLS: {0}")]
@@ -251,12 +254,16 @@ fn make_door(
     let tokens = Arc::new(service_account_tokens(config, facts, objects.clone())?);
     let fixed = config.token_auth_file.as_deref().map(read_token_file).transpose()?.unwrap_or_else(HashMap::new);
     let bootstrap_secrets = config.bootstrap_tokens.then(|| objects.clone());
-    let bearer = Arc::new(Bearer::new(fixed, tokens.clone(), bootstrap_secrets, config.clock.clone()));
+    let oidc = config.oidc.clone().map(|issuer| Oidc::new(issuer, config.clock.clone())).transpose()?;
+    let bearer = Arc::new(Bearer::new(fixed, tokens.clone(), bootstrap_secrets, oidc.clone(), config.clock.clone()));
     let certificates = Certificates::new(material.client_ca.as_deref(), material.front_proxy_ca.as_deref(), config.clock.clone())?;
     let rbac = Rbac::new(objects.clone());
     let authorization = Arc::new(Authorization::new(config.authorization.clone(), rbac, objects.clone()));
     registry.set_authorizer(authorization.clone());
     let streams = Streams::new(&config.kubelet, &config.clock)?;
+    if let Some(oidc) = oidc {
+        tasks.spawn("oidc keys", oidc.follow_keys(streams.dialer.clone()));
+    }
     let webhooks = Arc::new(Webhooks::new(objects.clone(), streams.dialer.clone()));
     registry.set_webhooks(webhooks.clone());
     let catalogue: Arc<Catalogue> = Arc::default();

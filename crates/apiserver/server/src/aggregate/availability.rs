@@ -66,11 +66,11 @@ async fn watch_remotes(aggregator: &Arc<Aggregator>, registry: &Registry, client
                 () = &mut wait => true,
                 changes = services.next() => {
                     let Some(changes) = changes else { return };
-                    aggregator.refresh();
+                    let unknown = aggregator.refresh();
                     if !aggregator.has_remotes() {
                         return;
                     }
-                    changes.iter().any(|c| changed(c, |o| is_unchecked(o)))
+                    unknown || changes.iter().any(|c| changed(c, is_unchecked))
                 }
                 changes = slices.next() => {
                     let Some(changes) = changes else { return };
@@ -93,7 +93,7 @@ fn changed(change: &Change, is_ours: impl Fn(&Value) -> bool) -> bool {
     is_ours(&entry.to_value())
 }
 
-/// An APIService that nobody has judged yet; a change of another one is followed at the next check at the latest.
+/// An APIService that nobody has judged yet, or whose judgement was taken away.
 fn is_unchecked(api_service: &Value) -> bool {
     at(api_service, &["spec", "service"]).is_some()
         && !items(api_service, &["status", "conditions"]).iter().any(|c| text(c, &["type"]) == "Available")
@@ -115,14 +115,14 @@ async fn check_all(aggregator: &Arc<Aggregator>, client: &Client) -> bool {
         if verdict.is_err() {
             remote.failed();
         }
+        // Whoever sees the condition finds the resources in discovery.
+        aggregator.publish();
         if let Err(error) = tell(aggregator.objects.as_ref(), client, &remote.name, &verdict).await {
             tracing::info!(api_service = remote.name, %error, "cannot write the condition of an APIService");
         }
         verdict.is_ok()
     });
-    let all_good = join_all(checks).await.into_iter().all(|good| good);
-    aggregator.publish();
-    all_good
+    join_all(checks).await.into_iter().all(|good| good)
 }
 
 async fn check(aggregator: &Aggregator, remote: &Remote) -> Result<(), Unavailable> {

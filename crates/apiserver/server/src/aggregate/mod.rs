@@ -64,10 +64,11 @@ impl Aggregator {
         self.remotes.load().values().cloned().collect()
     }
 
-    /// Reads the APIServices anew. What did not change keeps its connections' state and what was learned of it.
-    pub(crate) fn refresh(&self) {
+    /// Reads the APIServices anew; whether one of them leads to a server that was not known. What did not change keeps its connections' state
+    /// and what was learned of it.
+    pub(crate) fn refresh(&self) -> bool {
         let before = self.remotes.load_full();
-        let mut now = HashMap::new();
+        let (mut now, mut unknown) = (HashMap::new(), false);
         for object in self.objects.list(&known::API_SERVICES, "") {
             let Some(remote) = Remote::read(&object, self.identity.as_ref()) else { continue };
             let key = (remote.group.clone(), remote.version.clone());
@@ -75,10 +76,12 @@ impl Aggregator {
             if let Some(old) = &kept {
                 old.update(&object);
             }
+            unknown |= kept.is_none();
             now.insert(key, kept.unwrap_or_else(|| Arc::new(remote)));
         }
         self.remotes.store(Arc::new(now));
         self.publish();
+        unknown
     }
 
     /// Tells discovery what the other servers serve, as far as it is known.
