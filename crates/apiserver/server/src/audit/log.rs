@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::Value;
 use tiphys_base::tasks::Tasks;
 use tokio::sync::Notify;
 
@@ -68,7 +67,8 @@ impl LogFile {
         Ok(LogFile { shared })
     }
 
-    pub(super) fn write(&self, event: &Value) {
+    /// A line with its end.
+    pub(super) fn write(&self, line: Vec<u8>) {
         let mut buffer = self.shared.buffer.lock();
         if buffer.len() > MOST {
             let dropped = self.shared.dropped.fetch_add(1, Ordering::Relaxed);
@@ -78,9 +78,7 @@ impl LogFile {
             return;
         }
         let first = buffer.is_empty();
-        // Writing to memory cannot fail.
-        let _ = serde_json::to_writer(&mut *buffer, event);
-        buffer.push(b'\n');
+        buffer.extend_from_slice(&line);
         drop(buffer);
         if first {
             self.shared.some.notify_one();

@@ -7,11 +7,14 @@
 mod log;
 mod policy;
 
+use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tiphys_registry::{Answer, Body as AnswerBody, UserInfo};
 
 use crate::chain::{Call, Origin, Outcome};
@@ -80,7 +83,7 @@ impl Audit {
         let Some(inner) = &self.inner else { return };
         let Some(draft) = inner.draft(call) else { return };
         if !draft.omitted[Stage::RequestReceived as usize] {
-            inner.write(event(call, &draft, Stage::RequestReceived, None, inner.clock.now()));
+            inner.log.write(head(call, &draft, Stage::RequestReceived, None).finish(inner.clock.now()));
         }
         call.audit = Some(Box::new(draft));
     }
@@ -95,34 +98,32 @@ impl Audit {
         let draft = call.audit.take()?;
         let lasts = call.info.is_long_running() && outcome.is_ok();
         let stage = if lasts { Stage::ResponseStarted } else { Stage::ResponseComplete };
-        let status = status(code, outcome.as_ref().err());
+        let answer = Some((code, outcome.as_ref().err()));
         let now = inner.clock.now();
         if !draft.omitted[stage as usize] {
-            let mut event = event(call, &draft, stage, Some(&status), now);
+            let mut line = head(call, &draft, stage, answer);
             if stage == Stage::ResponseComplete {
-                add_bodies(&mut event, &draft, outcome);
+                add_bodies(&mut line, &draft, outcome);
             }
-            inner.write(event);
+            inner.log.write(line.finish(now));
         }
         if !lasts || draft.omitted[Stage::ResponseComplete as usize] {
             return None;
         }
-        let event = event(call, &draft, Stage::ResponseComplete, Some(&status), now);
-        Some(Ended { inner: inner.clone(), event: Some(event) })
+        Some(Ended { inner: inner.clone(), line: Some(head(call, &draft, Stage::ResponseComplete, answer)) })
     }
 }
 
 /// Tells of the end of a watch or stream when it is dropped.
 pub(crate) struct Ended {
     inner: Arc<Inner>,
-    event: Option<Value>,
+    line: Option<Line>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        if let Some(mut event) = self.event.take() {
-            event["stageTimestamp"] = json!(micros(self.inner.clock.now()));
-            self.inner.write(event);
+        if let Some(line) = self.line.take() {
+            self.inner.log.write(line.finish(self.inner.clock.now()));
         }
     }
 }
@@ -133,88 +134,115 @@ impl Inner {
         let draft = Draft { level, omitted, omit_managed_fields, received: self.clock.now(), request: None, annotations: Vec::new() };
         (level != Level::None).then_some(draft)
     }
+}
 
-    fn write(&self, event: Value) {
-        self.log.write(&event);
+/// An event as it is written: JSON straight into its bytes, since most requests leave one.
+struct Line(Vec<u8>);
+
+impl Line {
+    fn new(level: Level, id: &str, stage: Stage) -> Self {
+        let mut bytes = Vec::with_capacity(1024);
+        let _ = write!(
+            bytes,
+            "{{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"{}\",\"auditID\":\"{id}\",\"stage\":\"{}\"",
+            level.name(),
+            stage.name()
+        );
+        Line(bytes)
+    }
+
+    /// Writing to memory cannot fail.
+    fn put(&mut self, field: &str, value: &(impl Serialize + ?Sized)) {
+        let _ = write!(self.0, ",\"{field}\":");
+        let _ = serde_json::to_writer(&mut self.0, value);
+    }
+
+    /// The fields of an object; empty texts are left out.
+    fn object(&mut self, field: &str, texts: &[(&str, &str)]) {
+        let _ = write!(self.0, ",\"{field}\":{{");
+        for (i, (name, text)) in texts.iter().filter(|(_, text)| !text.is_empty()).enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            let _ = write!(self.0, "{comma}\"{name}\":");
+            let _ = serde_json::to_writer(&mut self.0, text);
+        }
+        self.0.push(b'}');
+    }
+
+    /// As authentication reviews show a user.
+    fn user(&mut self, field: &str, user: &UserInfo) {
+        self.object(field, &[("username", &user.name), ("uid", &user.uid)]);
+        self.0.pop();
+        if !user.groups.is_empty() {
+            self.put("groups", &user.groups);
+        }
+        if !user.extra.is_empty() {
+            self.put("extra", &user.extra);
+        }
+        self.0.push(b'}');
+    }
+
+    fn time(&mut self, field: &str, at: jiff::Timestamp) {
+        let _ = write!(self.0, ",\"{field}\":\"{at:.6}\"");
+    }
+
+    fn finish(mut self, now: jiff::Timestamp) -> Vec<u8> {
+        self.time("stageTimestamp", now);
+        self.0.extend_from_slice(b"}\n");
+        self.0
     }
 }
 
-fn micros(at: jiff::Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}
-
-fn event(call: &Call, draft: &Draft, stage: Stage, status: Option<&Value>, now: jiff::Timestamp) -> Value {
-    let mut event = json!({
-        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": draft.level.name(), "auditID": call.audit_id, "stage": stage.name(),
-        "requestURI": call.parts.uri.path_and_query().map_or("", |p| p.as_str()), "verb": call.info.verb,
-        "user": user(call.impersonator.as_deref().unwrap_or(&call.user)),
-        "requestReceivedTimestamp": micros(draft.received), "stageTimestamp": micros(now),
-    });
+/// Everything but the bodies and the time of the stage.
+fn head(call: &Call, draft: &Draft, stage: Stage, answer: Option<(u16, Option<&DoorError>)>) -> Line {
+    let info = &call.info;
+    let mut line = Line::new(draft.level, &call.audit_id, stage);
+    line.put("requestURI", call.parts.uri.path_and_query().map_or("", |p| p.as_str()));
+    line.put("verb", &info.verb);
+    line.user("user", call.impersonator.as_deref().unwrap_or(&call.user));
     if call.impersonator.is_some() {
-        event["impersonatedUser"] = user(&call.user);
+        line.user("impersonatedUser", &call.user);
     }
     if let Origin::Socket(peer) = &call.origin
         && let Some(address) = peer.address
     {
-        event["sourceIPs"] = json!([address.ip().to_string()]);
+        line.put("sourceIPs", &[address.ip()]);
     }
     let agent = call.header(header::USER_AGENT);
     if !agent.is_empty() {
-        event["userAgent"] = json!(agent);
+        line.put("userAgent", agent);
     }
-    if call.info.is_resource {
-        event["objectRef"] = object_ref(call);
+    if info.is_resource {
+        let place = [("resource", &*info.resource), ("namespace", &info.namespace), ("name", &info.name)];
+        let kind = [("apiGroup", &*info.group), ("apiVersion", &info.version), ("subresource", &info.subresource)];
+        let [a, b, c] = place;
+        let [d, e, f] = kind;
+        line.object("objectRef", &[a, b, c, d, e, f]);
     }
-    if let Some(status) = status {
-        event["responseStatus"] = status.clone();
+    if let Some((code, error)) = answer {
+        add_status(&mut line, code, error);
     }
     if !draft.annotations.is_empty() {
-        event["annotations"] = draft.annotations.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect::<Map<_, _>>().into();
+        line.put("annotations", &draft.annotations.iter().map(|(k, v)| (*k, v.as_str())).collect::<BTreeMap<_, _>>());
     }
-    event
+    line.time("requestReceivedTimestamp", draft.received);
+    line
 }
 
-/// As authentication reviews show a user, with Go's field names.
-fn user(user: &UserInfo) -> Value {
-    crate::reviews::user_value(user)
+fn add_status(line: &mut Line, code: u16, error: Option<&DoorError>) {
+    let (reason, message) = match error {
+        Some(DoorError::Api(error)) => (error.reason.as_str(), error.message.as_str()),
+        Some(DoorError::Unauthorized(_)) => ("Unauthorized", "Unauthorized"),
+        Some(DoorError::TooMany) => ("TooManyRequests", "Too many requests, please try again later."),
+        _ => ("", ""),
+    };
+    let status = if error.is_some() { "Failure" } else { "" };
+    line.object("responseStatus", &[("status", status), ("reason", reason), ("message", message)]);
+    line.0.pop();
+    let comma = if error.is_some() { "," } else { "" };
+    let _ = write!(line.0, "{comma}\"metadata\":{{}},\"code\":{code}}}");
 }
 
-fn object_ref(call: &Call) -> Value {
-    let info = &call.info;
-    let mut object = Map::new();
-    for (field, text) in [
-        ("resource", &info.resource),
-        ("namespace", &info.namespace),
-        ("name", &info.name),
-        ("apiGroup", &info.group),
-        ("apiVersion", &info.version),
-        ("subresource", &info.subresource),
-    ] {
-        if !text.is_empty() {
-            object.insert(field.to_owned(), json!(text));
-        }
-    }
-    Value::Object(object)
-}
-
-fn status(code: u16, error: Option<&DoorError>) -> Value {
-    let mut status = json!({"metadata": {}, "code": code});
-    if let Some(error) = error {
-        let said = match error {
-            DoorError::Api(error) => Some((error.reason.as_str(), error.message.clone())),
-            DoorError::Unauthorized(_) => Some(("Unauthorized", "Unauthorized".to_owned())),
-            DoorError::TooMany => Some(("TooManyRequests", "Too many requests, please try again later.".to_owned())),
-            _ => None,
-        };
-        status["status"] = json!("Failure");
-        if let Some((reason, message)) = said {
-            (status["reason"], status["message"]) = (json!(reason), json!(message));
-        }
-    }
-    status
-}
-
-fn add_bodies(event: &mut Value, draft: &Draft, outcome: &Result<Outcome, DoorError>) {
+fn add_bodies(line: &mut Line, draft: &Draft, outcome: &Result<Outcome, DoorError>) {
     let mut put = |field: &str, bytes: &[u8]| {
         if let Some(mut object) = decoded(bytes) {
             if draft.omit_managed_fields
@@ -222,7 +250,7 @@ fn add_bodies(event: &mut Value, draft: &Draft, outcome: &Result<Outcome, DoorEr
             {
                 meta.remove("managedFields");
             }
-            event[field] = object;
+            line.put(field, &object);
         }
     };
     if let Some(request) = draft.request.as_ref().filter(|b| !b.is_empty()) {
@@ -248,6 +276,7 @@ fn decoded(bytes: &[u8]) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use http::Method;
+    use serde_json::json;
 
     use super::*;
     use crate::body;
@@ -284,6 +313,8 @@ mod tests {
         assert_eq!((&event["verb"], &event["stage"], &event["level"]), (&json!("create"), &json!("ResponseComplete"), &json!("Metadata")));
         assert_eq!(event["objectRef"], json!({"resource": "secrets", "namespace": "a", "apiVersion": "v1"}));
         assert_eq!((&event["responseStatus"]["code"], &event["user"]["username"]), (&json!(429), &json!("ann")));
+        assert_eq!(event["responseStatus"]["reason"], "TooManyRequests");
+        assert!(event["stageTimestamp"].as_str().is_some_and(|t| t.len() == "2026-11-21T13:41:00.000000Z".len()), "{event}");
         assert_eq!(event["annotations"]["authorization.k8s.io/decision"], "allow");
     }
 
