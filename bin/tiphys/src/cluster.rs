@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tiphys_apiserver::config::{KubeletClient, Pem, RequestHeader, ServiceAccounts, Storage};
+use tiphys_apiserver::config::{AuditLog, KubeletClient, Pem, RequestHeader, ServiceAccounts, Storage};
 use tiphys_apiserver::{Config as ServerConfig, Encryption, Running as ApiServer, Server, UserInfo};
 use tiphys_base::tasks::Tasks;
 use tiphys_base::{Clock, SystemClock};
@@ -97,6 +97,7 @@ fn server_config(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result
     config.advertise_address = Some(IpAddr::V4(cluster.node_address(1)?));
     config.storage = Storage::Embedded(layout.store());
     config.encryption = Some(encryption_config(&layout.pki().join("encryption.yaml"))?);
+    config.audit = Some(AuditLog { path: layout.audit(), ..AuditLog::default() });
     config.service_cluster_ip_ranges = vec![cluster.network.services.to_string()];
     config.service_node_port_range = cluster.node_port_range;
     config.client_ca = Some(Pem::Text(pki.ca.cert_pem().to_owned()));

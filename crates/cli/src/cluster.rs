@@ -116,6 +116,10 @@ impl Layout {
         self.cluster_dir().join("store")
     }
 
+    pub fn audit(&self) -> PathBuf {
+        self.cluster_dir().join("audit").join("audit.log")
+    }
+
     pub fn log(&self) -> PathBuf {
         self.cluster_dir().join("tiphys.log")
     }

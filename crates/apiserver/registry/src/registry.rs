@@ -207,8 +207,12 @@ impl Cached<'_> {
         self.resource.cache.list(&prefix, &prefix).0
     }
 
+    pub fn len(&self) -> usize {
+        self.resource.cache.len()
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.resource.cache.len() == 0
+        self.len() == 0
     }
 
     /// The content now, and every change from now on.

@@ -37,7 +37,11 @@ where
 }
 
 /// Reads a whole request body. A body of one frame is not copied.
-pub(crate) async fn collect(mut body: Body) -> Result<Bytes, DoorError> {
+pub(crate) async fn collect(body: Body) -> Result<Bytes, DoorError> {
+    collect_up_to(body, MAX_REQUEST_BYTES).await
+}
+
+pub(crate) async fn collect_up_to(mut body: Body, limit: usize) -> Result<Bytes, DoorError> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -51,11 +55,20 @@ pub(crate) async fn collect(mut body: Body) -> Result<Bytes, DoorError> {
                 rest.extend_from_slice(&data);
             }
         }
-        if first.as_ref().map_or(0, Bytes::len).max(rest.len()) > MAX_REQUEST_BYTES {
-            return Err(DoorError::TooLarge(MAX_REQUEST_BYTES));
+        if first.as_ref().map_or(0, Bytes::len).max(rest.len()) > limit {
+            return Err(DoorError::TooLarge(limit));
         }
     }
     Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+}
+
+/// A body that holds something until it is read or given up.
+pub(crate) fn guarded<G: Send + 'static>(body: Body, guard: G) -> Body {
+    let chunks = stream::unfold((body, guard), |(mut body, guard)| async move {
+        let frame = body.frame().await?;
+        Some((frame, (body, guard)))
+    });
+    StreamBody::new(chunks).boxed_unsync()
 }
 
 pub(crate) fn answer(code: u16, content_type: &str, body: Body) -> Answered {

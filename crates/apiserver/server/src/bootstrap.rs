@@ -1,7 +1,5 @@
 //! What every cluster holds from its first second on: the system namespaces, the `kubernetes` Service with its endpoints, the system
 //! PriorityClasses, the RBAC policy, and what aggregated servers read to trust this one.
-//!
-//! Absent: the default PriorityLevelConfigurations beyond the two mandatory ones with their FlowSchemas; this server has no queues yet.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -58,7 +56,7 @@ fn namespaces() -> Vec<(&'static Gvr, Value)> {
 }
 
 fn first_objects(facts: &Facts) -> Vec<(&'static Gvr, Value)> {
-    let mut all = vec![
+    vec![
         priority_class(
             "system-node-critical",
             2_000_001_000,
@@ -76,9 +74,7 @@ fn first_objects(facts: &Facts) -> Vec<(&'static Gvr, Value)> {
         ),
         (&known::CONFIG_MAPS, extension_authentication(facts)),
         (&known::CONFIG_MAPS, token_tracking(facts)),
-    ];
-    all.extend(flow_control());
-    all
+    ]
 }
 
 fn priority_class(name: &str, value: i64, description: &str) -> (&'static Gvr, Value) {
@@ -115,44 +111,6 @@ fn extension_authentication(facts: &Facts) -> Value {
 fn token_tracking(facts: &Facts) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"since": facts.today},
            "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"}})
-}
-
-/// The mandatory priority levels and their flow schemas (KEP-1040).
-fn flow_control() -> Vec<(&'static Gvr, Value)> {
-    const API: &str = "flowcontrol.apiserver.k8s.io/v1";
-    let meta = |name: &str| json!({"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}});
-    let everything = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true, "namespaces": ["*"]}]);
-    let paths = json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]);
-    let group = |name: &str| json!({"kind": "Group", "group": {"name": name}});
-    let schema = |name: &str, precedence: i64, subjects: Value, distinguisher: Option<Value>| {
-        let mut spec = json!({"matchingPrecedence": precedence, "priorityLevelConfiguration": {"name": name},
-            "rules": [{"subjects": subjects, "resourceRules": everything, "nonResourceRules": paths}]});
-        if let Some(method) = distinguisher {
-            spec["distinguisherMethod"] = method;
-        }
-        json!({"apiVersion": API, "kind": "FlowSchema", "metadata": meta(name), "spec": spec})
-    };
-    let level =
-        |name: &str, spec: Value| json!({"apiVersion": API, "kind": "PriorityLevelConfiguration", "metadata": meta(name), "spec": spec});
-    let by_user = Some(json!({"type": "ByUser"}));
-    vec![
-        (
-            &known::PRIORITY_LEVELS,
-            level("exempt", json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}})),
-        ),
-        (
-            &known::PRIORITY_LEVELS,
-            level(
-                "catch-all",
-                json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5, "lendablePercent": 0, "limitResponse": {"type": "Reject"}}}),
-            ),
-        ),
-        (&known::FLOW_SCHEMAS, schema("exempt", 1, json!([group("system:masters")]), None)),
-        (
-            &known::FLOW_SCHEMAS,
-            schema("catch-all", 10000, json!([group("system:unauthenticated"), group("system:authenticated")]), by_user),
-        ),
-    ]
 }
 
 fn family(ip: IpAddr) -> &'static str {

@@ -13,12 +13,15 @@ use tiphys_registry::{Answer, Registry, UserInfo};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::aggregate::Aggregator;
+use crate::audit::{Audit, Draft, Ended};
 use crate::authenticate::{Authentication, Peer};
 use crate::authorize::Authorization;
 use crate::body::{self, Answered, Body, Request};
 use crate::documents::Documents;
 use crate::errors::DoorError;
-use crate::metrics::Metrics;
+use crate::flow::{Flow, Ids};
+use crate::metrics::{self, Lasting, Metrics};
 use crate::objects::Objects;
 use crate::request_info::Info;
 use crate::stages::{audit, authenticate, authorize, dispatch, flow, impersonate, request_info};
@@ -48,9 +51,10 @@ pub struct Door {
     pub documents: Documents,
     pub streams: Streams,
     pub webhooks: Arc<Webhooks>,
+    pub aggregator: Arc<Aggregator>,
     pub metrics: Metrics,
-    pub limits: flow::Limits,
-    pub audit: Arc<dyn audit::Sink>,
+    pub flow: Arc<Flow>,
+    pub audit: Audit,
     pub clock: Arc<dyn Clock>,
     pub request_timeout: Duration,
     /// Set when the server is to go: watches and streams end, so that their clients look for another server.
@@ -67,13 +71,31 @@ pub struct Call {
     pub parts: http::request::Parts,
     pub body: Option<Body>,
     pub audit_id: String,
+    /// The flow schema and the priority level that it was counted to.
+    pub(crate) flow: Option<Ids>,
+    /// What the audit log is to hear, while the request is under way; and of its end, where it lasts.
+    pub(crate) audit: Option<Box<Draft>>,
+    pub(crate) ended: Option<Ended>,
+    pub(crate) lasting: Option<Lasting>,
 }
 
 impl Call {
     pub fn new(request: Request, origin: Origin) -> Self {
         let (parts, body) = request.into_parts();
         let user = Arc::new(UserInfo::default());
-        Call { origin, info: Info::default(), user, impersonator: None, parts, body: Some(body), audit_id: new_uuid() }
+        Call {
+            origin,
+            info: Info::default(),
+            user,
+            impersonator: None,
+            parts,
+            body: Some(body),
+            audit_id: new_uuid(),
+            flow: None,
+            audit: None,
+            ended: None,
+            lasting: None,
+        }
     }
 
     pub fn header(&self, name: impl header::AsHeaderName) -> &str {
@@ -99,6 +121,17 @@ impl Outcome {
             Outcome::Objects(Answer::Watch(_)) => 200,
         }
     }
+
+    /// The answer's bytes, where they are known beforehand.
+    fn size(&self) -> Option<usize> {
+        match self {
+            Outcome::Objects(Answer::Object(document)) => match &document.body {
+                tiphys_registry::Body::Full(bytes) => Some(bytes.len()),
+                tiphys_registry::Body::Chunks(_) => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 impl Door {
@@ -112,9 +145,17 @@ impl Door {
             Ok(Outcome::Objects(answer)) => body::from_registry(answer, self.stop.clone()),
             Err(error) => refuse(error, &accept),
         };
+        let (ended, lasting) = (call.ended.take(), call.lasting.take());
+        if ended.is_some() || lasting.is_some() {
+            response = response.map(|body| body::guarded(body, (ended, lasting)));
+        }
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&call.audit_id) {
             headers.insert("audit-id", id);
+        }
+        if let Some(ids) = call.flow {
+            headers.insert("x-kubernetes-pf-flowschema-uid", ids.schema);
+            headers.insert("x-kubernetes-pf-prioritylevel-uid", ids.level);
         }
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         if head { response.map(|_| body::empty()) } else { response }
@@ -133,12 +174,13 @@ impl Door {
             Ok(outcome) => outcome.code(),
             Err(error) => error.code(),
         };
-        self.account(call, code, outcome.as_ref().err(), started.elapsed());
+        self.account(call, code, &outcome, started.elapsed());
         outcome
     }
 
     async fn pass(self: &Arc<Self>, call: &mut Call) -> Result<Outcome, DoorError> {
         tracing::debug_span!(request_info::NAME).in_scope(|| request_info::run(call))?;
+        let _in_flight = self.metrics.in_flight(&call.info);
         tracing::debug_span!(authenticate::NAME).in_scope(|| authenticate::run(self, call))?;
         tracing::debug_span!(audit::NAME).in_scope(|| audit::received(self, call));
         tracing::debug_span!(impersonate::NAME).in_scope(|| impersonate::run(self, call))?;
@@ -149,14 +191,24 @@ impl Door {
         tokio::time::timeout(limit, dispatched).await.unwrap_or(Err(DoorError::Timeout))
     }
 
+    pub fn metrics_text(&self) -> String {
+        let mut text = self.metrics.text();
+        self.flow.metrics(&mut text);
+        metrics::objects(&mut text, &self.registry.object_counts());
+        text
+    }
+
     fn time_limit(&self, call: &Call) -> Duration {
         const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
         if call.info.is_long_running() { FOREVER } else { self.request_timeout }
     }
 
-    fn account(&self, call: &Call, code: u16, error: Option<&DoorError>, took: Duration) {
-        self.metrics.request(&call.info, &call.parts.method, code, took);
-        audit::answered(self, call, code);
+    fn account(&self, call: &mut Call, code: u16, outcome: &Result<Outcome, DoorError>, took: Duration) {
+        let lasts = call.info.is_long_running() && outcome.is_ok();
+        let size = outcome.as_ref().ok().and_then(Outcome::size);
+        call.lasting = self.metrics.request(&call.info, &call.parts.method, code, took, size, lasts);
+        call.ended = self.audit.answered(call, code, outcome);
+        let error = outcome.as_ref().err();
         tracing::debug!(
             method = %call.parts.method, uri = %call.parts.uri, user = %call.user.name, agent = call.header(header::USER_AGENT),
             code, took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), error = error.map(tracing::field::display), "HTTP"

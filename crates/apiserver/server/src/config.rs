@@ -105,6 +105,42 @@ pub enum AuthorizationMode {
     AlwaysDeny,
 }
 
+/// An OpenID Connect issuer whose ID tokens are believed (`--oidc-*`).
+#[derive(Clone, Debug)]
+pub struct OidcIssuer {
+    pub url: String,
+    /// The audience that its tokens must be for.
+    pub client_id: String,
+    /// None: the CAs that the machine trusts.
+    pub ca: Option<Pem>,
+    pub username_claim: String,
+    /// None: the issuer's address and `#`, unless the claim is `email`. `-`: none.
+    pub username_prefix: Option<String>,
+    pub groups_claim: Option<String>,
+    pub groups_prefix: String,
+    pub required_claims: Vec<(String, String)>,
+}
+
+/// The audit log (`--audit-*`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLog {
+    /// None: what changes something, and what people read, at the level Metadata.
+    pub policy_file: Option<PathBuf>,
+    /// `-` is standard output.
+    pub path: PathBuf,
+    pub max_megabytes: u64,
+    /// 0 keeps all.
+    pub max_backups: usize,
+    /// 0 keeps them however old.
+    pub max_days: u64,
+}
+
+impl Default for AuditLog {
+    fn default() -> Self {
+        AuditLog { policy_file: None, path: PathBuf::from("audit.log"), max_megabytes: 10, max_backups: 3, max_days: 0 }
+    }
+}
+
 #[derive(Clone)]
 pub struct Config {
     pub bind_address: IpAddr,
@@ -122,12 +158,15 @@ pub struct Config {
     pub client_ca: Option<Pem>,
     pub service_accounts: ServiceAccounts,
     pub token_auth_file: Option<PathBuf>,
+    pub oidc: Option<OidcIssuer>,
     pub bootstrap_tokens: bool,
     pub anonymous: Anonymous,
     pub authorization: Vec<AuthorizationMode>,
     pub kubelet: KubeletClient,
     pub request_header: Option<RequestHeader>,
     pub proxy_client: Option<PemPair>,
+    pub audit: Option<AuditLog>,
+    pub priority_and_fairness: bool,
     pub max_requests_in_flight: usize,
     pub max_mutating_requests_in_flight: usize,
     pub request_timeout: std::time::Duration,
@@ -184,12 +223,15 @@ impl Config {
                 jwks_uri: None,
             },
             token_auth_file: None,
+            oidc: None,
             bootstrap_tokens: true,
             anonymous: Anonymous::health_only(),
             authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
             kubelet: KubeletClient::default(),
             request_header: None,
             proxy_client: None,
+            audit: None,
+            priority_and_fairness: true,
             max_requests_in_flight: 400,
             max_mutating_requests_in_flight: 200,
             request_timeout: std::time::Duration::from_secs(60),

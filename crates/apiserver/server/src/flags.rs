@@ -1,6 +1,6 @@
 //! kube-apiserver's flags, by upstream's names, to a [`Config`]. A flag that is not known is an error with the nearest one that is.
 //!
-//! Absent: the many flags whose feature is absent (audit, webhooks, OIDC, egress, tracing): they are refused, not swallowed.
+//! Absent: the many flags whose feature is absent (webhooks, egress, tracing): they are refused, not swallowed.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tiphys_base::pki::{Authority, Names, Subject, Use};
 use tiphys_base::{Clock, SystemClock};
 
-use crate::config::{Anonymous, AuthorizationMode, Config, Pem, PemPair, RequestHeader, Storage};
+use crate::config::{Anonymous, AuditLog, AuthorizationMode, Config, OidcIssuer, Pem, PemPair, RequestHeader, Storage};
 
 #[derive(Debug, thiserror::Error)]
 pub enum FlagError {
@@ -67,6 +67,7 @@ fn serving() -> Vec<Arg> {
         value("tls-cert-file", "serving certificate with its chain (PEM)"),
         value("tls-private-key-file", "key of --tls-cert-file (PEM)"),
         value("cert-dir", "folder for a self-signed certificate where --tls-cert-file is not given"),
+        switch("enable-priority-and-fairness", "queue requests by priority level; on by default"),
         value("max-requests-inflight", "reads under way at once; 0: no limit").value_parser(clap::value_parser!(usize)),
         value("max-mutating-requests-inflight", "writes under way at once; 0: no limit").value_parser(clap::value_parser!(usize)),
         value("request-timeout", "how long a request may take"),
@@ -114,7 +115,22 @@ fn objects() -> Vec<Arg> {
     vec![
         value("etcd-servers", "'embedded', the only store so far"),
         value("data-dir", "folder of the embedded store"),
+        value("oidc-issuer-url", "the issuer whose ID tokens are believed; https://"),
+        value("oidc-client-id", "the audience of its tokens"),
+        value("oidc-ca-file", "who signs the issuer's certificate; by default the machine's CAs"),
+        value("oidc-username-claim", "the claim that is the user's name; sub by default"),
+        value("oidc-username-prefix", "put before the name; '-' for none"),
+        value("oidc-groups-claim", "the claim that lists groups"),
+        value("oidc-groups-prefix", "put before each group"),
+        list("oidc-required-claim", "name=value that a token must have"),
+        list("oidc-signing-algs", "RS256, ES256"),
         value("encryption-provider-config", "file that says which resources are encrypted at rest, and with which keys"),
+        value("audit-policy-file", "what is audited (audit.k8s.io/v1 Policy); by default writes and what people read, at Metadata"),
+        value("audit-log-path", "the audit log; '-' is standard output, '' is off, <data-dir>/audit/audit.log by default"),
+        value("audit-log-maxsize", "megabytes before it is rotated").value_parser(clap::value_parser!(u64)),
+        value("audit-log-maxbackup", "rotated files that are kept; 0: all").value_parser(clap::value_parser!(usize)),
+        value("audit-log-maxage", "days that rotated files are kept; 0: for ever").value_parser(clap::value_parser!(u64)),
+        value("audit-log-format", "json"),
         list("service-cluster-ip-range", "ranges of ClusterIPs, at most one per family"),
         value("service-node-port-range", "ports of NodePort Services, 30000-32767 by default"),
         list("enable-admission-plugins", "plugins that must run; those that do not are refused"),
@@ -156,6 +172,7 @@ pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
     set(m, "secure-port", &mut config.secure_port);
     set(m, "max-requests-inflight", &mut config.max_requests_in_flight);
     set(m, "max-mutating-requests-inflight", &mut config.max_mutating_requests_in_flight);
+    set(m, "enable-priority-and-fairness", &mut config.priority_and_fairness);
     set(m, "enable-bootstrap-token-auth", &mut config.bootstrap_tokens);
     if m.get_one::<bool>("allow-privileged") == Some(&false) {
         return wrong(
@@ -182,6 +199,8 @@ pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
     }
     config.storage = storage(m)?;
     config.encryption = m.get_one::<String>("encryption-provider-config").map(PathBuf::from);
+    config.oidc = oidc(m)?;
+    config.audit = audit(m, &config.storage)?;
     config.request_header = request_header(m)?;
     set_modes(m, &mut config)?;
     set_service_accounts(m, &mut config)?;
@@ -205,6 +224,53 @@ fn storage(m: &ArgMatches) -> Result<Storage, FlagError> {
     }
     let folder = m.get_one::<String>("data-dir").ok_or(FlagError::Missing("data-dir"))?;
     Ok(Storage::Embedded(PathBuf::from(folder)))
+}
+
+fn oidc(m: &ArgMatches) -> Result<Option<OidcIssuer>, FlagError> {
+    let one = |flag: &str| m.get_one::<String>(flag).filter(|v| !v.is_empty()).cloned();
+    let Some(url) = one("oidc-issuer-url") else { return Ok(None) };
+    if let Some(other) = strings(m, "oidc-signing-algs").into_iter().find(|a| !matches!(a.as_str(), "RS256" | "ES256")) {
+        return wrong("oidc-signing-algs", format!("{other}: only RS256 and ES256 are verified"));
+    }
+    let mut required_claims = Vec::new();
+    for pair in strings(m, "oidc-required-claim") {
+        match pair.split_once('=') {
+            Some((name, value)) => required_claims.push((name.to_owned(), value.to_owned())),
+            None => return wrong("oidc-required-claim", format!("{pair:?} is no name=value")),
+        }
+    }
+    Ok(Some(OidcIssuer {
+        url,
+        client_id: one("oidc-client-id").ok_or(FlagError::Missing("oidc-client-id"))?,
+        ca: file(m, "oidc-ca-file"),
+        username_claim: one("oidc-username-claim").unwrap_or_else(|| "sub".to_owned()),
+        username_prefix: one("oidc-username-prefix"),
+        groups_claim: one("oidc-groups-claim"),
+        groups_prefix: one("oidc-groups-prefix").unwrap_or_default(),
+        required_claims,
+    }))
+}
+
+/// On by default, beside the store; an empty path turns it off.
+fn audit(m: &ArgMatches, storage: &Storage) -> Result<Option<AuditLog>, FlagError> {
+    let folder = match storage {
+        Storage::Embedded(folder) => folder.join("audit"),
+        Storage::Memory => PathBuf::from("."),
+    };
+    let mut log = AuditLog { path: folder.join("audit.log"), ..AuditLog::default() };
+    log.policy_file = m.get_one::<String>("audit-policy-file").map(PathBuf::from);
+    match m.get_one::<String>("audit-log-path").map(String::as_str) {
+        Some("") => return Ok(None),
+        Some(path) => log.path = PathBuf::from(path),
+        None => {}
+    }
+    set(m, "audit-log-maxsize", &mut log.max_megabytes);
+    set(m, "audit-log-maxbackup", &mut log.max_backups);
+    set(m, "audit-log-maxage", &mut log.max_days);
+    match m.get_one::<String>("audit-log-format").map(String::as_str) {
+        None | Some("json") => Ok(Some(log)),
+        Some(other) => wrong("audit-log-format", format!("{other:?}: only json is written")),
+    }
 }
 
 fn set_modes(m: &ArgMatches, config: &mut Config) -> Result<(), FlagError> {

@@ -105,13 +105,13 @@ impl Backend for InProcess {
             Err(error) => return Err(error.into_api().into()),
         };
         let stop = self.door.stop.clone();
-        let events = stream::unfold((watch, stop), |(mut watch, stop)| async move {
+        let events = stream::unfold((watch, stop, (call.ended.take(), call.lasting.take())), |(mut watch, stop, guards)| async move {
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => None,
                 event = watch.next_event() => event,
             };
-            event.map(|WatchEvent { kind, object }| (Ok((kind_of(kind), object)), (watch, stop)))
+            event.map(|WatchEvent { kind, object }| (Ok((kind_of(kind), object)), (watch, stop, guards)))
         });
         Ok(Box::pin(events))
     }

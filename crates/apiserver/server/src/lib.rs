@@ -2,8 +2,10 @@
 //!
 //! `chain` is the table of contents. Objects are the registry's; this crate knows who asks, whether they may, and how streams reach nodes.
 //!
-//! Deliberately absent: aggregation of other API servers, audit logs on disk, priority and fairness queues.
+//! Deliberately absent: webhook authenticators and authorizers.
 
+mod aggregate;
+mod audit;
 pub mod authenticate;
 pub mod authorize;
 mod body;
@@ -13,6 +15,8 @@ pub mod config;
 mod documents;
 mod errors;
 pub mod flags;
+mod flow;
+mod identity;
 mod in_process;
 mod listener;
 mod metrics;
@@ -28,7 +32,7 @@ mod webhooks;
 mod wire;
 
 pub use config::Config;
-pub use in_process::Clients;
 pub use documents::version::GIT_VERSION;
+pub use in_process::Clients;
 pub use server::{Running, Server, StartError};
 pub use tiphys_registry::{Encryption, UserInfo};

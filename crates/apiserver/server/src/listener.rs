@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use tiphys_base::pki::Identity;
 use tiphys_base::tasks::Tasks;
 use tiphys_base::tls;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authenticate::x509::AskForCertificate;
 use crate::body::BoxError;
 use crate::chain::{Door, Origin};
+use crate::identity::Reloading;
 
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 25 * 1024 * 1024;
@@ -33,11 +33,11 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// TLS that asks for client certificates and takes any; [`crate::authenticate`] judges them.
-pub(crate) fn tls_config(serving: &Identity, client_cas: &[&str]) -> Result<Arc<ServerConfig>, tls::TlsError> {
+pub(crate) fn tls_config(serving: Arc<Reloading>, client_cas: &[&str]) -> Result<Arc<ServerConfig>, tls::TlsError> {
     let mut config = ServerConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(AskForCertificate::new(client_cas)?)
-        .with_single_cert(tls::certificates(serving.cert_pem.as_bytes())?, tls::private_key(serving.key_pem.as_bytes())?)?;
+        .with_cert_resolver(serving);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -13,7 +13,10 @@ use tiphys_client::{Client, ClientError};
 use tiphys_registry::{Cidr, Encryption, Registry, RegistryConfig, UserInfo};
 use tokio::net::TcpListener;
 
+use crate::aggregate::{self, Aggregator};
+use crate::audit::{Audit, AuditError};
 use crate::authenticate::bearer::{TokenFileError, read_token_file};
+use crate::authenticate::oidc::{Oidc, OidcError};
 use crate::authenticate::{Authentication, Bearer, Certificates};
 use crate::authorize::Authorization;
 use crate::authorize::MASTERS;
@@ -21,13 +24,14 @@ use crate::authorize::rbac::Rbac;
 use crate::bootstrap;
 use crate::chain::Door;
 use crate::config::{Config, Storage};
+use crate::documents::catalogue::Catalogue;
 use crate::documents::{Checks, Documents};
+use crate::flow::Flow;
+use crate::identity::{IdentityError, Reloading};
 use crate::in_process::Clients;
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
-use crate::stages::audit::NoAudit;
-use crate::stages::flow::Limits;
 use crate::streams::{Streams, StreamsError};
 use crate::tokens::keys::{KeyError, SigningKey, VerifyKey};
 use crate::tokens::{ServiceAccountTokens, Settings};
@@ -36,12 +40,37 @@ use crate::webhooks::Webhooks;
 /// How long connections may go on after the server was told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
+/// What upstream's server names as done after its start, and ours has done when its first objects are there.
+const AT_START: [&str; 17] = [
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-openapi-controller",
+];
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot read a certificate or key: {0}")]
     Read(#[from] std::io::Error),
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
+    #[error("serving certificate: {0}")]
+    Identity(#[from] IdentityError),
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     #[error("service account key: {0}")]
@@ -50,6 +79,8 @@ pub enum StartError {
     TokenFile(#[from] TokenFileError),
     #[error("--service-cluster-ip-range: {0:?} is no address range like 10.96.0.0/16")]
     Range(String),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("the store: {0}")]
     Store(String),
     #[error("--encryption-provider-config {}: {why}", path.display())]
@@ -67,6 +98,13 @@ pub struct Running {
     door: Arc<Door>,
     tasks: Tasks,
     address: SocketAddr,
+    signs: Signs,
+}
+
+/// How far the server is in its life, for the checks of its health.
+#[derive(Default, Clone)]
+struct Signs {
+    started: Arc<AtomicBool>,
     draining: Arc<AtomicBool>,
 }
 
@@ -92,17 +130,16 @@ impl Server {
             front_proxy_ca: config.request_header.as_ref().map(|r| r.client_ca.read()).transpose()?,
         };
         let cas: Vec<&str> = [&material.client_ca, &material.front_proxy_ca].into_iter().flatten().map(String::as_str).collect();
-        let tls = listener::tls_config(&config.serving.identity()?, &cas)?;
+        let tls = listener::tls_config(Reloading::new(config.serving.clone(), config.clock.clone())?, &cas)?;
         let tasks = Tasks::new();
         let ranges = ranges(&config)?;
         let registry = open_registry(&config, &ranges, &tasks).await?;
         let facts = first_facts(&config, address, &ranges, &material);
-        let (draining, seeded) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let door = make_door(&config, registry, &material, &facts, &draining, &seeded, &tasks)?;
+        let signs = Signs::default();
+        let door = make_door(&config, registry, &material, &facts, &signs, &tasks)?;
         tasks.spawn("listener", listener::run(listener, tls, door.clone(), tasks.clone()));
-        let running = Running { door, tasks, address, draining };
+        let running = Running { door, tasks, address, signs };
         running.bootstrap(facts).await?;
-        seeded.store(true, Ordering::Relaxed);
         Ok(running)
     }
 }
@@ -137,14 +174,20 @@ impl Running {
         let rbac = self.door.authorization.rbac.clone();
         self.door.registry.catch_up().await;
         rbac.refresh();
+        self.signs.started.store(true, Ordering::Relaxed);
         self.tasks.spawn("rbac policy", bootstrap::follow_policy(client.clone(), rbac));
-        self.tasks.spawn("kubernetes service", bootstrap::keep_kubernetes_service(client, objects, facts));
+        self.tasks.spawn("kubernetes service", bootstrap::keep_kubernetes_service(client.clone(), objects, facts));
+        let keeping = crate::flow::keep::run(self.door.flow.clone(), self.door.registry.clone(), self.door.objects.clone(), client.clone());
+        self.tasks.spawn("flow control", keeping);
+        let (aggregator, registry) = (&self.door.aggregator, &self.door.registry);
+        self.tasks.spawn("local api services", aggregate::local::run(aggregator.clone(), registry.clone(), client.clone()));
+        self.tasks.spawn("api service availability", aggregate::availability::run(aggregator.clone(), registry.clone(), client));
         Ok(())
     }
 
     /// Stops: `/readyz` fails, watches and streams end, no new connections, then waits for what is under way.
     pub async fn stop(self) -> bool {
-        self.draining.store(true, Ordering::Relaxed);
+        self.signs.draining.store(true, Ordering::Relaxed);
         self.tasks.shut_down(DRAIN_LIMIT).await
     }
 }
@@ -204,31 +247,42 @@ fn make_door(
     registry: Arc<Registry>,
     material: &Material,
     facts: &bootstrap::Facts,
-    draining: &Arc<AtomicBool>,
-    seeded: &Arc<AtomicBool>,
+    signs: &Signs,
     tasks: &Tasks,
 ) -> Result<Arc<Door>, StartError> {
     let objects: Arc<dyn Objects> = Arc::new(crate::objects::Cached::new(registry.clone()));
     let tokens = Arc::new(service_account_tokens(config, facts, objects.clone())?);
     let fixed = config.token_auth_file.as_deref().map(read_token_file).transpose()?.unwrap_or_else(HashMap::new);
     let bootstrap_secrets = config.bootstrap_tokens.then(|| objects.clone());
-    let bearer = Arc::new(Bearer::new(fixed, tokens.clone(), bootstrap_secrets, config.clock.clone()));
+    let oidc = config.oidc.clone().map(|issuer| Oidc::new(issuer, config.clock.clone())).transpose()?;
+    let bearer = Arc::new(Bearer::new(fixed, tokens.clone(), bootstrap_secrets, oidc.clone(), config.clock.clone()));
     let certificates = Certificates::new(material.client_ca.as_deref(), material.front_proxy_ca.as_deref(), config.clock.clone())?;
     let rbac = Rbac::new(objects.clone());
     let authorization = Arc::new(Authorization::new(config.authorization.clone(), rbac, objects.clone()));
     registry.set_authorizer(authorization.clone());
-    let streams = Streams::new(&config.kubelet)?;
+    let streams = Streams::new(&config.kubelet, &config.clock)?;
+    if let Some(oidc) = oidc {
+        tasks.spawn("oidc keys", oidc.follow_keys(streams.dialer.clone()));
+    }
     let webhooks = Arc::new(Webhooks::new(objects.clone(), streams.dialer.clone()));
     registry.set_webhooks(webhooks.clone());
+    let catalogue: Arc<Catalogue> = Arc::default();
+    let front_proxy = config.proxy_client.as_ref().map(|pair| Reloading::new(pair.clone(), config.clock.clone())).transpose()?;
+    let aggregator = Arc::new(Aggregator::new(objects.clone(), streams.dialer.clone(), front_proxy, catalogue.clone()));
+    let audit = match &config.audit {
+        Some(log) => Audit::new(log, config.clock.clone(), tasks)?,
+        None => Audit::off(),
+    };
     let mut checks = Checks::default();
     checks.add("ping", || Ok(()));
     checks.add("log", || Ok(()));
     let stored = registry.clone();
     checks.add("etcd", move || stored.refusal().map_or(Ok(()), Err));
-    let seeded = seeded.clone();
-    let waiting = || Err("not finished".to_owned());
-    checks.add_ready("poststarthook/rbac/bootstrap-roles", move || if seeded.load(Ordering::Relaxed) { Ok(()) } else { waiting() });
-    let draining = draining.clone();
+    checks.add_ready("etcd-readiness", || Ok(()));
+    checks.add_ready("informer-sync", || Ok(()));
+    checks.add_started(&signs.started, &AT_START);
+    checks.add_started(&aggregator.registered, &["poststarthook/kube-apiserver-autoregistration", "autoregister-completion"]);
+    let draining = signs.draining.clone();
     checks.add_ready("shutdown", move || if draining.load(Ordering::Relaxed) { Err("process is shutting down".into()) } else { Ok(()) });
     Ok(Arc::new(Door {
         authentication: Authentication::new(certificates, bearer, config.request_header.clone(), config.anonymous.clone()),
@@ -236,16 +290,24 @@ fn make_door(
         registry,
         objects,
         tokens,
-        documents: Documents { checks, address: format!("{}:{}", facts.advertise_address, facts.secure_port) },
+        documents: Documents { checks, address: format!("{}:{}", facts.advertise_address, facts.secure_port), catalogue },
         streams,
         webhooks,
+        aggregator,
         metrics: Metrics::default(),
-        limits: Limits::new(config.max_requests_in_flight, config.max_mutating_requests_in_flight),
-        audit: Arc::new(NoAudit),
+        flow: Arc::new(flow_of(config)),
+        audit,
         clock: config.clock.clone(),
         request_timeout: config.request_timeout,
         stop: tasks.token(),
     }))
+}
+
+/// The seats are upstream's: as many as both in-flight limits allow together. A request waits at most a quarter of its time.
+fn flow_of(config: &Config) -> Flow {
+    let seats = config.max_requests_in_flight.saturating_add(config.max_mutating_requests_in_flight);
+    let patience = (config.request_timeout / 4).min(Duration::from_secs(60));
+    Flow::new(u32::try_from(seats).unwrap_or(u32::MAX).clamp(1, 1 << 20), patience, config.priority_and_fairness)
 }
 
 fn service_account_tokens(

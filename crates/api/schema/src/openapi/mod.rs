@@ -184,6 +184,51 @@ pub fn v2_proto(custom: &[Custom]) -> Bytes {
     Bytes::from(writer.finish(&v2_around()))
 }
 
+/// Version 2 with the paths and definitions of other servers behind ours; a definition that is here already stays as it is here.
+pub fn v2_merged(custom: &[Custom], paths: Map<String, Value>, definitions: Map<String, Value>, protobuf: bool) -> Bytes {
+    if protobuf {
+        let mut sink = Merged { sink: gnostic::Writer::default(), paths, definitions };
+        v2::write(custom, &mut sink);
+        return Bytes::from(sink.rest().finish(&v2_around()));
+    }
+    let mut sink = Merged { sink: JsonWriter::new(&v2_around(), "\"definitions\":{"), paths, definitions };
+    v2::write(custom, &mut sink);
+    sink.rest().finish("}")
+}
+
+/// Puts what others bring where it belongs: their paths before the first definition, their definitions at the end.
+struct Merged<S> {
+    sink: S,
+    paths: Map<String, Value>,
+    definitions: Map<String, Value>,
+}
+
+impl<S: Sink> Merged<S> {
+    fn rest(mut self) -> S {
+        self.put_paths();
+        self.definitions.iter().for_each(|(name, schema)| self.sink.definition(name, schema));
+        self.sink
+    }
+
+    fn put_paths(&mut self) {
+        for (path, item) in std::mem::take(&mut self.paths) {
+            self.sink.path(&path, &item);
+        }
+    }
+}
+
+impl<S: Sink> Sink for Merged<S> {
+    fn path(&mut self, name: &str, item: &Value) {
+        self.sink.path(name, item);
+    }
+
+    fn definition(&mut self, name: &str, schema: &Value) {
+        self.put_paths();
+        self.definitions.remove(name);
+        self.sink.definition(name, schema);
+    }
+}
+
 /// A resource as paths need it, built in or custom.
 pub(crate) struct Route<'a> {
     group: &'a str,

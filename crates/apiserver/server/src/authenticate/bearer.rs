@@ -1,6 +1,6 @@
-//! Bearer tokens: those of the static file, service account tokens, and bootstrap tokens.
+//! Bearer tokens: those of the static file, service account tokens, ID tokens (OpenID Connect), and bootstrap tokens.
 //!
-//! Absent: OpenID Connect and webhook authenticators; legacy service account tokens without a bound object or expiry.
+//! Absent: webhook authenticators; legacy service account tokens without a bound object or expiry.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,6 +11,7 @@ use tiphys_base::Clock;
 use tiphys_registry::UserInfo;
 
 use super::authenticated;
+use super::oidc::Oidc;
 use crate::objects::{Objects, known, text};
 use crate::tokens::ServiceAccountTokens;
 
@@ -28,6 +29,7 @@ pub struct Bearer {
     fixed: HashMap<String, Arc<UserInfo>>,
     service_accounts: Arc<ServiceAccountTokens>,
     bootstrap: Option<Arc<dyn Objects>>,
+    oidc: Option<Arc<Oidc>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -36,9 +38,10 @@ impl Bearer {
         fixed: HashMap<String, Arc<UserInfo>>,
         service_accounts: Arc<ServiceAccountTokens>,
         bootstrap: Option<Arc<dyn Objects>>,
+        oidc: Option<Arc<Oidc>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Bearer { fixed, service_accounts, bootstrap, clock }
+        Bearer { fixed, service_accounts, bootstrap, oidc, clock }
     }
 
     /// `audiences` empty: those of this server. `Ok(None)`: nobody knows the token.
@@ -61,6 +64,11 @@ impl Bearer {
         }
         if let Some((user, audiences)) = self.service_accounts.identify(token, wanted)? {
             return Ok(Some((user, Some(audiences))));
+        }
+        if let Some(oidc) = &self.oidc
+            && let Some(user) = oidc.identify(token)?
+        {
+            return Ok(Some((user, None)));
         }
         Ok(self.bootstrap_user(token).map(|user| (user, None)))
     }

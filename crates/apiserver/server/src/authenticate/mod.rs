@@ -1,6 +1,7 @@
 //! Who asks? A vouching proxy's headers, then the client certificate, then a bearer token, then nobody ("system:anonymous").
 
 pub mod bearer;
+pub mod oidc;
 pub mod x509;
 
 use std::sync::Arc;

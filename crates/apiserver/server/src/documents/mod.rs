@@ -1,8 +1,10 @@
 //! Paths that are no resource: what the server is, how it is, and what its API looks like.
 
+pub(crate) mod catalogue;
 mod discovery;
 mod health;
 mod openapi;
+pub(crate) mod priorities;
 pub(crate) mod version;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ pub struct Documents {
     pub checks: Checks,
     /// What `/api` names as the server's address.
     pub address: String,
+    pub catalogue: Arc<catalogue::Catalogue>,
 }
 
 impl Documents {
@@ -30,14 +33,32 @@ impl Documents {
         let path = call.info.path.as_str();
         let trimmed = if path.len() > 1 { path.trim_end_matches('/') } else { path };
         match trimmed {
-            "/" => Ok(body::json(200, &json!({"paths": paths()}))),
+            "/" => Ok(body::json(200, &json!({"paths": paths(&self.catalogue.shown())}))),
             "/version" => Ok(body::json(200, &version::document())),
-            "/metrics" => Ok(body::answer(200, "text/plain; version=0.0.4; charset=utf-8", body::full(door.metrics.text()))),
+            "/metrics" => Ok(body::answer(200, "text/plain; version=0.0.4; charset=utf-8", body::full(door.metrics_text()))),
+            "/debug/api_priority_and_fairness/dump_priority_levels" => Ok(body::text(200, door.flow.dump())),
             "/.well-known/openid-configuration" => Ok(cached(body::json(200, &door.tokens.openid_configuration()))),
             "/openid/v1/jwks" => Ok(cached(body::answer(200, "application/jwk-set+json", body::full(door.tokens.jwks().to_string())))),
             _ if health::is_health(trimmed) => self.checks.answer(trimmed, &call.info.query),
             _ if trimmed.starts_with("/openapi/") => openapi::answer(call, trimmed),
             _ => discovery::answer(self, call, trimmed),
+        }
+    }
+
+    /// OpenAPI with what other servers bring; it has to be asked of them.
+    pub(crate) async fn merged_openapi(&self, door: &Arc<Door>, call: &mut Call) -> Result<Answered, DoorError> {
+        let path = call.info.path.trim_end_matches('/').to_owned();
+        match path.as_str() {
+            "/openapi/v2" => {
+                let more = door.aggregator.openapi_v2().await;
+                Ok(openapi::merged_v2(call, more))
+            }
+            "/openapi/v3" => Ok(openapi::merged_index(call, door.aggregator.openapi_index())),
+            path => match door.aggregator.openapi_v3(path.strip_prefix("/openapi/v3/").unwrap_or("")).await {
+                Some(Ok(document)) => Ok(body::answer(200, "application/json", body::full(document))),
+                Some(Err(why)) => Ok(body::text(503, format!("{why}\n"))),
+                None => self.answer(door, call),
+            },
         }
     }
 }
@@ -68,10 +89,10 @@ fn etag_of(bytes: &[u8]) -> String {
     ring::digest::digest(&ring::digest::SHA512, bytes).as_ref().iter().map(|b| format!("{b:02X}")).collect()
 }
 
-fn paths() -> Vec<String> {
+fn paths(shown: &catalogue::Shown) -> Vec<String> {
     let fixed = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"];
     let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).collect();
-    all.extend(discovery::group_paths());
+    all.extend(discovery::group_paths(shown));
     all.extend(
         ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned),
     );

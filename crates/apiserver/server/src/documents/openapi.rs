@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
+use serde_json::{Map, Value};
 use tiphys_schema::openapi::{self, Document};
 
 use super::with_etag;
@@ -32,6 +33,29 @@ pub(super) fn answer(call: &Call, path: &str) -> Result<Answered, DoorError> {
     }
 }
 
+/// The index with the entries of other servers.
+pub(super) fn merged_index(call: &Call, more: Vec<(String, Value)>) -> Answered {
+    let mut index = openapi::v3_index(&V3);
+    if let Some(Value::Object(paths)) = index.get_mut("paths") {
+        paths.extend(more);
+    }
+    let index = Bytes::from(index.to_string());
+    with_etag(call, &openapi::hash(&index), || body::answer(200, "application/json", body::full(index.clone())))
+}
+
+/// Version 2 with the paths and definitions of other servers.
+pub(super) fn merged_v2(call: &Call, (paths, definitions): (Map<String, Value>, Map<String, Value>)) -> Answered {
+    let protobuf = wants_protobuf(call);
+    let document = openapi::v2_merged(&[], paths, definitions, protobuf);
+    let content_type = if protobuf { V2_PROTOBUF } else { "application/json" };
+    with_etag(call, &openapi::hash(&document), || body::answer(200, content_type, body::full(document.clone())))
+}
+
+fn wants_protobuf(call: &Call) -> bool {
+    let accept = call.header(header::ACCEPT);
+    accept.contains(openapi::V2_PROTO) || accept.contains(V2_PROTOBUF)
+}
+
 fn v3(call: &Call, path: &str) -> Result<Answered, DoorError> {
     let document = V3.iter().find(|d| d.path == path).ok_or(DoorError::NoSuchPath)?;
     let make = || body::answer(200, "application/json", body::full(openapi::v3(path, &[]).unwrap_or_default()));
@@ -44,8 +68,7 @@ fn v3(call: &Call, path: &str) -> Result<Answered, DoorError> {
 }
 
 fn v2(call: &Call) -> Answered {
-    let accept = call.header(header::ACCEPT);
-    let protobuf = accept.contains(openapi::V2_PROTO) || accept.contains(V2_PROTOBUF);
+    let protobuf = wants_protobuf(call);
     with_etag(call, &V2_HASH, || {
         if protobuf {
             body::answer(200, V2_PROTOBUF, body::full(openapi::v2_proto(&[])))

@@ -1,4 +1,4 @@
-//! Stage 7: to whom the request goes: documents, questions that are answered from the request alone (reviews, tokens), streams to nodes
+//! Stage 7: to whom the request goes: another server that answers for its group, documents, questions that are answered from the request alone (reviews, tokens), streams to nodes
 //! and pods, and objects, which are the registry's.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tiphys_registry::{Answer, RequestInfo, Verb};
 use crate::body;
 use crate::chain::{Call, Door, Outcome};
 use crate::errors::{DoorError, method_not_allowed};
-use crate::{reviews, streams};
+use crate::{aggregate, reviews, streams};
 
 pub(crate) const NAME: &str = "dispatch";
 
@@ -21,6 +21,12 @@ pub(crate) fn run<'a>(door: &'a Arc<Door>, call: &'a mut Call) -> BoxFuture<'a, 
 }
 
 async fn dispatch(door: &Arc<Door>, call: &mut Call) -> Result<Outcome, DoorError> {
+    if let Some(remote) = door.aggregator.remote_for(&call.info) {
+        return aggregate::proxy::forward(door, call, &remote).await.map(Outcome::Http);
+    }
+    if !call.info.is_resource && call.info.path.starts_with("/openapi/") && door.aggregator.has_remotes() {
+        return door.documents.merged_openapi(door, call).await.map(Outcome::Http);
+    }
     if !call.info.is_resource {
         return door.documents.answer(door, call).map(Outcome::Http);
     }
@@ -57,6 +63,9 @@ async fn to_registry(door: &Arc<Door>, call: &mut Call) -> Result<Answer, DoorEr
         Some(body) if call.parts.method != Method::GET => body::collect(body).await?,
         _ => bytes::Bytes::new(),
     };
+    if let Some(draft) = call.audit.as_mut().filter(|draft| draft.wants_request()) {
+        draft.request = Some(bytes.clone());
+    }
     Ok(door.registry.handle(&request, bytes).await?)
 }
 

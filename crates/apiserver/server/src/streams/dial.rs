@@ -10,6 +10,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tiphys_base::Clock;
 use tiphys_base::tls::{self, ServerTrust};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -18,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::StreamsError;
 use crate::body::{Body, BoxError};
 use crate::config::KubeletClient;
+use crate::identity::Reloading;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -59,13 +61,20 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 impl Dialer {
-    pub fn new(kubelet: &KubeletClient) -> Result<Self, StreamsError> {
-        let identity = kubelet.client.as_ref().map(|pair| pair.identity()).transpose()?;
+    pub fn new(kubelet: &KubeletClient, clock: &Arc<dyn Clock>) -> Result<Self, StreamsError> {
+        let identity = kubelet.client.as_ref().map(|pair| Reloading::new(pair.clone(), clock.clone())).transpose()?;
         let ca = kubelet.ca.as_ref().map(|ca| ca.read()).transpose()?;
         let trust = || ca.as_ref().map_or(ServerTrust::Anyone, |pem| ServerTrust::Ca(pem.as_bytes()));
+        let showing = |trust: ServerTrust<'_>| -> Result<Arc<ClientConfig>, tls::TlsError> {
+            let mut config = tls::client(trust, None)?;
+            if let Some(identity) = &identity {
+                config.client_auth_cert_resolver = identity.clone();
+            }
+            Ok(Arc::new(config))
+        };
         Ok(Dialer {
-            kubelet: Arc::new(tls::client(trust(), identity.as_ref())?),
-            kubelet_unchecked: Arc::new(tls::client(ServerTrust::Anyone, identity.as_ref())?),
+            kubelet: showing(trust())?,
+            kubelet_unchecked: showing(ServerTrust::Anyone)?,
             anyone: Arc::new(tls::client(ServerTrust::Anyone, None)?),
         })
     }
@@ -90,7 +99,19 @@ impl Dialer {
         request: http::Request<Body>,
     ) -> Result<Response<Incoming>, DialError> {
         let config = tls::client(ServerTrust::Ca(ca_pem), None).map_err(DialError::Trust)?;
-        let stream = secured(host, port, name, Arc::new(config)).await?;
+        self.send_tls(host, port, name, Arc::new(config), request).await
+    }
+
+    /// The same with a configuration that is at hand, which lets TLS resume sessions.
+    pub(crate) async fn send_tls(
+        &self,
+        host: &str,
+        port: u16,
+        name: &str,
+        config: Arc<ClientConfig>,
+        request: http::Request<Body>,
+    ) -> Result<Response<Incoming>, DialError> {
+        let stream = secured(host, port, name, config).await?;
         exchange(&shown(host, port), stream, request).await
     }
 

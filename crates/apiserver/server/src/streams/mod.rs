@@ -8,7 +8,7 @@ mod html;
 mod kubelet;
 mod proxy;
 mod target;
-mod tunnel;
+pub(crate) mod tunnel;
 
 use std::sync::Arc;
 
@@ -64,12 +64,12 @@ pub struct Streams {
 }
 
 impl Streams {
-    pub fn new(kubelet: &crate::config::KubeletClient) -> Result<Self, StreamsError> {
+    pub fn new(kubelet: &crate::config::KubeletClient, clock: &Arc<dyn tiphys_base::Clock>) -> Result<Self, StreamsError> {
         // Addresses before names, as kubeadm sets it: nothing here depends on a resolver that knows the nodes.
         const PREFERRED: [&str; 5] = ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"];
         let given = &kubelet.preferred_address_types;
         let address_types = if given.is_empty() { PREFERRED.map(str::to_owned).to_vec() } else { given.clone() };
-        Ok(Streams { dialer: Arc::new(Dialer::new(kubelet)?), address_types })
+        Ok(Streams { dialer: Arc::new(Dialer::new(kubelet, clock)?), address_types })
     }
 }
 
@@ -77,6 +77,8 @@ impl Streams {
 pub enum StreamsError {
     #[error("kubelet client certificate or CA")]
     Read(#[from] std::io::Error),
+    #[error("kubelet client certificate")]
+    Identity(#[from] crate::identity::IdentityError),
     #[error("kubelet client TLS")]
     Tls(#[from] TlsError),
 }
@@ -138,7 +140,12 @@ async fn log(door: &Arc<Door>, call: &mut Call) -> Result<Answered, DoorError> {
     }
     let kubelet = Kubelet::of(door, node)?;
     let path = format!("/containerLogs/{}/{}/{container}{query}", call.info.namespace, call.info.name);
-    let response = kubelet.get(&door.streams.dialer, &path, call.info.query.flag("insecureSkipTLSVerifyBackend")).await?;
+    let unchecked = call.info.query.flag("insecureSkipTLSVerifyBackend");
+    if tunnel::wants_upgrade(&call.parts.headers) {
+        let trust = if unchecked { dial::Trust::KubeletUnchecked } else { dial::Trust::Kubelet };
+        return tunnel::upgrade(door, call, &kubelet.host, kubelet.port, trust, &path).await;
+    }
+    let response = kubelet.get(&door.streams.dialer, &path, unchecked).await?;
     if response.status().is_success() {
         return Ok(body::answer(200, "text/plain", response.into_body()));
     }

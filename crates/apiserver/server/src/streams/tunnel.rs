@@ -1,9 +1,13 @@
 //! An upgraded connection, passed on: the kubelet (or a pod) answers the client's upgrade, and bytes flow both ways until one side is done.
 //! What they speak (SPDY/3.1, WebSocket, SPDY inside WebSocket) is theirs alone.
+//!
+//! Only a switch to the protocol that was asked for becomes a tunnel (the fault class of CVE-2018-1002105: a tunnel left by a failed upgrade
+//! is a connection with our credentials), and a redirect is refused: whoever follows it would take the client's credentials along.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tiphys_meta::ApiError;
@@ -11,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dial::{Trust, boxed};
 use super::kubelet::Kubelet;
-use crate::body::{self, Answered};
+use crate::body::{self, Answered, Body};
 use crate::chain::{Call, Door};
 use crate::errors::DoorError;
 
@@ -28,12 +32,12 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
+pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
     let connection = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
     headers.contains_key(header::UPGRADE) && connection.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-pub(super) fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn without_hop_by_hop(headers: &HeaderMap) -> HeaderMap {
     let mut out = headers.clone();
     let named: Vec<String> = headers
         .get_all(header::CONNECTION)
@@ -68,6 +72,13 @@ pub(super) async fn upgrade(
     path: &str,
 ) -> Result<Answered, DoorError> {
     let authority = Kubelet { host: host.to_owned(), port };
+    let (request, from_client) = prepare(call, path, &authority.authority())?;
+    let response = door.streams.dialer.send(host, port, trust, request).await.map_err(|e| authority.unreachable(path, &e))?;
+    finish(door, &call.parts.headers, from_client, response)
+}
+
+/// The client's upgrade as it is sent on, and the client's end of what may become a tunnel.
+pub(crate) fn prepare(call: &mut Call, path: &str, authority: &str) -> Result<(Request<Body>, OnUpgrade), DoorError> {
     let from_client = call.parts.extensions.remove::<OnUpgrade>();
     let from_client = from_client.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
     let mut request = Request::new(body::empty());
@@ -81,21 +92,59 @@ pub(super) async fn upgrade(
         headers.insert(header::UPGRADE, upgrade.clone());
     }
     headers.remove(header::CONTENT_LENGTH);
-    if let Ok(host) = authority.authority().parse() {
+    headers.remove(header::AUTHORIZATION);
+    if let Ok(host) = authority.parse() {
         headers.insert(header::HOST, host);
     }
-    let mut response = door.streams.dialer.send(host, port, trust, request).await.map_err(|e| authority.unreachable(path, &e))?;
+    Ok((request, from_client))
+}
+
+/// Joins the two connections if the upgrade was granted; else the answer goes to the client as it is.
+pub(crate) fn finish(
+    door: &Arc<Door>,
+    asked: &HeaderMap,
+    from_client: OnUpgrade,
+    mut response: Response<Incoming>,
+) -> Result<Answered, DoorError> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        refuse_redirect(response.status())?;
         let (mut parts, body) = response.into_parts();
         parts.headers = without_hop_by_hop(&parts.headers);
         return Ok(Response::from_parts(parts, boxed(body)));
     }
+    verify_switch(asked, response.headers())?;
     let from_server = hyper::upgrade::on(&mut response);
     let mut granted = Response::new(body::empty());
     *granted.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *granted.headers_mut() = response.headers().clone();
     tokio::spawn(join(from_client, from_server, door.stop.clone()));
     Ok(granted)
+}
+
+/// The protocol that was switched to must be one that the client asked for.
+fn verify_switch(asked: &HeaderMap, answered: &HeaderMap) -> Result<(), ApiError> {
+    let protocols = |headers: &HeaderMap| -> Vec<String> {
+        let all = headers.get_all(header::UPGRADE).iter().filter_map(|v| v.to_str().ok());
+        all.flat_map(|v| v.split(',')).map(|v| v.trim().to_ascii_lowercase()).filter(|v| !v.is_empty()).collect()
+    };
+    let (asked, answered) = (protocols(asked), protocols(answered));
+    if !answered.is_empty() && answered.iter().all(|p| asked.contains(p)) {
+        return Ok(());
+    }
+    Err(bad_gateway(format!("the backend switched to {answered:?}, which was not asked for ({asked:?})")))
+}
+
+fn refuse_redirect(status: StatusCode) -> Result<(), ApiError> {
+    if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+        return Err(bad_gateway("the backend attempted to redirect this request, which is not permitted".into()));
+    }
+    Ok(())
+}
+
+fn bad_gateway(message: String) -> ApiError {
+    let mut error = ApiError::new(tiphys_meta::Reason::Unknown, message);
+    error.code = StatusCode::BAD_GATEWAY.as_u16();
+    error
 }
 
 async fn join(client: OnUpgrade, server: OnUpgrade, stop: CancellationToken) {
@@ -114,6 +163,21 @@ async fn join(client: OnUpgrade, server: OnUpgrade, stop: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_was_asked_for_becomes_a_tunnel() {
+        let upgrade = |value: &'static str| HeaderMap::from_iter([(header::UPGRADE, http::HeaderValue::from_static(value))]);
+        for (asked, answered, good) in [
+            ("websocket", upgrade("websocket"), true),
+            ("SPDY/3.1", upgrade("spdy/3.1"), true),
+            ("websocket", upgrade("h2c"), false),
+            ("websocket", HeaderMap::new(), false),
+        ] {
+            assert_eq!(verify_switch(&upgrade(asked), &answered).is_ok(), good, "{asked} {answered:?}");
+        }
+        assert!(refuse_redirect(StatusCode::FOUND).is_err());
+        assert!(refuse_redirect(StatusCode::NOT_MODIFIED).is_ok() && refuse_redirect(StatusCode::BAD_REQUEST).is_ok());
+    }
 
     #[test]
     fn hop_by_hop_headers_stay_here() {

@@ -148,6 +148,21 @@ impl VerifyKey {
         }
     }
 
+    /// A key as an issuer publishes it (RFC 7517); None for kinds that are not verified here.
+    pub fn from_jwk(jwk: &Value) -> Option<Self> {
+        let bytes = |field: &str| B64.decode(jwk.get(field)?.as_str()?.trim_end_matches('=')).ok();
+        let key = match jwk.get("kty")?.as_str()? {
+            "EC" if jwk.get("crv")?.as_str()? == "P-256" => {
+                let (x, y) = (bytes("x").filter(|x| x.len() == 32)?, bytes("y").filter(|y| y.len() == 32)?);
+                Self::new(Algorithm::Es256, [&[4u8][..], &x, &y].concat())
+            }
+            "RSA" => Self::new(Algorithm::Rs256, rsa_public_key(&bytes("n")?, &bytes("e")?)),
+            _ => return None,
+        };
+        let id = jwk.get("kid").and_then(Value::as_str).map_or_else(|| key.id.clone(), str::to_owned);
+        Some(VerifyKey { id, ..key })
+    }
+
     /// The key as it stands in `/openid/v1/jwks`.
     pub fn jwk(&self) -> Value {
         let mut key = json!({"use": "sig", "kid": self.id, "alg": self.algorithm.as_str()});
@@ -168,6 +183,32 @@ impl VerifyKey {
         }
         key
     }
+}
+
+/// PKCS #1's RSAPublicKey: a sequence of two integers (DER).
+fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+    let integer = |number: &[u8]| {
+        let number = without_leading_zeros(number);
+        // A leading one bit would be a sign.
+        let sign: &[u8] = if number.first().is_none_or(|b| *b >= 0x80) { &[0] } else { &[] };
+        der(2, &[sign, number].concat())
+    };
+    der(0x30, &[integer(modulus), integer(exponent)].concat())
+}
+
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let length = without_leading_zeros(&length);
+    let mut out = vec![tag];
+    match (content.len(), length) {
+        (short @ 0..=127, _) => out.push(u8::try_from(short).unwrap_or(0)),
+        (_, long) => {
+            out.push(0x80 | u8::try_from(long.len()).unwrap_or(0));
+            out.extend_from_slice(long);
+        }
+    }
+    out.extend_from_slice(content);
+    out
 }
 
 fn without_leading_zeros(number: &[u8]) -> &[u8] {

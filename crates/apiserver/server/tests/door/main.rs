@@ -1,5 +1,6 @@
 //! The whole door on a registry in memory.
 
+mod aggregation;
 mod cluster;
 mod requests;
 mod webhooks;

@@ -136,9 +136,17 @@ async fn echoing_kubelet(cluster: &Cluster) -> u16 {
 async fn kubelet_connection(stream: tokio_rustls::server::TlsStream<TcpStream>) {
     let service = hyper::service::service_fn(|mut request: http::Request<hyper::body::Incoming>| async move {
         let path = request.uri().to_string();
-        if path.starts_with("/containerLogs") {
-            return Ok::<_, std::convert::Infallible>(http::Response::new(path));
+        let refused =
+            [("command=deny", 403), ("command=move", 302), ("command=other", 101)].into_iter().find(|(what, _)| path.contains(what));
+        if let Some((_, code)) = refused {
+            let response = http::Response::builder().status(code).header("location", "https://evil.example.com/");
+            let response = if code == 101 { response.header("connection", "Upgrade").header("upgrade", "h2c") } else { response };
+            return Ok::<_, std::convert::Infallible>(response.body("no".to_owned()).expect("response"));
         }
+        if path.starts_with("/containerLogs") && !request.headers().contains_key("upgrade") {
+            return Ok(http::Response::new(path));
+        }
+        let protocol = request.headers()["upgrade"].clone();
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let mut io = TokioIo::new(upgraded.await.expect("upgraded"));
@@ -150,7 +158,7 @@ async fn kubelet_connection(stream: tokio_rustls::server::TlsStream<TcpStream>) 
                 }
             }
         });
-        let response = http::Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
+        let response = http::Response::builder().status(101).header("connection", "Upgrade").header("upgrade", protocol);
         Ok(response.body(String::new()).expect("response"))
     });
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
@@ -170,6 +178,64 @@ async fn pod_on_node(cluster: &Cluster, port: u16) -> Client {
     admin
 }
 
+type Sender = hyper::client::conn::http1::SendRequest<Empty<bytes::Bytes>>;
+
+/// One connection of HTTP/1.1 as the administrator.
+async fn connection(cluster: &Cluster) -> Sender {
+    let id = cluster.issue("admin", &["system:masters"], Use::Client);
+    let mut config = tls::client(tls::ServerTrust::Ca(cluster.ca.cert_pem().as_bytes()), Some(&id)).expect("TLS");
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let socket = TcpStream::connect(cluster.running.address()).await.expect("connected");
+    let name = "127.0.0.1".try_into().expect("name");
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("TLS");
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection.with_upgrades());
+    sender
+}
+
+fn upgrade(method: &str, what: &str, protocol: &str) -> http::Request<Empty<bytes::Bytes>> {
+    let request = http::Request::builder().method(method).uri(format!("/api/v1/namespaces/default/pods/p/{what}"));
+    let request = request.header("host", "localhost").header("connection", "Upgrade").header("upgrade", protocol);
+    request.header("x-stream-protocol-version", "v4.channel.k8s.io").body(Empty::new()).expect("request")
+}
+
+#[tokio::test]
+async fn logs_over_websocket_are_tunnelled() {
+    let cluster = Cluster::start().await;
+    let port = echoing_kubelet(&cluster).await;
+    pod_on_node(&cluster, port).await;
+    let mut sender = connection(&cluster).await;
+    let mut response = sender.send_request(upgrade("GET", "log?tailLines=3", "websocket")).await.expect("answer");
+    assert_eq!((response.status().as_u16(), &response.headers()["upgrade"]), (101, &http::HeaderValue::from_static("websocket")));
+    let mut io = TokioIo::new(hyper::upgrade::on(&mut response).await.expect("upgraded"));
+    let want = b"/containerLogs/default/p/c?tailLines=3&stream=All";
+    let mut got = vec![0; want.len()];
+    io.read_exact(&mut got).await.expect("path");
+    assert_eq!(got, want);
+}
+
+/// CVE-2018-1002105: what follows a refused upgrade is a request to this server, never to the kubelet with our certificate.
+/// CVE-2022-3172: nobody is sent elsewhere with their credentials.
+#[tokio::test]
+async fn a_refused_upgrade_leaves_no_tunnel() {
+    let cluster = Cluster::start().await;
+    let port = echoing_kubelet(&cluster).await;
+    pod_on_node(&cluster, port).await;
+    for (command, want) in [("deny", 403), ("move", 502), ("other", 502)] {
+        let mut sender = connection(&cluster).await;
+        let request = upgrade("POST", &format!("exec?command={command}"), "SPDY/3.1");
+        let response = sender.send_request(request).await.expect("answer");
+        assert_eq!(response.status(), want, "{command}");
+        assert!(want != 502 || !response.headers().contains_key("location"), "{command}");
+        drop(response);
+        if sender.ready().await.is_ok() {
+            let again = http::Request::get("/version").header("host", "localhost").body(Empty::new()).expect("request");
+            let response = sender.send_request(again).await.expect("answer");
+            assert!(response.headers().contains_key("audit-id"), "{command}: the API server answers, and nobody else");
+        }
+    }
+}
+
 #[tokio::test]
 async fn exec_is_tunnelled_to_the_kubelet() {
     let cluster = Cluster::start().await;
@@ -178,21 +244,8 @@ async fn exec_is_tunnelled_to_the_kubelet() {
     let log = admin.text("/api/v1/namespaces/default/pods/p/log?tailLines=3&follow=true").await.expect("log");
     assert_eq!(log, "/containerLogs/default/p/c?follow=true&tailLines=3&stream=All");
 
-    let id = cluster.issue("admin", &["system:masters"], Use::Client);
-    let mut config = tls::client(tls::ServerTrust::Ca(cluster.ca.cert_pem().as_bytes()), Some(&id)).expect("TLS");
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let socket = TcpStream::connect(cluster.running.address()).await.expect("connected");
-    let name = "127.0.0.1".try_into().expect("name");
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("TLS");
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
-    tokio::spawn(connection.with_upgrades());
-    let request = http::Request::post("/api/v1/namespaces/default/pods/p/exec?command=ls&stdout=true")
-        .header("host", "localhost")
-        .header("connection", "Upgrade")
-        .header("upgrade", "SPDY/3.1")
-        .header("x-stream-protocol-version", "v4.channel.k8s.io")
-        .body(Empty::<bytes::Bytes>::new())
-        .expect("request");
+    let mut sender = connection(&cluster).await;
+    let request = upgrade("POST", "exec?command=ls&stdout=true", "SPDY/3.1");
     let mut response = sender.send_request(request).await.expect("answer");
     assert_eq!(response.status(), 101);
     let mut io = TokioIo::new(hyper::upgrade::on(&mut response).await.expect("upgraded"));
@@ -220,6 +273,9 @@ async fn an_exec_without_upgrade_is_refused() {
 async fn documents() {
     let cluster = Cluster::start().await;
     let admin = cluster.running.loopback_client();
+    while admin.text("/readyz").await.is_err() {
+        tokio::task::yield_now().await;
+    }
     for (path, has) in [
         ("/apis/apps/v1", "\"name\":\"deployments/scale\""),
         ("/api/v1", "\"shortNames\":[\"po\"]"),
