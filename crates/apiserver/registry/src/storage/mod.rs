@@ -218,6 +218,11 @@ impl Draft {
         &self.key
     }
 
+    /// What the write would become.
+    pub(crate) fn preview(&self) -> std::sync::Arc<Entry> {
+        std::sync::Arc::new(Entry::new(self.shape.clone(), self.key.clone(), self.stored.clone(), 0))
+    }
+
     /// The entry that the write became; the writer and the cache share it, whoever asks first makes it.
     pub(crate) fn entry(&self, revision: i64) -> Arc<Entry> {
         let made = self.entry.get_or_init(|| {
