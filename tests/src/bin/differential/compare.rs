@@ -126,7 +126,12 @@ mod tests {
     fn differences_name_their_place() {
         let mut out = Vec::new();
         let item = |name: &str, v: i32| json!({"metadata": {"name": name}, "v": v});
-        walk("", &json!({"a": [1, {"b": 2}], "items": [item("x", 1), item("z", 1)]}), &json!({"a": [1, {"b": 3}], "items": [item("x", 2), item("y", 1)]}), &mut out);
+        walk(
+            "",
+            &json!({"a": [1, {"b": 2}], "items": [item("x", 1), item("z", 1)]}),
+            &json!({"a": [1, {"b": 3}], "items": [item("x", 2), item("y", 1)]}),
+            &mut out,
+        );
         let paths: Vec<&str> = out.iter().map(|d| d.0.as_str()).collect();
         assert_eq!(paths, [".a[1].b", ".items[x].v", ".items[z]", ".items[y]"]);
     }

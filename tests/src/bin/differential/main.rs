@@ -30,7 +30,8 @@ use crate::normal::normal;
 use crate::servers::Server;
 use crate::step::{Saved, Step};
 
-const USAGE: &str = "differential [--upstream BIN_FOLDER | --recorded FILE] [--record FILE] [--known FILE] [--out FILE] -- PROGRAM [ARGUMENT…]";
+const USAGE: &str =
+    "differential [--upstream BIN_FOLDER | --recorded FILE] [--record FILE] [--known FILE] [--out FILE] -- PROGRAM [ARGUMENT…]";
 
 #[derive(Default)]
 struct Options {
@@ -127,7 +128,9 @@ fn recorded(path: &Path, steps: &[Step]) -> Result<Vec<Answer>> {
     let all: BTreeMap<String, Value> = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     let one = |step: &Step| {
         let entry = all.get(&step.id).filter(|entry| entry[0] == request(step));
-        entry.and_then(|e| Answer::from_json(&e[1])).with_context(|| format!("{} has no answer to {:?}: record again", path.display(), step.id))
+        entry
+            .and_then(|e| Answer::from_json(&e[1]))
+            .with_context(|| format!("{} has no answer to {:?}: record again", path.display(), step.id))
     };
     steps.iter().map(one).collect()
 }

@@ -87,7 +87,18 @@ fn readable(text: &str) -> String {
         rest = &rest[start + end..];
     }
     out.push_str(rest);
-    without_uids(&out)
+    without_uids(&without_patched(&out))
+}
+
+/// A patch that cannot be decoded is shown whole, in an order of fields of its own.
+fn without_patched(text: &str) -> String {
+    let Some(at) = text.find("Invalid value: \"{\\\"") else { return text.to_owned() };
+    let start = at + "Invalid value: ".len();
+    let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<String>();
+    match values.next() {
+        Some(Ok(_)) => format!("{}…{}", &text[..start], &text[start + values.byte_offset()..]),
+        _ => text.to_owned(),
+    }
 }
 
 fn without_uids(text: &str) -> String {
@@ -165,7 +176,8 @@ mod tests {
 
     #[test]
     fn causes_have_no_order() {
-        let with = |a: &str, b: &str| json!({"kind": "Status", "message": format!("X is invalid: [{a}, {b}]"), "details": {"causes": [a, b]}});
+        let with =
+            |a: &str, b: &str| json!({"kind": "Status", "message": format!("X is invalid: [{a}, {b}]"), "details": {"causes": [a, b]}});
         assert_eq!(of(with("1", "2")), of(with("2", "1")));
         assert_ne!(of(with("1", "2")), of(with("1", "3")));
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::step::Step;
+use crate::suite::yaml;
 
 const SCRIPTS: &[(&str, &str)] = &[
     ("verbs", include_str!("scripts/verbs.yaml")),
@@ -19,7 +20,7 @@ const SCRIPTS: &[(&str, &str)] = &[
 pub(crate) fn all() -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     for (name, text) in SCRIPTS {
-        let script: Vec<Value> = serde_saphyr::from_str(text).with_context(|| format!("scripts/{name}.yaml"))?;
+        let script: Vec<Value> = yaml(text).with_context(|| format!("scripts/{name}.yaml"))?;
         for (i, step) in script.iter().enumerate() {
             steps.push(read(name, i, step).with_context(|| format!("scripts/{name}.yaml, step {i}: {step}"))?);
         }

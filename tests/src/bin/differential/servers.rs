@@ -69,8 +69,20 @@ impl Server {
         let mut command = Command::new(program);
         command.args(rest).args(storage).args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string(), "--cert-dir"]);
         command.arg(folder.join("certs")).arg("--service-account-key-file").arg(&key).arg("--service-account-signing-key-file").arg(&key);
-        command.args(["--service-account-issuer", "https://kubernetes.default.svc", "--authorization-mode", "Node,RBAC", "--token-auth-file"]);
-        command.arg(&tokens).args(["--service-cluster-ip-range", "10.96.0.0/16", "--allow-privileged=true", "--advertise-address", "10.0.0.1"]);
+        command.args([
+            "--service-account-issuer",
+            "https://kubernetes.default.svc",
+            "--authorization-mode",
+            "Node,RBAC",
+            "--token-auth-file",
+        ]);
+        command.arg(&tokens).args([
+            "--service-cluster-ip-range",
+            "10.96.0.0/16",
+            "--allow-privileged=true",
+            "--advertise-address",
+            "10.0.0.1",
+        ]);
         command.stdout(log(&folder, "out.log")?).stderr(log(&folder, "err.log")?);
         children.push(command.spawn().with_context(|| format!("cannot start {program}"))?);
         Ok(Server { children, address: format!("127.0.0.1:{port}"), folder })

@@ -40,7 +40,7 @@ pub(crate) fn all() -> Result<Vec<Step>> {
     let mut steps = prelude();
     steps.extend(access::bootstrap());
     for text in OBJECTS {
-        let objects: Vec<Value> = serde_saphyr::from_str(text).with_context(|| format!("objects: {}", text.lines().next().unwrap_or("")))?;
+        let objects: Vec<Value> = yaml(text).with_context(|| format!("objects: {}", text.lines().next().unwrap_or("")))?;
         for object in objects {
             steps.extend(life(&sample(object)));
         }
@@ -49,6 +49,13 @@ pub(crate) fn all() -> Result<Vec<Step>> {
     steps.extend(access::decisions());
     unique(&mut steps);
     Ok(steps)
+}
+
+/// `y` and `n` are names here.
+pub(crate) fn yaml(text: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
+    let mut options = serde_saphyr::Options::default();
+    options.strict_booleans = true;
+    serde_saphyr::from_str_with_options(text, options)
 }
 
 /// Two requests of one name are told apart by a number.
@@ -173,7 +180,9 @@ fn patching(s: &Sample) -> Vec<Step> {
         step(s, "merge patch", "PATCH", "?fieldManager=m").content("merge").body(labels("a")),
         step(s, "merge patch again", "PATCH", "?fieldManager=m").content("merge").body(labels("a")),
         step(s, "strategic patch", "PATCH", "?fieldManager=m").content("strategic").body(labels("b")),
-        step(s, "json patch that fails", "PATCH", "").content("json").body(json!([{"op": "test", "path": "/metadata/name", "value": "no"}])),
+        step(s, "json patch that fails", "PATCH", "")
+            .content("json")
+            .body(json!([{"op": "test", "path": "/metadata/name", "value": "no"}])),
         step(s, "apply conflict", "PATCH", "?fieldManager=applier").content("apply").body(applied("c")),
         step(s, "apply forced", "PATCH", "?fieldManager=applier&force=true").content("apply").body(applied("c")),
         step(s, "apply without manager", "PATCH", "").content("apply").body(applied("c")),
@@ -202,7 +211,8 @@ fn deletion(s: &Sample) -> Vec<Step> {
         options
     };
     vec![
-        step(s, "delete another uid", "DELETE", "").body(options(json!({"preconditions": {"uid": "00000000-0000-0000-0000-000000000001"}}))),
+        step(s, "delete another uid", "DELETE", "")
+            .body(options(json!({"preconditions": {"uid": "00000000-0000-0000-0000-000000000001"}}))),
         step(s, "delete stale", "DELETE", "").body(options(json!({"preconditions": {"resourceVersion": "1"}}))),
         step(s, "delete wrongly", "DELETE", "").body(options(json!({"propagationPolicy": "Sideways"}))),
         step(s, "dry-delete", "DELETE", "?dryRun=All&propagationPolicy=Foreground"),
@@ -229,9 +239,13 @@ mod tests {
 
     #[test]
     fn plurals_are_as_in_the_api() {
-        for (kind, resource) in
-            [("Pod", "pods"), ("Ingress", "ingresses"), ("NetworkPolicy", "networkpolicies"), ("Endpoints", "endpoints"), ("APIService", "apiservices")]
-        {
+        for (kind, resource) in [
+            ("Pod", "pods"),
+            ("Ingress", "ingresses"),
+            ("NetworkPolicy", "networkpolicies"),
+            ("Endpoints", "endpoints"),
+            ("APIService", "apiservices"),
+        ] {
             assert_eq!(plural(kind), resource);
         }
     }

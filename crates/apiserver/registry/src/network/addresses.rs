@@ -48,7 +48,6 @@ fn ip_address(ip: IpAddr, service: &Value, now: &str) -> Value {
         "metadata": {
             "name": ip.to_string(),
             "uid": chance::uuid(),
-            "generation": 1,
             "creationTimestamp": now,
             "labels": {family: if ip.is_ipv4() { "IPv4" } else { "IPv6" }, managed_by: MANAGED_BY},
             "managedFields": [{"manager": "kube-apiserver", "operation": "Update", "apiVersion": "networking.k8s.io/v1", "time": now,

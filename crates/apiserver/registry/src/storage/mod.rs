@@ -191,6 +191,7 @@ impl Entry {
             return Ok(bytes);
         }
         let bytes = match wire::raw(&self.shape.open(&self.key, &self.stored)?.plain) {
+            Some(raw) if self.revision == 0 => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, raw),
             Some(raw) => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, &wire::with_revision(raw, self.revision)),
             None => codec::proto::encode(&self.shape.gvk, &self.to_value()).map(Bytes::from).map_err(ApiError::internal)?,
         };
