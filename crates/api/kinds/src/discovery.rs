@@ -77,9 +77,13 @@ fn check_endpoint(endpoint: &Value, kind: &str, path: &Path<'_>, errors: &mut Er
         errors.invalid_all(&path.child("hostname"), host, names::dns1123_label(host));
     }
     for hints in ["forZones", "forNodes"] {
-        let all = at(endpoint, "hints").map(|h| array(h, hints)).unwrap_or_default();
+        let (all, parent) = (at(endpoint, "hints").map(|h| array(h, hints)).unwrap_or_default(), path.child("hints"));
+        let list = parent.child(hints);
         if all.len() > 8 {
-            errors.too_many(&path.child("hints").child(hints), all.len(), 8);
+            errors.too_many(&list, all.len(), 8);
+        }
+        for (i, hint) in all.iter().enumerate().filter(|_| hints == "forNodes") {
+            errors.invalid_all(&list.index(i).child("name"), text(hint, "name"), names::dns1123_subdomain(text(hint, "name")));
         }
     }
 }

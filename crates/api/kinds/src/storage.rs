@@ -1,5 +1,7 @@
 //! `storage.k8s.io`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 use tiphys_meta::{ErrorList, Path, Quantity, names, object};
 use tiphys_types::jiff::Timestamp;
@@ -164,7 +166,7 @@ fn class_warnings(new: &Value, _: Option<&Value>) -> Vec<String> {
     all
 }
 
-fn driver_name(name: &str, path: &Path<'_>, errors: &mut ErrorList) {
+pub(crate) fn driver_name(name: &str, path: &Path<'_>, errors: &mut ErrorList) {
     if name.is_empty() {
         errors.required(path, "");
         return;
@@ -221,6 +223,42 @@ fn check_class(o: &Value, errors: &mut ErrorList) {
         "" => errors.required(&Path::new("volumeBindingMode"), ""),
         other => errors.not_supported(&Path::new("volumeBindingMode"), other, &["Immediate", "WaitForFirstConsumer"]),
     }
+    check_topologies(array(o, "allowedTopologies"), errors);
+}
+
+fn check_topologies(terms: &[Value], errors: &mut ErrorList) {
+    let list = Path::new("allowedTopologies");
+    // Upstream compares with as many empty terms as there are terms.
+    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); terms.len()];
+    for (i, term) in terms.iter().enumerate() {
+        let term_path = list.index(i);
+        let path = term_path.child("matchLabelExpressions");
+        let mut keys: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (j, expression) in array(term, "matchLabelExpressions").iter().enumerate() {
+            let (path, key) = (path.index(j), text(expression, "key"));
+            let values = topology_values(expression, &path, errors);
+            errors.invalid_all(&path.child("key"), key, names::qualified_name(key));
+            if keys.insert(key, values).is_some() {
+                errors.duplicate(&path.child("key"), key);
+            }
+        }
+        seen.iter().filter(|s| **s == keys).for_each(|_| errors.duplicate(&path, ""));
+        seen.push(keys);
+    }
+}
+
+fn topology_values<'a>(expression: &'a Value, path: &Path<'_>, errors: &mut ErrorList) -> BTreeSet<&'a str> {
+    let values = path.child("values");
+    let mut seen = BTreeSet::new();
+    if array(expression, "values").is_empty() {
+        errors.required(&values, "");
+    }
+    for (i, value) in array(expression, "values").iter().filter_map(Value::as_str).enumerate() {
+        if !seen.insert(value) {
+            errors.duplicate(&values.index(i), value);
+        }
+    }
+    seen
 }
 
 const CLASS_COLUMNS: &[Column] =

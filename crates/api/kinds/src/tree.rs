@@ -1,6 +1,7 @@
 //! Small readers and writers of the tree. Paths are dotted names; lists have their own functions.
 
 use serde_json::{Map, Value};
+use tiphys_meta::{ErrorList, Path};
 
 /// The value at a dotted path.
 pub(crate) fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
@@ -33,6 +34,13 @@ pub(crate) fn array_mut<'a>(value: &'a mut Value, path: &str) -> &'a mut [Value]
 
 pub(crate) fn map_at<'a>(value: &'a Value, path: &str) -> Option<&'a Map<String, Value>> {
     at(value, path).and_then(Value::as_object)
+}
+
+/// A field behind a pointer: where it is there, it is one of these (and not empty).
+pub(crate) fn one_of(value: Option<&Value>, known: &[&str], path: &Path<'_>, errors: &mut ErrorList) {
+    if let Some(text) = value.and_then(Value::as_str).filter(|t| !known.contains(t)) {
+        errors.not_supported(path, text, known);
+    }
 }
 
 /// Sets a field that is absent, null, or the empty text (Go's zero value).

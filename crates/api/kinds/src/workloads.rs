@@ -117,7 +117,7 @@ pub(crate) fn status_counts(new: &Value, fields: &[&str], errors: &mut ErrorList
     }
     let (available, ready) = (int(new, "status.availableReplicas"), int(new, "status.readyReplicas"));
     if available > ready {
-        errors.invalid(&status.child("availableReplicas"), available, "cannot be greater than status.readyReplicas");
+        errors.invalid(&status.child("availableReplicas"), available, "cannot be greater than readyReplicas");
     }
 }
 

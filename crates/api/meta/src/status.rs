@@ -214,7 +214,8 @@ impl ApiError {
         if !self.continue_token.is_empty() {
             status["metadata"]["continue"] = json!(self.continue_token);
         }
-        if !details.is_empty() {
+        let empty = [Reason::NotFound, Reason::Invalid, Reason::Forbidden, Reason::UnsupportedMediaType, Reason::NotAcceptable];
+        if !details.is_empty() || empty.contains(&self.reason) {
             status["details"] = Value::Object(details);
         }
         status

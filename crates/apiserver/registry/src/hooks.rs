@@ -1,11 +1,13 @@
-//! State that some kinds have beside their objects: addresses and ports of Services, leases of events.
+//! State that some kinds have beside their objects: addresses and ports of Services with the IPAddress and ServiceCIDR objects, leases of events.
+
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use tiphys_meta::ApiError;
+use tiphys_meta::{ApiError, Gvr, time};
 
 use crate::config::RegistryConfig;
-use crate::network::{self, Allocator, Reserved};
+use crate::network::{self, Allocator, Beside, Reserved};
 use crate::resource::{Resource, Resources};
 use crate::storage::Entry;
 use crate::verbs::Call;
@@ -15,17 +17,37 @@ pub(crate) const LEASE_SHARED_FOR: i64 = 60;
 
 pub(crate) struct Hooks {
     pub(crate) services: Allocator,
+    addresses: Option<Arc<Resource>>,
     lease: Mutex<Option<(i64, i64)>>,
 }
 
 impl Hooks {
     pub(crate) fn new(config: &RegistryConfig, resources: &Resources) -> Hooks {
-        let services = Allocator::new(config);
-        if let Some((resource, _)) = resources.find(&tiphys_meta::Gvr::new("", "v1", "services")) {
-            let prefix = resource.prefix().clone();
-            resource.cache.list(&prefix, &prefix).0.iter().for_each(|entry| services.adopt(&entry.to_value()));
+        let find = |group, resource| resources.find(&Gvr::new(group, "v1", resource)).map(|(resource, _)| resource.clone());
+        let addresses = find("networking.k8s.io", "ipaddresses");
+        let hooks = Hooks { services: Allocator::new(config), addresses, lease: Mutex::new(None) };
+        if let Some(services) = find("", "services") {
+            let entries = services.cache.list(services.prefix(), services.prefix()).0;
+            entries.iter().for_each(|entry| hooks.services.adopt(&entry.to_value()));
         }
-        Hooks { services, lease: Mutex::new(None) }
+        for resource in [&hooks.addresses, &find("networking.k8s.io", "servicecidrs")].into_iter().flatten() {
+            let entries = resource.cache.list(resource.prefix(), resource.prefix()).0;
+            entries.iter().for_each(|entry| hooks.written(resource, None, entry));
+        }
+        hooks
+    }
+
+    /// What is written and deleted in the same transaction as an object.
+    pub(crate) fn beside(
+        &self,
+        resource: &Resource,
+        old: Option<&Entry>,
+        new: impl FnOnce() -> Option<Arc<Entry>>,
+        config: &RegistryConfig,
+    ) -> Result<Beside, ApiError> {
+        let Some(addresses) = self.addresses.as_ref().filter(|_| is_services(resource)) else { return Ok(Beside::default()) };
+        let (old, new) = (old.map(Entry::to_value), new().map(|e| e.to_value()));
+        network::beside(addresses, old.as_ref(), new.as_ref(), &time::format(config.clock.now()))
     }
 
     /// The lease for an event written now, if the last one is young enough.
@@ -39,23 +61,46 @@ impl Hooks {
 
     /// An object is gone.
     pub(crate) fn deleted(&self, resource: &Resource, last: &Entry) {
-        if is_services(resource) {
-            self.services.release_all(&last.to_value());
+        match Kept::of(resource) {
+            Kept::Services => self.services.release_all(&last.to_value()),
+            Kept::Addresses => self.services.unname_ip(last.name()),
+            Kept::Ranges => self.services.remove_range(last.name()),
+            Kept::Nothing => {}
         }
     }
 
     /// An object was written; `previous` is what it was.
     pub(crate) fn written(&self, resource: &Resource, previous: Option<&Entry>, entry: &Entry) {
-        if is_services(resource)
-            && let Some(previous) = previous
-        {
-            self.services.release_dropped(&previous.to_value(), &entry.to_value());
+        match (Kept::of(resource), previous) {
+            (Kept::Services, Some(previous)) => self.services.release_dropped(&previous.to_value(), &entry.to_value()),
+            (Kept::Addresses, _) => self.services.name_ip(entry.name()),
+            (Kept::Ranges, _) => self.services.add_range(&entry.to_value()),
+            (Kept::Services | Kept::Nothing, _) => {}
+        }
+    }
+}
+
+/// Of what resource something is kept here.
+enum Kept {
+    Services,
+    Addresses,
+    Ranges,
+    Nothing,
+}
+
+impl Kept {
+    fn of(resource: &Resource) -> Kept {
+        match (&*resource.gvr.group, &*resource.gvr.resource) {
+            ("", "services") => Kept::Services,
+            ("networking.k8s.io", "ipaddresses") => Kept::Addresses,
+            ("networking.k8s.io", "servicecidrs") => Kept::Ranges,
+            _ => Kept::Nothing,
         }
     }
 }
 
 fn is_services(resource: &Resource) -> bool {
-    resource.gvr.group.is_empty() && &*resource.gvr.resource == "services"
+    matches!(Kept::of(resource), Kept::Services)
 }
 
 /// What was set aside for a write; given back when the write does not happen.

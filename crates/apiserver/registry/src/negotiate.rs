@@ -57,7 +57,8 @@ impl Output {
         }
         let mut clauses: Vec<Clause> = accept.split(',').filter_map(Clause::parse).collect();
         clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-        clauses.iter().find_map(|clause| clause.output(watch)).ok_or_else(|| not_acceptable(watch))
+        let output = clauses.iter().find_map(|clause| clause.output(watch));
+        output.ok_or_else(|| if clauses.iter().any(Clause::is_ours) { not_acceptable(watch) } else { no_route() })
     }
 }
 
@@ -68,6 +69,12 @@ fn not_acceptable(watch: bool) -> ApiError {
         ALL.iter().map(|f| f.content_type().to_owned()).collect()
     };
     ApiError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {}", accepted.join(", ")))
+}
+
+/// No encoding of ours at all: upstream's router answers before its negotiation does.
+fn no_route() -> ApiError {
+    let accepted = ALL.map(|f| f.content_type()).join(", ");
+    ApiError::new(Reason::NotAcceptable, format!("406: Not Acceptable\n\nAvailable representations: {accepted}"))
 }
 
 struct Clause<'a> {
@@ -94,6 +101,10 @@ impl<'a> Clause<'a> {
             }
         }
         Some(clause)
+    }
+
+    fn is_ours(&self) -> bool {
+        self.kind == "*" || self.kind == "application" && (self.subtype == "*" || ALL.iter().any(|f| f.subtype() == self.subtype))
     }
 
     fn output(&self, watch: bool) -> Option<Output> {

@@ -1,12 +1,13 @@
 //! ListOptions, CreateOptions, UpdateOptions, PatchOptions and DeleteOptions, from the query or from a body.
 
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tiphys_meta::{ApiError, ErrorList, FieldError, Path};
 use tiphys_schema::codec;
 
 use crate::negotiate::{Format, body_format};
 use crate::request::RequestInfo;
+use crate::verbs::SCHEME;
 
 /// The decoded query.
 pub(crate) struct Query(Vec<(String, String)>);
@@ -198,8 +199,8 @@ fn check_manager(errors: &mut ErrorList, manager: &str) {
     if manager.len() > LONGEST_MANAGER {
         errors.too_long(&path, LONGEST_MANAGER);
     }
-    if manager.chars().any(char::is_control) {
-        errors.invalid(&path, manager, "should only contain printable characters");
+    if let Some((i, c)) = manager.chars().enumerate().find(|(_, c)| c.is_control()) {
+        errors.invalid(&path, manager, format!("invalid character U+{:04X} (at position {i})", u32::from(c)));
     }
 }
 
@@ -221,7 +222,7 @@ fn check_dry_run<'a>(errors: &mut ErrorList, values: impl Iterator<Item = &'a st
         if value == "All" {
             dry = true;
         } else {
-            errors.not_supported(&Path::new("dryRun"), value, &["All"]);
+            errors.not_supported(&Path::new("dryRun"), json!([value]), &["All"]);
         }
     }
     dry
@@ -255,6 +256,11 @@ impl DeleteOptions {
             Format::Yaml => codec::yaml::to_tree(body).map_err(|e| ApiError::bad_request(e.to_string()))?,
             Format::Protobuf => codec::proto::decode(body).map_err(|e| ApiError::bad_request(e.to_string()))?.1,
         };
+        let text = |field: &str| tree.get(field).and_then(Value::as_str).unwrap_or("");
+        if !matches!(text("kind"), "" | "DeleteOptions") {
+            let (kind, version) = (text("kind"), text("apiVersion"));
+            return Err(ApiError::bad_request(format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme {SCHEME}")));
+        }
         DeleteOptions::from_tree(&tree)
     }
 

@@ -157,21 +157,38 @@ impl Registry {
     pub(crate) async fn write(&self, resource: &Resource, draft: &Arc<Draft>, expected: i64) -> Result<Arc<Entry>, WriteError> {
         let key = draft.key();
         let lease = if resource.expires { self.event_lease().await? } else { 0 };
-        let put = Op::Put { key: key.clone(), value: draft.stored.clone(), lease };
-        self.pending.add(key, draft.clone());
-        let response = self.engine.txn(conditional(key, expected, put)).await;
-        let response = response.inspect_err(|_| self.pending.forget(key, draft)).map_err(|e| WriteError::Failed(store_error(&e)))?;
+        let old = if expected == 0 { None } else { resource.cache.get(key) };
+        let beside = self.hooks.beside(resource, old.as_deref(), || Some(draft.preview()), &self.config).map_err(WriteError::Failed)?;
+        let drafts: Vec<&Arc<Draft>> = std::iter::once(draft).chain(&beside.puts).collect();
+        let put = |d: &&Arc<Draft>, lease| Op::Put { key: d.key().clone(), value: d.stored.clone(), lease };
+        let mut txn = conditional(key, expected, put(&draft, lease));
+        for other in &beside.puts {
+            txn.compare.push(Compare::ModRevision(other.key().clone(), Ordering::Equal, 0));
+            txn.success.push(put(&other, 0));
+        }
+        txn.success.extend(beside.deletes.iter().map(|key| Op::Delete(KeyRange { start: key.clone(), end: Bytes::new() })));
+        drafts.iter().for_each(|d| self.pending.add(d.key(), (*d).clone()));
+        let forget = || drafts.iter().for_each(|d| self.pending.forget(d.key(), d));
+        let response = self.engine.txn(txn).await;
+        let response = response.inspect_err(|_| forget()).map_err(|e| WriteError::Failed(store_error(&e)))?;
         if response.succeeded {
             return Ok(draft.entry(response.revision));
         }
-        self.pending.forget(key, draft);
-        Err(WriteError::Conflict(present(resource, response.responses)))
+        forget();
+        let present = present(resource, response.responses);
+        if !beside.puts.is_empty() && present.as_ref().map_or(0, |e| e.revision()) == expected {
+            return Err(WriteError::Failed(ApiError::internal("failed to allocate IP: provided IP is already allocated")));
+        }
+        Err(WriteError::Conflict(present))
     }
 
     /// Deletes if the object is still this one; the revision of the deletion.
     pub(crate) async fn remove(&self, resource: &Resource, entry: &Entry) -> Result<i64, WriteError> {
-        let range = KeyRange { start: entry.key().clone(), end: Bytes::new() };
-        let response = self.engine.txn(conditional(entry.key(), entry.revision(), Op::Delete(range))).await;
+        let delete = |key: &Bytes| Op::Delete(KeyRange { start: key.clone(), end: Bytes::new() });
+        let beside = self.hooks.beside(resource, Some(entry), || None, &self.config).map_err(WriteError::Failed)?;
+        let mut txn = conditional(entry.key(), entry.revision(), delete(entry.key()));
+        txn.success.extend(beside.deletes.iter().map(delete));
+        let response = self.engine.txn(txn).await;
         let response = response.map_err(|e| WriteError::Failed(store_error(&e)))?;
         if response.succeeded { Ok(response.revision) } else { Err(WriteError::Conflict(present(resource, response.responses))) }
     }

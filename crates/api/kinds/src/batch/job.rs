@@ -11,7 +11,7 @@ use crate::fields::selectable;
 use crate::meta::immutable;
 use crate::strategy::{Column, Ctx, Strategy, Subresource, keep_all_but_status};
 use crate::table::{AGE, NAME, age, column, containers, selector, wide};
-use crate::tree::{array, array_mut, at, child, int, is_true, map_at, present, remove, set_absent, set_default, text};
+use crate::tree::{array, array_mut, at, child, int, is_true, map_at, one_of, present, remove, set_absent, set_default, text};
 use crate::workloads::{self, SPEC};
 
 pub(crate) static STRATEGY: Strategy = Strategy::new(true)
@@ -82,6 +82,8 @@ fn on_create(o: &mut Value, _: &Ctx<'_>) {
         return;
     }
     let (name, uid) = (object::name(o).to_owned(), object::uid(o).to_owned());
+    // Labels that came from the template are the template's own map upstream: what is added to the one is in the other.
+    let shared = map_at(o, "metadata.labels").is_some_and(|own| Some(own) == map_at(o, "spec.template.metadata.labels"));
     let spec = child(o, "spec");
     let labels = object::as_map(child(child(child(spec, "template"), "metadata"), "labels"));
     for (keys, value) in [(NAME_LABELS, &name), (UID_LABELS, &uid)] {
@@ -91,6 +93,9 @@ fn on_create(o: &mut Value, _: &Ctx<'_>) {
     }
     let selector = object::as_map(child(child(spec, "selector"), "matchLabels"));
     selector.entry(UID_LABELS[1]).or_insert_with(|| json!(uid));
+    if shared {
+        remove(child(o, "metadata"), "labels");
+    }
     labels_from_template(o);
 }
 
@@ -154,8 +159,7 @@ pub(super) fn check_spec(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) 
     if at(spec, "maxFailedIndexes").is_some() && at(spec, "backoffLimitPerIndex").is_none() {
         errors.required(&path.child("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
     }
-    let manager = text(spec, "managedBy");
-    if !manager.is_empty() {
+    if let Some(manager) = at(spec, "managedBy").and_then(Value::as_str) {
         domain_path(manager, &path.child("managedBy"), errors);
     }
     check_mode(spec, path, errors);
@@ -224,11 +228,8 @@ fn check_mode(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 }
 
 fn check_replacement(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    let policy = text(spec, "podReplacementPolicy");
     let known: &[&str] = if at(spec, "podFailurePolicy").is_some() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
-    if !policy.is_empty() && !known.contains(&policy) {
-        errors.not_supported(path, policy, known);
-    }
+    one_of(at(spec, "podReplacementPolicy"), known, path, errors);
 }
 
 const ACTIONS: &[&str] = &["Count", "FailIndex", "FailJob", "Ignore"];

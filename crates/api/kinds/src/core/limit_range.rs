@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use tiphys_meta::{ErrorList, Path, Quantity, names};
 
+use super::pod::resources;
 use super::resource_list;
 use crate::strategy::Strategy;
 use crate::tree::{array, array_mut, map_at, text};
@@ -48,6 +49,17 @@ const TYPES: [&str; 3] = ["Pod", "Container", "PersistentVolumeClaim"];
 
 fn check_item(item: &Value, kind: &str, path: &Path<'_>, errors: &mut ErrorList) {
     let mut names: Vec<&String> = LISTS.iter().filter_map(|l| map_at(item, l)).flat_map(|m| m.keys()).collect();
+    for list in LISTS {
+        for name in map_at(item, list).into_iter().flat_map(|m| m.keys()) {
+            let list = path.child(list);
+            let path = list.key(name);
+            if matches!(kind, "Pod" | "Container") {
+                resources::check_container_name(name, &path, errors);
+            } else {
+                resources::check_name(name, &path, errors);
+            }
+        }
+    }
     names.sort_unstable();
     names.dedup();
     if kind == "Pod" {

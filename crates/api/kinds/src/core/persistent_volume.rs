@@ -8,7 +8,7 @@ use super::persistent_volume_claim::{ACCESS_MODES, access_modes, class};
 use super::resource_list;
 use crate::strategy::{Column, Ctx, Strategy, Subresource, keep_all_but_status, nothing_on_update};
 use crate::table::{AGE, NAME, age, column, wide};
-use crate::tree::{array, at, child, map_at, set_absent, set_default, text};
+use crate::tree::{array, array_mut, at, child, map_at, one_of, set_absent, set_default, text};
 
 pub(crate) static STRATEGY: Strategy = Strategy::new(false)
     .status(r#"{"phase":"Pending"}"#)
@@ -104,9 +104,11 @@ fn check(o: &Value, errors: &mut ErrorList) {
     if !class.is_empty() {
         errors.invalid_all(&spec.child("storageClassName"), class, names::dns1123_subdomain(class));
     }
-    let mode = text(o, "spec.volumeMode");
-    if !matches!(mode, "" | "Block" | "Filesystem") {
-        errors.not_supported(&spec.child("volumeMode"), mode, &["Block", "Filesystem"]);
+    one_of(at(o, "spec.volumeMode"), &["Block", "Filesystem"], &spec.child("volumeMode"), errors);
+    match (at(o, "spec.nodeAffinity"), at(o, "spec.nodeAffinity.required")) {
+        (_, Some(required)) => super::pod::scheduling::node_selector(required, &spec.child("nodeAffinity.required"), errors),
+        (Some(_), None) => errors.required(&spec.child("nodeAffinity.required"), "must specify required node constraints"),
+        (None, None) => {}
     }
     check_local(o, &spec, errors);
     let _ = ACCESS_MODES;
@@ -114,10 +116,10 @@ fn check(o: &Value, errors: &mut ErrorList) {
 
 fn check_local(o: &Value, spec: &Path<'_>, errors: &mut ErrorList) {
     if let Some(csi) = at(o, "spec.csi") {
-        for field in ["driver", "volumeHandle"] {
-            if text(csi, field).is_empty() {
-                errors.required(&spec.child("csi").child(field), "");
-            }
+        let path = spec.child("csi");
+        crate::storage::driver_name(text(csi, "driver"), &path.child("driver"), errors);
+        if text(csi, "volumeHandle").is_empty() {
+            errors.required(&path.child("volumeHandle"), "");
         }
     }
     if at(o, "spec.local").is_some() && at(o, "spec.nodeAffinity.required").is_none() {
@@ -152,6 +154,32 @@ fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
         errors.forbidden(&spec.child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
     }
     crate::meta::immutable(at(new, "spec.volumeMode"), at(old, "spec.volumeMode"), &Path::new("volumeMode"), errors);
+    let affinity = |o: &Value| at(o, "spec.nodeAffinity").cloned();
+    if let Some(before) = affinity(old)
+        && with_stable_labels(affinity(new)) != with_stable_labels(Some(before))
+    {
+        let why = format!("{}, except for updating from beta label to GA", crate::meta::FIELD_IMMUTABLE);
+        errors.invalid(&Path::new("nodeAffinity"), affinity(new).unwrap_or_default(), why);
+    }
+}
+
+/// Node labels that left beta stand for the same.
+fn with_stable_labels(mut affinity: Option<Value>) -> Option<Value> {
+    const RENAMED: [(&str, &str); 5] = [
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ];
+    for term in array_mut(affinity.as_mut()?, "required.nodeSelectorTerms") {
+        for expression in array_mut(term, "matchExpressions") {
+            if let Some((_, stable)) = RENAMED.iter().find(|(beta, _)| text(expression, "key") == *beta) {
+                expression["key"] = (*stable).into();
+            }
+        }
+    }
+    affinity
 }
 
 const COLUMNS: &[Column] = &[

@@ -7,7 +7,7 @@ use tiphys_types::jiff::Timestamp;
 use super::resource_list;
 use crate::strategy::{Column, Ctx, Strategy};
 use crate::table::{AGE, NAME, age, column, wide};
-use crate::tree::{array, at, child, map_at, set_absent, set_default, text};
+use crate::tree::{array, at, child, map_at, one_of, set_absent, set_default, text};
 
 pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .status(r#"{"phase":"Pending"}"#)
@@ -100,10 +100,7 @@ pub(crate) fn check_spec(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) 
     if let Some(class) = at(spec, "storageClassName").and_then(Value::as_str).filter(|c| !c.is_empty()) {
         errors.invalid_all(&path.child("storageClassName"), class, names::dns1123_subdomain(class));
     }
-    let mode = text(spec, "volumeMode");
-    if !matches!(mode, "" | "Block" | "Filesystem") {
-        errors.not_supported(&path.child("volumeMode"), mode, &["Block", "Filesystem"]);
-    }
+    one_of(at(spec, "volumeMode"), &["Block", "Filesystem"], &path.child("volumeMode"), errors);
     for field in ["dataSource", "dataSourceRef"] {
         if let Some(source) = at(spec, field) {
             for part in ["name", "kind"] {

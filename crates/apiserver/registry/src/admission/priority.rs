@@ -26,8 +26,8 @@ impl Plugin for Priority {
     }
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        let written = attributes.operation != Operation::Delete;
-        written && (attributes.is_whole("", "pods") || attributes.is_whole("scheduling.k8s.io", "priorityclasses"))
+        let class = attributes.is_whole("scheduling.k8s.io", "priorityclasses");
+        class || attributes.operation != Operation::Delete && attributes.is_whole("", "pods")
     }
 
     async fn admit(
@@ -61,6 +61,10 @@ impl Plugin for Priority {
         class: Option<&Value>,
         _: Option<&Value>,
     ) -> Result<(), ApiError> {
+        if attributes.operation == Operation::Delete {
+            let system = SYSTEM.iter().any(|(name, _)| *name == attributes.name);
+            return if system { Err(attributes.forbidden("this is a system priority class and cannot be deleted")) } else { Ok(()) };
+        }
         let is_default = class.is_some_and(|c| c["globalDefault"] == true);
         if attributes.is("", "pods") || !is_default {
             return Ok(());

@@ -68,6 +68,9 @@ fn finalizer(attributes: &Attributes<'_>) -> Option<&'static str> {
     if attributes.is_whole("", "persistentvolumes") {
         return Some("kubernetes.io/pv-protection");
     }
+    if attributes.is_whole("storage.k8s.io", "volumeattributesclasses") {
+        return Some("kubernetes.io/vac-protection");
+    }
     attributes.is_whole("", "persistentvolumeclaims").then_some("kubernetes.io/pvc-protection")
 }
 

@@ -1,12 +1,14 @@
 //! The sets of taken addresses and ports. Random picks come from the upper part of a range first, so that addresses that people choose
-//! (mostly low ones) stay free (KEP-3070, KEP-3668).
+//! (mostly low ones) stay free (KEP-3070, KEP-3668). Ranges are the configuration's and those of ServiceCIDR objects; an address is taken while a Service
+//! holds it or an IPAddress object names it (KEP-1880).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
+use tiphys_meta::object;
 
 use super::{held_ips, held_ports};
 use crate::chance;
@@ -18,7 +20,9 @@ const TRIES: usize = 16;
 pub(crate) struct Allocator(Arc<Shared>);
 
 struct Shared {
-    cidrs: Vec<Cidr>,
+    configured: Vec<Cidr>,
+    /// Ranges of ServiceCIDR objects, by their names.
+    added: RwLock<BTreeMap<String, Vec<Cidr>>>,
     families: Vec<&'static str>,
     ports: (u16, u16),
     taken: Mutex<Taken>,
@@ -27,6 +31,8 @@ struct Shared {
 #[derive(Default)]
 struct Taken {
     ips: HashSet<IpAddr>,
+    /// Addresses that have an IPAddress object.
+    named: HashSet<IpAddr>,
     ports: HashSet<u16>,
 }
 
@@ -38,6 +44,8 @@ pub(crate) enum AllocateError {
     IpTaken,
     #[error("the provided IP ({0}) is not in the valid range. The range of valid IPs is {1}")]
     IpOutside(IpAddr, String),
+    #[error("the provided network does not match the current range")]
+    NoRange,
     #[error("provided port is already allocated")]
     PortTaken,
     #[error("provided port is not in the valid range. The range of valid ports is {0}-{1}")]
@@ -46,9 +54,9 @@ pub(crate) enum AllocateError {
 
 impl Allocator {
     pub(crate) fn new(config: &RegistryConfig) -> Allocator {
-        let cidrs = config.service_cidrs.clone();
-        let families = cidrs.iter().map(|c| if c.base.is_ipv6() { "IPv6" } else { "IPv4" }).collect();
-        Allocator(Arc::new(Shared { cidrs, families, ports: config.node_ports, taken: Mutex::default() }))
+        let configured = config.service_cidrs.clone();
+        let families = configured.iter().map(|c| if c.base.is_ipv6() { "IPv6" } else { "IPv4" }).collect();
+        Allocator(Arc::new(Shared { configured, added: RwLock::default(), families, ports: config.node_ports, taken: Mutex::default() }))
     }
 
     /// The cluster's families, the default first.
@@ -65,6 +73,33 @@ impl Allocator {
         let mut taken = self.0.taken.lock();
         taken.ips.extend(held_ips(&service["spec"]));
         taken.ports.extend(held_ports(&service["spec"]));
+    }
+
+    /// A ServiceCIDR object is there: new addresses come from its ranges too, unless it is on its way out or not ready.
+    pub(crate) fn add_range(&self, range: &Value) {
+        let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "False";
+        let unusable = range["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(ready));
+        if unusable || object::deletion_timestamp(range).is_some() {
+            return self.remove_range(object::name(range));
+        }
+        let texts = range["spec"]["cidrs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let cidrs = texts.filter_map(Cidr::parse).filter(|c| !self.0.configured.contains(c)).collect();
+        self.0.added.write().insert(object::name(range).to_owned(), cidrs);
+    }
+
+    pub(crate) fn remove_range(&self, name: &str) {
+        self.0.added.write().remove(name);
+    }
+
+    /// An IPAddress object is there: nobody else gets the address.
+    pub(crate) fn name_ip(&self, name: &str) {
+        self.0.taken.lock().named.extend(name.parse::<IpAddr>());
+    }
+
+    pub(crate) fn unname_ip(&self, name: &str) {
+        if let Ok(ip) = name.parse::<IpAddr>() {
+            self.0.taken.lock().named.remove(&ip);
+        }
     }
 
     pub(crate) fn release_all(&self, service: &Value) {
@@ -87,6 +122,15 @@ impl Allocator {
         held_ports(&old["spec"]).iter().filter(|port| !ports.contains(port)).for_each(|port| {
             taken.ports.remove(port);
         });
+    }
+}
+
+impl Shared {
+    /// Those of a family, the configured ones first.
+    fn ranges(&self, v6: bool) -> Vec<Range> {
+        let added = self.added.read();
+        let all = self.configured.iter().chain(added.values().flatten());
+        all.filter(|c| c.base.is_ipv6() == v6).map(Range::of).collect()
     }
 }
 
@@ -116,13 +160,13 @@ impl Reserved {
     }
 
     pub(crate) fn ip(&mut self, ip: IpAddr) -> Result<(), AllocateError> {
-        let Some(range) = self.shared.cidrs.iter().find(|c| c.base.is_ipv6() == ip.is_ipv6()).map(Range::of) else {
-            return Err(AllocateError::IpOutside(ip, String::new()));
-        };
+        let ranges = self.shared.ranges(ip.is_ipv6());
+        let range = ranges.iter().find(|r| r.contains(ip)).ok_or(AllocateError::NoRange)?;
         if range.offset(ip).is_none_or(|o| o == 0 || o > range.usable) {
             return Err(AllocateError::IpOutside(ip, range.text()));
         }
-        if !self.shared.taken.lock().ips.insert(ip) {
+        let mut taken = self.shared.taken.lock();
+        if taken.named.contains(&ip) || !taken.ips.insert(ip) {
             return Err(AllocateError::IpTaken);
         }
         self.ips.push(ip);
@@ -130,12 +174,9 @@ impl Reserved {
     }
 
     pub(crate) fn next_ip(&mut self, v6: bool) -> Result<IpAddr, AllocateError> {
-        let range = self.shared.cidrs.iter().find(|c| c.base.is_ipv6() == v6).map(Range::of).ok_or(AllocateError::Full)?;
+        let ranges = self.shared.ranges(v6);
         let mut taken = self.shared.taken.lock();
-        let low = range.reserved();
-        let random = || low + 1 + chance::number() % (range.usable - low).max(1);
-        let picks = std::iter::repeat_with(random).take(TRIES).filter(|o| *o <= range.usable);
-        let found = picks.chain(low + 1..=range.usable).chain(1..=low).map(|o| range.at(o)).find(|ip| !taken.ips.contains(ip));
+        let found = ranges.iter().find_map(|range| range.pick(|ip| !taken.ips.contains(&ip) && !taken.named.contains(&ip)));
         let ip = found.ok_or(AllocateError::Full)?;
         taken.ips.insert(ip);
         drop(taken);
@@ -190,6 +231,18 @@ impl Range {
     /// How many low addresses are left to people.
     fn reserved(&self) -> u64 {
         if self.usable <= 16 { 0 } else { (self.usable / 16).clamp(16, 256) }
+    }
+
+    /// A free address, random ones of the upper part first.
+    fn pick(&self, free: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        let low = self.reserved();
+        let random = || low + 1 + chance::number() % (self.usable - low).max(1);
+        let picks = std::iter::repeat_with(random).take(TRIES).filter(|o| *o <= self.usable);
+        picks.chain(low + 1..=self.usable).chain(1..=low).map(|o| self.at(o)).find(|ip| free(*ip))
+    }
+
+    fn contains(&self, ip: IpAddr) -> bool {
+        self.offset(ip).is_some_and(|o| o <= self.usable.saturating_add(1))
     }
 
     fn at(&self, offset: u64) -> IpAddr {

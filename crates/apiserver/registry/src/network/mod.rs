@@ -2,15 +2,18 @@
 //!
 //! The rules of the kind (`prepare_*`) have run before: what the client left out is filled in from the old object, what the new type does not have
 //! is dropped. What remains empty and is needed is allocated here. Released addresses and ports become free when the write is seen in the cache.
+//! Every ClusterIP has an IPAddress object that comes and goes in the same transaction as the Service's hold on it (KEP-1880).
 //!
-//! Deliberately absent: ServiceCIDR and IPAddress objects as the source and record of addresses (KEP-1880); the ranges are the configuration's.
+//! Deliberately absent: the repair of IPAddress objects that somebody deleted under a living Service.
 
+mod addresses;
 mod allocator;
 mod families;
 
 use serde_json::{Value, json};
 use tiphys_meta::{ApiError, ErrorList, Path, object};
 
+pub(crate) use addresses::{Beside, beside};
 pub(crate) use allocator::{Allocator, Reserved};
 
 const SPEC: Path<'static> = Path::new("spec");

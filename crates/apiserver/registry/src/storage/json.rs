@@ -58,6 +58,9 @@ impl Json {
     /// The same object at another revision.
     pub(crate) fn at_revision(&self, revision: i64) -> Json {
         let (start, end) = (self.version.0 as usize, self.version.1 as usize);
+        if revision == 0 {
+            return self.without_revision(start, end);
+        }
         let mut out = Vec::with_capacity(self.bytes.len() + 4);
         out.extend_from_slice(&self.bytes[..start]);
         write_number(&mut out, revision);
@@ -65,6 +68,19 @@ impl Json {
         out.extend_from_slice(&self.bytes[end..]);
         let metadata_end = (self.metadata_end + version.1) - self.version.1;
         Json { bytes: out.into(), body: self.body, metadata_end, version }
+    }
+
+    /// As a dry run shows what it would have made. It cannot be given a revision again.
+    fn without_revision(&self, start: usize, end: usize) -> Json {
+        const BEFORE: usize = "\"resourceVersion\":\"".len();
+        let (mut start, mut end) = (start.saturating_sub(BEFORE), end + 1);
+        if self.bytes.get(end) == Some(&b',') {
+            end += 1;
+        } else if start > 0 && self.bytes.get(start - 1) == Some(&b',') {
+            start -= 1;
+        }
+        let bytes = [&self.bytes[..start], &self.bytes[end..]].concat();
+        Json { bytes: bytes.into(), body: self.body, metadata_end: self.metadata_end - at(end - start), version: (at(start), at(start)) }
     }
 
     /// The same object under another version of its API that differs in nothing else.
@@ -144,6 +160,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tiphys_meta::object;
 
     use super::*;
 
@@ -164,6 +181,10 @@ mod tests {
             assert_eq!(parsed(later.bytes()), want);
             want["metadata"]["resourceVersion"] = json!("9");
             assert_eq!(parsed(later.at_revision(9).bytes()), want);
+            object::as_map(&mut want["metadata"]).remove("resourceVersion");
+            let dry = later.at_revision(0);
+            assert_eq!(parsed(dry.bytes()), want);
+            assert_eq!(parsed(&[b"{", dry.metadata(), b"}"].concat()), json!({"metadata": want["metadata"]}));
         }
     }
 

@@ -191,6 +191,7 @@ impl Entry {
             return Ok(bytes);
         }
         let bytes = match wire::raw(&self.shape.open(&self.key, &self.stored)?.plain) {
+            Some(raw) if self.revision == 0 => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, raw),
             Some(raw) => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, &wire::with_revision(raw, self.revision)),
             None => codec::proto::encode(&self.shape.gvk, &self.to_value()).map(Bytes::from).map_err(ApiError::internal)?,
         };
@@ -216,6 +217,11 @@ impl Draft {
 
     pub(crate) fn key(&self) -> &Bytes {
         &self.key
+    }
+
+    /// What the write would become.
+    pub(crate) fn preview(&self) -> std::sync::Arc<Entry> {
+        std::sync::Arc::new(Entry::new(self.shape.clone(), self.key.clone(), self.stored.clone(), 0))
     }
 
     /// The entry that the write became; the writer and the cache share it, whoever asks first makes it.

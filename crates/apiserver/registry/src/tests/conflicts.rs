@@ -1,5 +1,5 @@
 use serde_json::json;
-use tiphys_meta::Reason;
+use tiphys_meta::{Gvr, Reason};
 
 use super::{Rig, core, version};
 use crate::Verb;
@@ -212,4 +212,31 @@ async fn managers_are_noted_and_apply_minds_them() {
     assert!(dropped.get("data").is_none(), "{dropped}");
     let nameless = ask("", "").json(config("3")).await.expect_err("no manager");
     assert!(nameless.message.contains("is required for apply patch"));
+}
+
+#[tokio::test]
+async fn cluster_ips_have_objects_that_come_and_go_with_them() {
+    let rig = Rig::new().await;
+    let (services, addresses) = (core("services"), Gvr::new("networking.k8s.io", "v1", "ipaddresses"));
+    let ranges = Gvr::new("networking.k8s.io", "v1", "servicecidrs");
+    let of = |name: &str, ip: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
+    rig.post(&services, "default", of("a", "10.96.3.3")).await.expect("created");
+    let address = rig.get(&addresses, "", "10.96.3.3").await.expect("an object");
+    assert_eq!(address["spec"]["parentRef"], json!({"resource": "services", "namespace": "default", "name": "a"}));
+    assert_eq!(address["metadata"]["labels"]["ipaddress.kubernetes.io/ip-family"], "IPv4");
+    let external = json!({"spec": {"type": "ExternalName", "externalName": "x.example", "clusterIP": "", "clusterIPs": null}});
+    rig.merge(&services, "default", "a", external).await.expect("changed");
+    assert!(rig.get(&addresses, "", "10.96.3.3").await.is_err_and(|e| e.code == 404));
+
+    let object = json!({"metadata": {"name": "10.96.4.4"}, "spec": {"parentRef": {"resource": "x", "name": "y"}}});
+    rig.post(&addresses, "", object).await.expect("created");
+    let refused = rig.post(&services, "default", of("b", "10.96.4.4")).await.expect_err("somebody else's");
+    assert!(refused.message.ends_with("provided IP is already allocated"), "{}", refused.message);
+
+    assert!(rig.post(&services, "default", of("c", "10.200.0.9")).await.is_err());
+    rig.post(&ranges, "", json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.200.0.0/24"]}})).await.expect("created");
+    rig.registry.catch_up().await;
+    rig.post(&services, "default", of("c", "10.200.0.9")).await.expect("the new range's");
+    rig.delete(&services, "default", "c").await.expect("deleted");
+    assert!(rig.get(&addresses, "", "10.200.0.9").await.is_err_and(|e| e.code == 404));
 }

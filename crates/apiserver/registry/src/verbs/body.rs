@@ -32,11 +32,13 @@ impl Call<'_> {
         let format = body_format(&self.info.content_type)?;
         let cannot = |error: DecodeError, said: Option<&Gvk>| unreadable(kind, said, &error.to_string(), body);
         let decoded = match format {
-            Format::Json => codec::json::decode(kind, body, validation.strictness()).map_err(|e| cannot(e, json_type(body).as_ref()))?,
+            Format::Json => {
+                codec::json::decode(kind, body, validation.strictness()).map_err(|e| cannot(e, json_type(kind, body).as_ref()))?
+            }
             Format::Yaml => {
                 let tree = codec::yaml::to_tree(body).map_err(|e| cannot(e, None))?;
                 let (said_kind, version) = said(&tree);
-                let gvk = Gvk::from_api_version(version, said_kind);
+                let gvk = said_or(kind, version, said_kind);
                 codec::json::canonicalize(kind, tree, validation.strictness()).map_err(|e| cannot(e, Some(&gvk)))?
             }
             Format::Protobuf => {
@@ -65,13 +67,14 @@ impl Call<'_> {
 
     fn check_type(&self, kind: &Kind, tree: &Value) -> Result<(), ApiError> {
         let (said_kind, version) = said(tree);
-        if !said_kind.is_empty() && said_kind != kind.gvk.kind {
-            let gvk = Gvk::from_api_version(version, said_kind);
-            let why = if Facts::builtin().kind(&gvk).is_some() {
-                format!("converting ({}.{}) to ({}.{}): unknown conversion", gvk.version, gvk.kind, kind.gvk.version, kind.gvk.kind)
-            } else {
-                format!("no kind \"{said_kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
-            };
+        let gvk = said_or(kind, version, said_kind);
+        if Facts::builtin().kind(&gvk).is_none() {
+            let why = format!("no kind \"{}\" is registered for version \"{}\" in scheme {SCHEME}", gvk.kind, gvk.api_version());
+            return Err(unreadable(kind, Some(&gvk), &why, b""));
+        }
+        if gvk.kind != kind.gvk.kind {
+            let internal = if kind.gvk.group.is_empty() { "core" } else { kind.gvk.group.split('.').next().unwrap_or("") };
+            let why = format!("converting ({}.{}) to ({internal}.{}): unknown conversion", gvk.version, gvk.kind, kind.gvk.kind);
             return Err(unreadable(kind, Some(&gvk), &why, b""));
         }
         let wanted = kind.gvk.api_version();
@@ -98,11 +101,7 @@ impl Call<'_> {
         if given.is_empty() {
             object::meta_mut(tree).insert("namespace".into(), Value::from(wanted));
         } else if given != wanted {
-            return Err(ApiError::bad_request(if wanted.is_empty() {
-                "the namespace of the provided object does not match the namespace sent on the request".to_owned()
-            } else {
-                format!("the namespace of the provided object does not match the namespace sent on the request: {given} != {wanted}")
-            }));
+            return Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
         }
         Ok(())
     }
@@ -121,32 +120,50 @@ impl Call<'_> {
     }
 }
 
-fn json_type(body: &[u8]) -> Option<Gvk> {
+/// How upstream's decoder calls its table of types.
+pub(crate) const SCHEME: &str = "\"pkg/runtime/scheme.go:111\"";
+
+/// The type that a body says it is; what it leaves out is taken from what is wanted.
+fn said_or(wanted: &Kind, api_version: &str, kind: &str) -> Gvk {
+    let api_version = if api_version.is_empty() { wanted.gvk.api_version() } else { api_version.to_owned() };
+    Gvk::from_api_version(&api_version, if kind.is_empty() { &wanted.gvk.kind } else { kind })
+}
+
+/// None where the body is no JSON object, or its type no text.
+fn json_type(wanted: &Kind, body: &[u8]) -> Option<Gvk> {
     let (api_version, kind) = codec::json::type_meta(body).ok()?;
-    Some(Gvk::from_api_version(&api_version, &kind))
+    body.trim_ascii_start().starts_with(b"{").then(|| said_or(wanted, &api_version, &kind))
 }
 
 fn unreadable(kind: &Kind, said: Option<&Gvk>, why: &str, body: &[u8]) -> ApiError {
     let wanted = &kind.gvk.kind;
     ApiError::bad_request(match said {
-        Some(gvk) if !gvk.kind.is_empty() => {
-            format!("{} in version \"{}\" cannot be handled as a {wanted}: {why}", gvk.kind, gvk.version)
+        Some(gvk) => format!("{} in version \"{}\" cannot be handled as a {wanted}: {why}", gvk.kind, gvk.version),
+        None => {
+            let why = untyped(why, kind);
+            format!("the object provided is unrecognized (must be of type {wanted}): {why} ({})", summary(body))
         }
-        _ => format!("the object provided is unrecognized (must be of type {wanted}): {why} ({})", summary(body)),
     })
 }
 
-/// The beginning of a body, as upstream shows it: quoted text, or hexadecimal.
+/// The type is read first, into a small struct of its own, which the message names.
+fn untyped(why: &str, kind: &Kind) -> String {
+    if why.contains("YAML") {
+        return why.to_owned();
+    }
+    let small = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let full = format!("Go value of type {}.{}", kind.gvk.version, kind.gvk.kind);
+    format!("couldn't get version/kind; json parse error: {}", why.replace(&full, &format!("Go value of type {small}")))
+}
+
+/// The beginning of a body, as upstream shows it: an object as it stands, everything else in hexadecimal.
 fn summary(body: &[u8]) -> String {
     const SHOWN: usize = 30;
     let more = if body.len() > SHOWN { " ..." } else { "" };
     let head = &body[..body.len().min(SHOWN)];
-    if body.is_empty() {
-        return "<empty>".into();
-    }
-    match std::str::from_utf8(head) {
-        Ok(text) if !more.is_empty() => format!("{text:?}{more}"),
-        Ok(text) => format!("{text:?}"),
-        Err(_) => head.iter().map(|b| format!("{b:02x}")).collect::<String>() + more,
+    match head.first() {
+        None => "<empty>".into(),
+        Some(b'{') => String::from_utf8_lossy(head).into_owned() + more,
+        Some(_) => head.iter().map(|b| format!("{b:02x}")).collect::<String>() + more,
     }
 }

@@ -10,6 +10,8 @@ mod scale;
 pub(crate) mod update;
 mod watch;
 
+pub(crate) use body::SCHEME;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,6 +45,9 @@ pub(crate) struct Call<'a> {
 pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: Bytes) -> Result<Answer, ApiError> {
     let (resource, version) = registry.resources.find(&info.gvr).ok_or_else(unknown_resource)?;
     let served = &resource.served[version];
+    if !info.subresource.is_empty() && served.facts.subresources.iter().all(|s| s.name != info.subresource) {
+        return Err(unknown_resource());
+    }
     if !served.has_verb(&info.subresource, info.verb.as_str()) {
         return Err(not_allowed(served, info));
     }
@@ -52,7 +57,8 @@ pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: B
         // Rules and admission see everything that was acknowledged before: nobody has to think about stale caches.
         registry.catch_up().await;
     }
-    let mut call = Call { registry, info, resource, served, version, query, output, warnings: Vec::new() };
+    let warnings = deprecation(served).map(str::to_owned).into_iter().collect();
+    let mut call = Call { registry, info, resource, served, version, query, output, warnings };
     if !info.subresource.is_empty() {
         return subresources::handle(&mut call, body).await;
     }
@@ -66,6 +72,12 @@ pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: B
         Verb::Delete => call.delete(body).await,
         Verb::DeleteCollection => call.delete_collection(body).await,
     }
+}
+
+/// Of kinds that are still served, but should not be written any more.
+fn deprecation(served: &Served) -> Option<&'static str> {
+    let endpoints = served.gvr.group.is_empty() && &*served.gvr.resource == "endpoints";
+    endpoints.then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
 }
 
 fn unknown_resource() -> ApiError {

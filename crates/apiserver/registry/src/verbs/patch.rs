@@ -3,15 +3,14 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
-use tiphys_meta::{ApiError, object};
+use tiphys_meta::{ApiError, ErrorList, Path, Reason, object};
 use tiphys_schema::codec::{self, Decoded};
 use tiphys_schema::{Kind, patch};
 
 use super::Call;
 use super::update::{Change, How};
 use crate::answer::Answer;
-use crate::negotiate::unsupported;
-use crate::options::WriteOptions;
+use crate::options::{Validation, WriteOptions};
 
 pub(crate) const JSON: &str = "application/json-patch+json";
 pub(crate) const MERGE: &str = "application/merge-patch+json";
@@ -33,7 +32,7 @@ impl Patch {
             JSON => patch::parse_json_patch(body).map(|(ops, problems)| (Patch::Json(ops), problems)).map_err(ApiError::from),
             MERGE => Ok((Patch::Merge(serde_json::from_slice(body).map_err(malformed)?), Vec::new())),
             STRATEGIC => Ok((Patch::Strategic(serde_json::from_slice(body).map_err(malformed)?), Vec::new())),
-            _ => Err(unsupported(&[JSON, MERGE, STRATEGIC, APPLY])),
+            _ => Err(ApiError::new(Reason::UnsupportedMediaType, "415: Unsupported Media Type")),
         }
     }
 
@@ -52,6 +51,18 @@ struct Patched {
     options: WriteOptions,
 }
 
+impl Patched {
+    /// What came of the patch is no object of the kind: 422, with all of it in the message.
+    fn unreadable(&self, call: &Call<'_>, old: &Value, why: &str) -> ApiError {
+        let mut tree = old.clone();
+        call.serve(&mut tree);
+        let patched = self.patch.apply(call.served.kind, &mut tree).map(|()| tree.to_string()).unwrap_or_default();
+        let mut errors = ErrorList::new();
+        errors.invalid(&Path::new("patch"), patched, why);
+        errors.into_invalid("", "", "")
+    }
+}
+
 #[async_trait]
 impl Change for Patched {
     async fn wanted(&mut self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError> {
@@ -59,8 +70,12 @@ impl Change for Patched {
         let mut tree = old.clone();
         call.serve(&mut tree);
         self.patch.apply(kind, &mut tree)?;
-        let unreadable = |e: codec::DecodeError| ApiError::bad_request(e.to_string());
-        let decoded: Decoded = codec::json::canonicalize(kind, tree, self.options.validation.strictness()).map_err(unreadable)?;
+        let decoded = codec::json::canonicalize(kind, tree, self.options.validation.strictness());
+        let decoded: Decoded = decoded.map_err(|e| self.unreadable(call, old, &e.to_string()))?;
+        if !decoded.problems.is_empty() && self.options.validation == Validation::Strict {
+            let why = format!("strict decoding error: {}", decoded.problems.join(", "));
+            return Err(self.unreadable(call, old, &why));
+        }
         let mut wanted = call.report(kind, decoded, self.options.validation)?;
         call.check_namespace(&mut wanted)?;
         call.served.conversion.to_stored(&mut wanted);

@@ -182,7 +182,11 @@ impl Call<'_> {
         if given.is_empty() || given == present {
             return Ok(());
         }
-        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {present}");
+        let key = self.resource.key(&self.info.namespace, &self.info.name);
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {given}, UID in object meta: {present}",
+            String::from_utf8_lossy(&key)
+        );
         Err(ApiError::conflict(&self.served.gvr, &self.info.name, &why))
     }
 

@@ -162,7 +162,9 @@ fn remote_volume(volume: &mut Value) {
     }
 }
 
+/// Trust bundles are behind a feature gate that is off by default: the field is dropped, as upstream drops it.
 fn projection(source: &mut Value) {
+    crate::tree::remove(source, "clusterTrustBundle");
     if let Some(downward) = present(source, "downwardAPI") {
         array_mut(downward, "items").iter_mut().for_each(field_ref);
     }

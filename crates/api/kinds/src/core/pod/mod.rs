@@ -5,7 +5,7 @@
 mod containers;
 pub(crate) mod defaults;
 pub(crate) mod resources;
-mod scheduling;
+pub(crate) mod scheduling;
 mod security;
 mod strategy;
 mod table;

@@ -80,7 +80,7 @@ fn is_integer_resource(name: &str) -> bool {
     COUNTED.contains(&name) || is_extended(name)
 }
 
-fn check_name(name: &str, path: &Path<'_>, errors: &mut ErrorList) -> bool {
+pub(crate) fn check_name(name: &str, path: &Path<'_>, errors: &mut ErrorList) -> bool {
     let messages = names::qualified_name(name);
     let bad = !messages.is_empty();
     errors.invalid_all(path, name, messages);
@@ -90,7 +90,7 @@ fn check_name(name: &str, path: &Path<'_>, errors: &mut ErrorList) -> bool {
     !bad
 }
 
-fn check_container_name(name: &str, path: &Path<'_>, errors: &mut ErrorList) {
+pub(crate) fn check_container_name(name: &str, path: &Path<'_>, errors: &mut ErrorList) {
     check_name(name, path, errors);
     if !name.contains('/') {
         if !is_container_standard(name) {

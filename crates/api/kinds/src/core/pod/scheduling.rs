@@ -4,7 +4,7 @@ use serde_json::Value;
 use tiphys_meta::{ErrorList, Path, names};
 
 use crate::selectors;
-use crate::tree::{array, at, int, text};
+use crate::tree::{array, at, int, one_of, text};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
@@ -191,10 +191,7 @@ pub(super) fn spread(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             }
         }
         for field in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            let policy = text(constraint, field);
-            if !matches!(policy, "" | "Honor" | "Ignore") {
-                errors.not_supported(&path.child(field), policy, &["Honor", "Ignore"]);
-            }
+            one_of(at(constraint, field), &["Honor", "Ignore"], &path.child(field), errors);
         }
         let pair = |c: &Value| (text(c, "topologyKey").to_owned(), text(c, "whenUnsatisfiable").to_owned());
         if all[i + 1..].iter().any(|c| pair(c) == pair(constraint)) {

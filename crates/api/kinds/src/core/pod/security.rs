@@ -4,7 +4,7 @@ use serde_json::Value;
 use tiphys_meta::{ErrorList, Path, names};
 
 use super::volumes::local_path;
-use crate::tree::{array, at, is_true, text};
+use crate::tree::{array, at, is_true, one_of, text};
 
 pub(super) fn pod(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let Some(context) = at(spec, "securityContext") else { return };
@@ -20,9 +20,9 @@ pub(super) fn pod(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         errors.invalid(&path.child("shareProcessNamespace"), true, why);
     }
     sysctls(context, spec, &path.child("sysctls"), errors);
-    choice(text(context, "fsGroupChangePolicy"), &["Always", "OnRootMismatch"], &path.child("fsGroupChangePolicy"), errors);
-    choice(text(context, "supplementalGroupsPolicy"), &["Merge", "Strict"], &path.child("supplementalGroupsPolicy"), errors);
-    choice(text(context, "seLinuxChangePolicy"), &["MountOption", "Recursive"], &path.child("seLinuxChangePolicy"), errors);
+    one_of(at(context, "fsGroupChangePolicy"), &["Always", "OnRootMismatch"], &path.child("fsGroupChangePolicy"), errors);
+    one_of(at(context, "supplementalGroupsPolicy"), &["Merge", "Strict"], &path.child("supplementalGroupsPolicy"), errors);
+    one_of(at(context, "seLinuxChangePolicy"), &["MountOption", "Recursive"], &path.child("seLinuxChangePolicy"), errors);
     profile(at(context, "seccompProfile"), "seccomp", &path.child("seccompProfile"), errors);
     profile(at(context, "appArmorProfile"), "AppArmor", &path.child("appArmorProfile"), errors);
 }
@@ -33,7 +33,7 @@ pub(super) fn container(container: &Value, host_users: bool, path: &Path<'_>, er
         unix_id(at(context, field), &path.child(field), errors);
     }
     let mount = text(context, "procMount");
-    choice(mount, &["Default", "Unmasked"], &path.child("procMount"), errors);
+    one_of(at(context, "procMount"), &["Default", "Unmasked"], &path.child("procMount"), errors);
     if mount == "Unmasked" && host_users {
         errors.invalid(&path.child("procMount"), mount, "`hostUsers` must be false to use `Unmasked`");
     }
@@ -60,12 +60,6 @@ fn unix_id(id: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
 }
 
 /// Optional, and one of a few.
-fn choice(value: &str, known: &[&str], path: &Path<'_>, errors: &mut ErrorList) {
-    if !value.is_empty() && !known.contains(&value) {
-        errors.not_supported(path, value, known);
-    }
-}
-
 fn profile(profile: Option<&Value>, what: &str, path: &Path<'_>, errors: &mut ErrorList) {
     let Some(profile) = profile else { return };
     let (kind, local) = (text(profile, "type"), at(profile, "localhostProfile").and_then(Value::as_str));

@@ -273,7 +273,8 @@ fn propagation(mount: &Value, container: &Value, list: &Path<'_>, errors: &mut E
     let mode = text(mount, "mountPropagation");
     let path = list.child("mountPropagation");
     match mode {
-        "" | "None" | "HostToContainer" => {}
+        "None" | "HostToContainer" => {}
+        "" if at(mount, "mountPropagation").is_none() => {}
         "Bidirectional" if is_privileged(container) => {}
         "Bidirectional" => errors.forbidden(&path, "Bidirectional mount propagation is available only to privileged containers"),
         other => errors.not_supported(&path, other, &["Bidirectional", "HostToContainer", "None"]),

@@ -107,6 +107,7 @@ fn drop_by_type(spec: &mut Value, old: &Value) {
             remove(spec, "clusterIP");
             remove(spec, "clusterIPs");
         }
+        drop_same(spec, "internalTrafficPolicy");
         drop_same(spec, "ipFamilies");
         drop_same(spec, "ipFamilyPolicy");
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tiphys_meta::{ErrorList, Path, ip, names};
 
 use crate::core::endpoints::{app_protocol, special_purpose};
-use crate::tree::{array, at, int, text};
+use crate::tree::{array, at, int, one_of, text};
 
 const AFFINITY_MAX: i64 = 86400;
 const SPEC: Path<'static> = Path::new("spec");
@@ -175,10 +175,8 @@ fn check_cluster_ips(o: &Value, errors: &mut ErrorList) {
             errors.duplicate(&families_path.index(i), family.clone());
         }
     }
-    let policy = text(o, "spec.ipFamilyPolicy");
-    if !matches!(policy, "" | "SingleStack" | "PreferDualStack" | "RequireDualStack") {
-        errors.not_supported(&SPEC.child("ipFamilyPolicy"), policy, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
-    }
+    let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+    one_of(at(o, "spec.ipFamilyPolicy"), &policies, &SPEC.child("ipFamilyPolicy"), errors);
     let before = errors.len();
     for (i, value) in all.iter().filter_map(Value::as_str).enumerate() {
         if i == 0 && value == "None" {
@@ -251,10 +249,7 @@ fn check_traffic(o: &Value, errors: &mut ErrorList) {
         let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.invalid(&SPEC.child("healthCheckNodePort"), port, why);
     }
-    let internal = text(o, "spec.internalTrafficPolicy");
-    if !matches!(internal, "" | "Cluster" | "Local") {
-        errors.not_supported(&SPEC.child("internalTrafficPolicy"), internal, &["Cluster", "Local"]);
-    }
+    one_of(at(o, "spec.internalTrafficPolicy"), &["Cluster", "Local"], &SPEC.child("internalTrafficPolicy"), errors);
     let distribution = text(o, "spec.trafficDistribution");
     if !matches!(distribution, "" | "PreferClose" | "PreferSameZone" | "PreferSameNode") {
         let known = ["PreferClose", "PreferSameZone", "PreferSameNode"];

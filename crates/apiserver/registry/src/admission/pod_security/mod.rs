@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tiphys_meta::ApiError;
+use tiphys_meta::{ApiError, ErrorList, Gvr, Path, object};
 
 use super::namespace_lifecycle::namespaces;
 use super::tree::list;
@@ -34,6 +34,14 @@ impl Level {
         }
     }
 
+    /// What a label says, or why it says nothing.
+    fn check(text: &str) -> Result<(), &'static str> {
+        match text {
+            "privileged" | "baseline" | "restricted" => Ok(()),
+            _ => Err("must be one of privileged, baseline, restricted"),
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Level::Privileged => "privileged",
@@ -54,7 +62,7 @@ impl Plugin for PodSecurity {
             return false;
         }
         match attributes.subresource {
-            "" => attributes.is("", "pods") || template(attributes, &Value::Null).is_some(),
+            "" => attributes.is("", "pods") || attributes.is("", "namespaces") || template(attributes, &Value::Null).is_some(),
             "ephemeralcontainers" => attributes.is("", "pods"),
             _ => false,
         }
@@ -64,10 +72,13 @@ impl Plugin for PodSecurity {
         &self,
         registry: &Arc<Registry>,
         attributes: &Attributes<'_>,
-        object: Option<&Value>,
+        new: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let Some(object) = object else { return Ok(()) };
+        let Some(object) = new else { return Ok(()) };
+        if attributes.is("", "namespaces") {
+            return namespace(registry, attributes, object, old);
+        }
         let Some(namespace) = registry.cached(&namespaces()).and_then(|c| c.get("", attributes.namespace)) else { return Ok(()) };
         let label = |name: &str| Level::parse(namespace.labels().find(|(k, _)| *k == name).map_or("", |(_, v)| v));
         let (enforce, warn) = (label("pod-security.kubernetes.io/enforce"), label("pod-security.kubernetes.io/warn"));
@@ -84,6 +95,75 @@ impl Plugin for PodSecurity {
         }
         Ok(())
     }
+}
+
+const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
+
+/// Labels of a namespace have to be readable; where pods are held to more than before, the client hears which of those that are there break it.
+fn namespace(registry: &Registry, attributes: &Attributes<'_>, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+    let wrong = wrong_labels(new);
+    let was_wrong = old.is_some_and(|old| !wrong_labels(old).is_empty());
+    if !wrong.is_empty() {
+        return if was_wrong { Ok(()) } else { Err(wrong.into_invalid("", "Namespace", object::name(new))) };
+    }
+    let enforce = |o: &Value| Level::parse(object::labels(o).find(|(k, _)| *k == ENFORCE).map_or("", |(_, v)| v));
+    let Some(old) = old.filter(|old| enforce(new) > enforce(old)) else { return Ok(()) };
+    let mut warnings = existing(registry, object::name(old), enforce(new));
+    if !warnings.is_empty() {
+        let head = format!(
+            "existing pods in namespace {:?} violate the new PodSecurity enforce level \"{}:latest\"",
+            object::name(new),
+            enforce(new).as_str()
+        );
+        warnings.insert(0, head);
+        attributes.warnings.lock().append(&mut warnings);
+    }
+    Ok(())
+}
+
+fn wrong_labels(namespace: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let path = Path::new("metadata.labels");
+    for (key, value) in object::labels(namespace) {
+        let why = match key.strip_prefix("pod-security.kubernetes.io/") {
+            Some("enforce" | "audit" | "warn") => Level::check(value).err(),
+            Some("enforce-version" | "audit-version" | "warn-version") if !is_version(value) => Some("must be \"latest\" or \"v1.x\""),
+            _ => None,
+        };
+        if let Some(why) = why {
+            errors.invalid(&path.key(key), value, why);
+        }
+    }
+    errors
+}
+
+fn is_version(text: &str) -> bool {
+    let minor = text.strip_prefix("v1.").unwrap_or("");
+    text == "latest" || !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()) && (minor == "0" || !minor.starts_with('0'))
+}
+
+/// `pod (and 2 other pods): reason, reason`, one line for each set of reasons.
+fn existing(registry: &Registry, namespace: &str, level: Level) -> Vec<String> {
+    let mut by_reasons: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    for pod in registry.cached(&Gvr::new("", "v1", "pods")).map(|c| c.list(namespace)).unwrap_or_default() {
+        let found = found(level, &pod.to_value());
+        if !found.is_empty() {
+            let reasons: Vec<&str> = found.iter().map(|f| f.split_once(" (").map_or(f.as_str(), |(reason, _)| reason)).collect();
+            by_reasons.entry(reasons.join(", ")).or_default().push(pod.name().to_owned());
+        }
+    }
+    let line = |(reasons, mut pods): (String, Vec<String>)| {
+        pods.sort_unstable();
+        let others = match pods.len() {
+            0 | 1 => String::new(),
+            2 => " (and 1 other pod)".into(),
+            n => format!(" (and {} other pods)", n - 1),
+        };
+        format!("{}{others}: {reasons}", pods.first().map_or("", String::as_str))
+    };
+    let mut lines: Vec<String> = by_reasons.into_iter().map(line).collect();
+    lines.sort_unstable();
+    lines
 }
 
 /// The pod, or the template of the pods that the object makes.
@@ -111,12 +191,16 @@ fn same_to_us(old: &Value, new: &Value) -> bool {
     images(old) == images(new) && old["metadata"]["annotations"] == new["metadata"]["annotations"]
 }
 
-fn violations(level: Level, pod: &Value) -> Option<String> {
-    let found: Vec<String> = match level {
-        Level::Privileged => return None,
+fn found(level: Level, pod: &Value) -> Vec<String> {
+    match level {
+        Level::Privileged => Vec::new(),
         Level::Baseline => checks::run(checks::BASELINE, pod),
         Level::Restricted => checks::run(checks::RESTRICTED, pod),
-    };
+    }
+}
+
+fn violations(level: Level, pod: &Value) -> Option<String> {
+    let found = found(level, pod);
     (!found.is_empty()).then(|| format!("violates PodSecurity \"{}:latest\": {}", level.as_str(), found.join(", ")))
 }
 
