@@ -28,7 +28,7 @@ mod webhooks;
 mod wire;
 
 pub use config::Config;
-pub use in_process::Clients;
 pub use documents::version::GIT_VERSION;
+pub use in_process::Clients;
 pub use server::{Running, Server, StartError};
 pub use tiphys_registry::{Encryption, UserInfo};
