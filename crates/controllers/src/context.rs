@@ -7,6 +7,7 @@ use tiphys_client::{Client, EventRecorder, Executor, Informers, Planned, Planner
 
 use crate::CONTROLLERS;
 use crate::accounts::Accounts;
+use crate::shared::discovery::Discovery;
 
 /// Upstream's flags, as far as controllers read them.
 #[derive(Clone)]
@@ -55,6 +56,8 @@ pub struct Context {
     pub client: Client,
     pub informers: Informers,
     pub tasks: Tasks,
+    /// Shared by all that work on every kind there is.
+    pub(crate) discovery: Discovery,
 }
 
 impl Context {
@@ -115,9 +118,13 @@ impl Controllers {
     /// On informers that others in the process use too. They read as whoever made them; all else is under the controllers' own accounts.
     pub fn start_with(config: Config, client: Client, informers: Informers) -> Running {
         let tasks = Tasks::new();
+        let discovery = Discovery::new(client.clone());
+        discovery.follow(&informers);
         for entry in CONTROLLERS.iter().filter(|e| is_wanted(&config.controllers, e.name, e.off_by_default)) {
-            let client = config.accounts.as_ref().map_or_else(|| client.clone(), |accounts| accounts.client(entry.account));
-            (entry.start)(&Context { config: config.clone(), client, informers: informers.clone(), tasks: tasks.clone() });
+            let accounts = config.accounts.as_ref().filter(|_| !entry.account.is_empty());
+            let client = accounts.map_or_else(|| client.clone(), |accounts| accounts.client(entry.account));
+            let (config, informers, tasks, discovery) = (config.clone(), informers.clone(), tasks.clone(), discovery.clone());
+            (entry.start)(&Context { config, client, informers, tasks, discovery });
         }
         Running { tasks }
     }

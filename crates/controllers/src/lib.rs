@@ -16,6 +16,7 @@
 
 mod accounts;
 mod attributes_class_protection;
+mod bootstrap_tokens;
 mod certificates;
 mod claim_protection;
 mod cluster_role_aggregation;
@@ -36,8 +37,10 @@ mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
 mod replicaset;
+mod resource_claim;
 mod resource_quota;
 mod root_ca;
+mod service_account_tokens;
 mod service_cidrs;
 mod serviceaccount;
 mod shared;
@@ -46,6 +49,7 @@ mod taint_eviction;
 mod ttl;
 mod ttl_after_finished;
 mod volume_binder;
+mod volume_expander;
 mod volume_protection;
 
 pub use accounts::{Accounts, Tokens};
@@ -54,7 +58,8 @@ pub use context::{Config, Context, Controllers, Running};
 /// A controller's name, as whom it speaks, and how to start it.
 pub struct Entry {
     pub name: &'static str,
-    /// A ServiceAccount of `kube-system`, to which upstream's bootstrap policy binds the controller's role.
+    /// A ServiceAccount of `kube-system`, to which upstream's bootstrap policy binds the controller's role. Empty: the whole process's own identity,
+    /// as upstream, for what must not hang on the accounts.
     pub account: &'static str,
     start: fn(&Context),
     /// Started only when named, not by `*`.
@@ -65,8 +70,13 @@ const fn on(name: &'static str, account: &'static str, start: fn(&Context)) -> E
     Entry { name, account, start, off_by_default: false }
 }
 
+const fn off(name: &'static str, account: &'static str, start: fn(&Context)) -> Entry {
+    Entry { name, account, start, off_by_default: true }
+}
+
 /// All controllers, under upstream's names.
 pub static CONTROLLERS: &[Entry] = &[
+    off("bootstrap-signer-controller", "bootstrap-signer", bootstrap_tokens::start_signer),
     on("certificatesigningrequest-approving-controller", "certificate-controller", certificates::start_approving),
     on("certificatesigningrequest-cleaner-controller", "certificate-controller", certificates::start_cleaning),
     on("certificatesigningrequest-signing-controller", "certificate-controller", certificates::start_signing),
@@ -86,22 +96,22 @@ pub static CONTROLLERS: &[Entry] = &[
     on("node-ipam-controller", "node-controller", node_ipam::start),
     on("node-lifecycle-controller", "node-controller", node_lifecycle::start),
     on("persistentvolume-binder-controller", "persistent-volume-binder", volume_binder::start),
+    on("persistentvolume-expander-controller", "expand-controller", volume_expander::start),
     on("persistentvolume-protection-controller", "pv-protection-controller", volume_protection::start),
     on("persistentvolumeclaim-protection-controller", "pvc-protection-controller", claim_protection::start),
     on("pod-garbage-collector-controller", "pod-garbage-collector", pod_gc::start),
     on("replicaset-controller", "replicaset-controller", replicaset::start),
     on("replicationcontroller-controller", "replication-controller", replicaset::start_replication_controllers),
+    on("resourceclaim-controller", "resource-claim-controller", resource_claim::start),
     on("resourcequota-controller", "resourcequota-controller", resource_quota::start),
     on("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::start),
     on("service-cidr-controller", "service-cidrs-controller", service_cidrs::start),
     on("serviceaccount-controller", "service-account-controller", serviceaccount::start),
+    on("serviceaccount-token-controller", "", service_account_tokens::start),
     on("statefulset-controller", "statefulset-controller", statefulset::start),
     on("taint-eviction-controller", "node-controller", taint_eviction::start),
+    off("token-cleaner-controller", "token-cleaner", bootstrap_tokens::start_cleaner),
     on("ttl-after-finished-controller", "ttl-after-finished-controller", ttl_after_finished::start),
     on("ttl-controller", "ttl-controller", ttl::start),
-    on(
-        "volumeattributesclass-protection-controller",
-        "volumeattributesclass-protection-controller",
-        attributes_class_protection::start,
-    ),
+    on("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", attributes_class_protection::start),
 ];

@@ -17,6 +17,7 @@ use crate::framework::cache::Cache;
 use crate::framework::cycle::{self, Decision, Nominated, Turn};
 use crate::framework::queue::{Queue, Queued};
 use crate::framework::{CycleState, PodInfo, Point, Profile, Refusal, Snapshot, Unfit};
+use crate::plugins::pod_topology_spread::Companions;
 use crate::plugins::volume_binding::Volumes;
 use crate::plugins::{self, default_preemption};
 
@@ -62,7 +63,8 @@ impl Scheduler {
     pub fn start(config: Config, client: Client, informers: &Informers) -> Running {
         let tasks = Tasks::new();
         let volumes = Volumes::new(informers);
-        let context = plugins::Context { client: client.clone(), volumes: volumes.clone() };
+        let companions = Companions::new(informers);
+        let context = plugins::Context { client: client.clone(), volumes: volumes.clone(), companions: companions.clone() };
         let profile = Arc::new(Profile::new(config.scheduler_name.clone(), plugins::defaults(&context)));
         let scheduler = Arc::new(Scheduler {
             recorder: EventRecorder::new(client.clone(), "default-scheduler", "", Arc::clone(&config.clock), &tasks),
@@ -81,6 +83,7 @@ impl Scheduler {
         scheduler.feed(&nodes, &namespaces, &volumes);
         tasks.spawn("scheduler", async move {
             tokio::join!(nodes.synced(), namespaces.synced(), volumes.synced(), scheduler.pods.synced(), scheduler.budgets.synced());
+            companions.synced().await;
             scheduler.run().await;
         });
         Running { tasks }
@@ -133,8 +136,12 @@ impl Scheduler {
     fn decide(&self, pod: &PodInfo) -> Result<Decision, (Box<Unfit>, (Snapshot, Nominated))> {
         let snapshot = self.cache.lock().snapshot();
         let nominated = self.queue.lock().nominated().clone();
-        let turn = Turn { start: self.turn.fetch_add(1, Ordering::Relaxed), tie: random::any_u64() };
-        cycle::schedule(&self.profile, &snapshot, pod, &nominated, turn).map_err(|unfit| (unfit, (snapshot, nominated)))
+        let turn = Turn { start: self.turn.load(Ordering::Relaxed), tie: random::any_u64() };
+        let decided = cycle::schedule(&self.profile, &snapshot, pod, &nominated, turn);
+        if let Ok(decision) = &decided {
+            self.turn.store((turn.start + decision.examined) % snapshot.nodes.len().max(1), Ordering::Relaxed);
+        }
+        decided.map_err(|unfit| (unfit, (snapshot, nominated)))
     }
 
     fn no_fit(self: &Arc<Self>, pod: &Arc<PodInfo>, mut unfit: Unfit, (snapshot, nominated): &(Snapshot, Nominated)) {
@@ -170,7 +177,7 @@ impl Scheduler {
         self.tasks.spawn("bind", async move { scheduler.bind(pod, decision).await });
     }
 
-    async fn bind(self: Arc<Self>, pod: Arc<PodInfo>, Decision { node, state }: Decision) {
+    async fn bind(self: Arc<Self>, pod: Arc<PodInfo>, Decision { node, state, .. }: Decision) {
         match self.try_bind(&pod, &state, &node).await {
             Ok(()) => {
                 let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());

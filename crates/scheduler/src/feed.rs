@@ -32,6 +32,8 @@ impl Scheduler {
         self.feed_storage(&volumes.claims);
         self.feed_storage(&volumes.volumes);
         self.feed_storage(&volumes.classes);
+        self.feed_storage(&volumes.csi_nodes);
+        self.feed_storage(&volumes.capacities);
     }
 
     fn feed_storage<K: Kube>(self: &Arc<Self>, informer: &Informer<K>) {

@@ -212,3 +212,73 @@ async fn a_failed_binding_is_tried_again() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(cluster.node_of("p"), "n1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn volumes_choose_nodes() {
+    use tiphys_types::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+    use tiphys_types::api::storage::v1::CSINode;
+    let zoned = |name: &str, zone: &str| {
+        let mut node = node(name, "8");
+        node["metadata"]["labels"]["topology.kubernetes.io/zone"] = json!(zone);
+        node
+    };
+    let cluster = Cluster::start(&[zoned("n1", "a"), zoned("n2", "b")]);
+    let limits = json!({"metadata": {"name": "n2"}, "spec": {"drivers": [{"name": "d", "nodeID": "n2", "allocatable": {"count": 2}}]}});
+    cluster.api.insert(&gvr_of::<CSINode>(), limits);
+    let claim = |name: &str, mode: &str| {
+        cluster.api.insert(
+            &gvr_of::<PersistentVolume>(),
+            json!({
+            "metadata": {"name": format!("pv-{name}"), "labels": {"topology.kubernetes.io/zone": "b__c"}},
+            "spec": {"csi": {"driver": "d", "volumeHandle": name}}, "status": {"phase": "Bound"}}),
+        );
+        cluster.api.insert(
+            &gvr_of::<PersistentVolumeClaim>(),
+            json!({
+            "metadata": {"namespace": "ns", "name": name, "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+            "spec": {"volumeName": format!("pv-{name}"), "accessModes": [mode]}, "status": {"phase": "Bound"}}),
+        );
+    };
+    let user = |name: &str, claim: &str| {
+        let volumes = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]});
+        cluster.add(pod(name, "1m", volumes));
+    };
+    claim("alone", "ReadWriteOncePod");
+    claim("shared", "ReadWriteOnce");
+    claim("third", "ReadWriteOnce");
+    settle().await;
+    user("first", "alone");
+    settle().await;
+    user("second", "alone");
+    user("third", "shared");
+    settle().await;
+    user("fourth", "shared");
+    settle().await;
+    user("fifth", "third");
+    settle().await;
+    assert_eq!([cluster.node_of("first"), cluster.node_of("third"), cluster.node_of("fourth")], ["n2", "n2", "n2"], "the volumes' zone");
+    let taken = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod";
+    assert!(cluster.message("second").contains(taken), "{}", cluster.message("second"));
+    let full = "1 node(s) exceed max volume count, 1 node(s) had no available volume zone.";
+    assert!(cluster.message("fifth").contains(full), "{}", cluster.message("fifth"));
+    let client = cluster.api.client();
+    assert!(client.delete::<Pod>("ns", "first", &Default::default()).await.is_ok());
+    settle().await;
+    assert_eq!(cluster.node_of("second"), "n2", "free again");
+}
+
+/// Pods that a Service selects are spread, though nobody asks for it and one node has most room (upstream's default constraints).
+#[tokio::test(start_paused = true)]
+async fn companions_are_spread_by_default() {
+    let cluster = Cluster::start(&[node("n1", "800"), node("n2", "80"), node("n3", "80")]);
+    let service = json!({"metadata": {"namespace": "ns", "name": "s"}, "spec": {"selector": {"app": "a"}}});
+    cluster.api.insert(&gvr_of::<tiphys_types::api::core::v1::Service>(), service);
+    settle().await;
+    for n in 0..6 {
+        cluster.add(pod(&format!("p{n}"), "1", json!({})));
+        settle().await;
+    }
+    let mut placed: Vec<String> = (0..6).map(|n| cluster.node_of(&format!("p{n}")).to_string()).collect();
+    placed.sort();
+    assert_eq!(placed.iter().filter(|n| **n == placed[0]).count(), 2, "{placed:?}");
+}

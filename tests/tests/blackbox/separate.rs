@@ -34,8 +34,8 @@ impl Separate {
         for (name, user, group) in [
             ("admin", "admin", "system:masters"),
             ("apiserver-kubelet", "kube-apiserver-kubelet-client", "system:masters"),
-            // Without a service account for each controller it must be allowed everything, as upstream's manual says.
-            ("manager", "system:kube-controller-manager", "system:masters"),
+            // Its own role is small: the controllers act as service accounts.
+            ("manager", "system:kube-controller-manager", ""),
             ("scheduler", "system:kube-scheduler", ""),
             ("kubelet", "system:node:alone", "system:nodes"),
             ("proxy", "system:kube-proxy", ""),
@@ -150,6 +150,7 @@ impl Separate {
             "--allocate-node-cidrs=true",
             "--cluster-cidr=10.244.0.0/16",
             "--secure-port=0",
+            "--use-service-account-credentials",
             "--leader-elect-lease-duration=4s",
             "--leader-elect-renew-deadline=3s",
             "--leader-elect-retry-period=500ms",
@@ -282,11 +283,7 @@ fn another_leads(it: &mut Separate) -> Result<()> {
 
 fn upstreams_work_too(it: &mut Separate) -> Result<()> {
     let (sa, config) = (it.pem("sa.key"), it.pem("scheduler.kubeconfig"));
-    it.start_manager(
-        "upstream-manager",
-        &tool("kube-controller-manager"),
-        &["--service-account-private-key-file", &sa, "--use-service-account-credentials"],
-    )?;
+    it.start_manager("upstream-manager", &tool("kube-controller-manager"), &["--service-account-private-key-file", &sa])?;
     it.start("upstream-scheduler", &tool("kube-scheduler"), &["--kubeconfig", &config, "--secure-port=0"])?;
     it.kubectl("create deployment theirs --image=nginx --replicas=2")?;
     it.kubectl("rollout status deployment/theirs --timeout=120s")?;

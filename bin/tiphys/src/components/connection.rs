@@ -32,7 +32,8 @@ pub(super) fn config(m: &ArgMatches, component: &str) -> Result<Config> {
     if let Some(master) = text(m, "master") {
         master.clone_into(&mut config.server);
     }
-    config.user_agent = format!("tiphys-{component}/{}", crate::VERSION);
+    // Field managers are named after the client's program: upstream's name for it.
+    config.user_agent = format!("kube-{component}/{}", crate::VERSION);
     Ok(config)
 }
 

@@ -1,9 +1,11 @@
 //! `tiphys controller-manager`.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use clap::{ArgMatches, Command};
-use tiphys_client::Informers;
-use tiphys_controllers::{Config, Controllers};
+use tiphys_client::{Client, Informers};
+use tiphys_controllers::{Config, Controllers, Tokens};
 
 use super::args::{self, Idle, duration, file, is_on, list, switch, text, texts, value};
 use super::{connection, health, leader};
@@ -11,9 +13,8 @@ use super::{connection, health, leader};
 const NAME: &str = "kube-controller-manager";
 const PORT: u16 = 10257;
 
-static IDLE: [Idle; 5] = [
-    Idle { name: "service-account-private-key-file", why: "Secrets with tokens are not filled; the API server signs tokens" },
-    Idle { name: "use-service-account-credentials", why: "all controllers act as the kubeconfig's user" },
+static IDLE: [Idle; 4] = [
+    Idle { name: "service-account-private-key-file", why: "the API server signs the tokens of Secrets" },
     Idle { name: "cluster-name", why: "there is no cloud provider to tell it to" },
     Idle { name: "service-cluster-ip-range", why: "nodes' ranges are cut from --cluster-cidr alone" },
     Idle { name: "configure-cloud-routes", why: "there is no cloud provider" },
@@ -25,6 +26,7 @@ fn command(program: &'static str) -> Command {
         value("root-ca-file", "CA that pods get to trust (PEM)"),
         value("cluster-signing-cert-file", "CA that signs certificate requests (PEM)"),
         value("cluster-signing-key-file", "key of --cluster-signing-cert-file (PEM)"),
+        switch("use-service-account-credentials", "let each controller act as a ServiceAccount of its own"),
         switch("allocate-node-cidrs", "give every node a range of --cluster-cidr"),
         list("cluster-cidr", "the pods' addresses"),
         value("node-cidr-mask-size", "size of a node's IPv4 range").value_parser(clap::value_parser!(u8)),
@@ -70,7 +72,12 @@ pub(super) fn run(program: &'static str, arguments: Vec<String>) -> Result<()> {
         if text(&m, "root-ca-file").is_none() {
             tracing::warn!("without --root-ca-file pods get no CA to trust the API server by");
         }
-        let client = connection::client(&m, "controller-manager")?;
+        let connection = connection::config(&m, "controller-manager")?;
+        let client = Client::https(connection.clone())?;
+        let mut config = config;
+        if is_on(&m, "use-service-account-credentials", false) {
+            config.accounts = Some(Arc::new(Tokens::new(client.clone(), connection)?));
+        }
         health::start(&m, NAME, PORT, &tasks).await?;
         leader::elect(&m, NAME, client.clone(), &tasks, || {
             let informers = Informers::with_tasks(client.clone(), tasks.child());

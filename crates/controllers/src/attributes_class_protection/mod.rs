@@ -22,7 +22,8 @@ pub(crate) fn start(context: &Context) {
     on_leaving(&volumes, of_volume, &queue);
     let by_claim = claims.index("attributes-class", of_claim);
     let by_volume = volumes.index("attributes-class", of_volume);
-    let executor = context.executor("volumeattributesclass-protection-controller").reading(classes.clone()).reading(claims).reading(volumes);
+    let executor =
+        context.executor("volumeattributesclass-protection-controller").reading(classes.clone()).reading(claims).reading(volumes);
     context.run("volumeattributesclass-protection-controller", 1, queue, Protection { classes, by_claim, by_volume }, executor);
 }
 

@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tiphys_client::{Delta, Index, Informer, ObjectKey, Plan, Planner, WorkQueue, controller_of};
+use tiphys_client::{Delta, Index, Informer, ObjectKey, Plan, Planner, WorkQueue};
+use tiphys_meta::LabelSelector;
 use tiphys_types::api::apps::v1::{ControllerRevision, DaemonSet};
 use tiphys_types::api::core::v1::{Node, Pod};
 use tiphys_types::selector;
 
 use crate::Context;
-use crate::shared::watch;
+use crate::shared::watch::{self, PodsOf};
 use plan::{Observed, Tries};
 
 pub(crate) fn start(context: &Context) {
@@ -28,12 +29,8 @@ pub(crate) fn start(context: &Context) {
     watch::own(&sets, &queue);
     watch::owned(&pods, "DaemonSet", &queue);
     watch::owned(&revisions, "DaemonSet", &queue);
-    let all = sets.clone();
-    watch::orphans(&pods, &queue, move |pod| {
-        let matches =
-            |s: &DaemonSet| selector::from_typed(s.spec.as_ref().map(|s| &s.selector)).is_ok_and(|s| s.matches_map(pod.labels.as_ref()));
-        all.list_namespace(pod.namespace.as_deref().unwrap_or("")).iter().filter(|s| matches(s)).map(|s| ObjectKey::of(&**s)).collect()
-    });
+    let selector_of = |s: &DaemonSet| selector::from_typed(s.spec.as_ref().map(|s| &s.selector)).unwrap_or(LabelSelector::Nothing);
+    watch::orphaned_pods(&pods, &sets, &queue, selector_of);
     watch_nodes(&nodes, &sets, &queue);
     let executor = context
         .executor("daemonset-controller")
@@ -42,10 +39,9 @@ pub(crate) fn start(context: &Context) {
         .reading(nodes.clone())
         .reading(revisions.clone());
     let planner = Sets {
-        pods_of: pods.index_by_controller(),
+        pods_of: PodsOf::new(&pods),
         revisions_of: revisions.index_by_controller(),
         sets,
-        pods,
         nodes,
         revisions,
         tries: Mutex::default(),
@@ -70,10 +66,9 @@ fn watch_nodes(nodes: &Informer<Node>, sets: &Informer<DaemonSet>, queue: &WorkQ
 
 struct Sets {
     sets: Informer<DaemonSet>,
-    pods: Informer<Pod>,
     nodes: Informer<Node>,
     revisions: Informer<ControllerRevision>,
-    pods_of: Index<Pod>,
+    pods_of: PodsOf,
     revisions_of: Index<ControllerRevision>,
     tries: Mutex<HashMap<(String, String), Tries>>,
 }
@@ -84,10 +79,8 @@ impl Planner for Sets {
     fn plan(&self, key: &ObjectKey, now: Timestamp) -> Plan {
         let Some(set) = self.sets.by_key(key) else { return Plan::default() };
         let uid = set.metadata.uid.clone().unwrap_or_default();
-        let mut candidates = self.pods_of.get(&uid);
-        candidates.extend(self.pods.list_namespace(&key.namespace).into_iter().filter(|p| controller_of(&p.metadata).is_none()));
         let observed = Observed {
-            candidates,
+            candidates: self.pods_of.candidates(&set.metadata),
             nodes: self.nodes.list(),
             revisions: self.revisions_of.get(&uid),
             neighbours: self.revisions.list_namespace(&key.namespace),

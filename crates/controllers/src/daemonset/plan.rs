@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tiphys_client::{Action, Note, Plan, controller_of};
+use tiphys_client::{Action, Note, Plan};
 use tiphys_meta::LabelSelector;
 use tiphys_types::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use tiphys_types::api::core::v1::{Node, Pod};
@@ -113,10 +113,7 @@ fn history_of(observed: &Observed) -> History {
         collisions: set.status.as_ref().and_then(|s| s.collision_count),
         label: history::HASH,
     };
-    let stranger = |r: &ControllerRevision| controller_of(&r.metadata).is_none_or(|o| Some(&o.uid) != set.metadata.uid.as_ref());
-    history::sync(&owner, observed.revisions.clone(), |name| {
-        observed.neighbours.iter().any(|r| r.metadata.name.as_deref() == Some(name) && stranger(r))
-    })
+    history::sync(&owner, observed.revisions.clone(), &observed.neighbours)
 }
 
 /// Missing pods come, failed and surplus ones go. True where anything does.

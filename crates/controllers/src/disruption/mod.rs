@@ -21,7 +21,6 @@ use tiphys_types::api::policy::v1::PodDisruptionBudget;
 use tiphys_types::{pods, selector};
 
 use crate::Context;
-use crate::shared::discovery::Discovery;
 use crate::shared::watch;
 use plan::Observed;
 use scales::Scales;
@@ -37,7 +36,7 @@ pub(crate) fn start(context: &Context) {
         stateful: context.informers.of::<StatefulSet>(),
         controllers: context.informers.of::<ReplicationController>(),
         client: context.client.clone(),
-        discovery: Discovery::new(context.client.clone()),
+        discovery: context.discovery.clone(),
     };
     rescaled(&scales.deployments, |d: &Deployment| d.spec.as_ref().and_then(|s| s.replicas), &budgets, &queue);
     rescaled(&scales.sets, |s: &ReplicaSet| s.spec.as_ref().and_then(|s| s.replicas), &budgets, &queue);

@@ -3,7 +3,8 @@
 //! Watches Services, Pods, Nodes and EndpointSlices; owns the slices that it labels as its own. Services without a selector are left to whoever
 //! writes their endpoints.
 //!
-//! Absent: topology hints.
+//! `spec.trafficDistribution` becomes hints (KEP-4444, KEP-3015): each ready endpoint is for its own zone, and for its own node where that is asked.
+//! Absent: the annotation `service.kubernetes.io/topology-mode`, which shares endpoints out by the zones' CPUs.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tiphys_client::{Delta, Index, Informer, ObjectKey, Plan, Planner, WorkQueue};
 use tiphys_types::api::core::v1::{Node, Pod, Service};
-use tiphys_types::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use tiphys_types::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone};
 use tiphys_types::owners::controller_reference;
 use tiphys_types::{pods, services as rules};
 
@@ -183,15 +184,28 @@ fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
 fn endpoint(service: &Service, pod: &Pod, ip: &str, zone: Option<String>) -> Endpoint {
     let (serving, terminating) = (pods::is_ready(pod), pods::is_terminating(pod));
     let ready = services::publishes_not_ready(service) || (serving && !terminating);
+    let node = pod.spec.as_ref().and_then(|s| s.node_name.clone());
     Endpoint {
+        hints: hints(service, zone.as_deref(), node.as_deref()).filter(|_| ready),
         addresses: vec![ip.to_owned()],
         conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) }),
         hostname: services::hostname(pod, service),
-        node_name: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+        node_name: node,
         target_ref: Some(services::reference(pod)),
         zone,
         ..Default::default()
     }
+}
+
+fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let per_node = match service.spec.as_ref()?.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => false,
+        "PreferSameNode" => true,
+        _ => return None,
+    };
+    let for_zones = zone.map(|z| vec![ForZone { name: z.to_owned() }]);
+    let for_nodes = node.filter(|_| per_node).map(|n| vec![ForNode { name: n.to_owned() }]);
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_zones, for_nodes })
 }
 
 #[cfg(test)]

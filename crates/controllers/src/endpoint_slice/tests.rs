@@ -62,3 +62,27 @@ async fn pods_come_and_go() {
     let endpoints = rig.api.get(&gvr_of::<Endpoints>(), "ns", "web").unwrap_or_default();
     assert!(endpoints.get("subsets").is_none_or(|s| s.as_array().is_none_or(Vec::is_empty)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn ready_endpoints_are_for_their_own_zone() {
+    let rig = Rig::start(&[super::start]);
+    let node = json!({"metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "a"}}});
+    rig.api.insert(&gvr_of::<tiphys_types::api::core::v1::Node>(), node);
+    rig.api.insert(&gvr_of::<Service>(), service());
+    rig.api.insert(&gvr_of::<Pod>(), pod("up", "10.1.0.1", "True", 8080));
+    rig.api.insert(&gvr_of::<Pod>(), pod("down", "10.1.0.2", "False", 8080));
+    let hints = |rig: &Rig| {
+        let endpoints = slices(rig).iter().flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default()).collect::<Vec<_>>();
+        endpoints.iter().map(|e| (e["targetRef"]["name"].clone(), e["hints"].clone())).collect::<std::collections::HashMap<_, _>>()
+    };
+    let ask = |rig: &Rig, how: Value| rig.api.change(&gvr_of::<Service>(), "ns", "web", |s| s["spec"]["trafficDistribution"] = how.clone());
+    for (how, want) in [
+        (json!("PreferSameZone"), json!({"forZones": [{"name": "a"}]})),
+        (json!("PreferSameNode"), json!({"forZones": [{"name": "a"}], "forNodes": [{"name": "n1"}]})),
+        (Value::Null, Value::Null),
+    ] {
+        ask(&rig, how.clone());
+        rig.settles().await;
+        assert_eq!((&hints(&rig)[&json!("up")], &hints(&rig)[&json!("down")]), (&want, &Value::Null), "{how}");
+    }
+}

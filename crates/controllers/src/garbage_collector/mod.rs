@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tiphys_client::{Delta, Partial, WorkQueue};
+use tiphys_client::{Delta, Informer, Kube, Partial, WorkQueue};
 use tiphys_meta::Gvr;
 use tiphys_types::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use tiphys_types::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use tokio::sync::Notify;
 
 use crate::Context;
@@ -28,21 +29,26 @@ use work::Collector;
 pub(crate) fn start(context: &Context) {
     let queue: WorkQueue<String> = WorkQueue::new();
     let graph = Arc::new(Mutex::new(Graph::default()));
-    let discovery = Discovery::new(context.client.clone());
+    let discovery = context.discovery.clone();
     let collector =
         Collector { client: context.client.clone(), discovery: discovery.clone(), graph: Arc::clone(&graph), queue: queue.clone() };
     let changed = Arc::new(Notify::new());
-    let told = Arc::clone(&changed);
-    context.informers.of::<CustomResourceDefinition>().on_change(move |_| {
-        told.notify_one();
-        true
-    });
+    wake_on(&context.informers.of::<CustomResourceDefinition>(), &changed);
+    wake_on(&context.informers.of::<APIService>(), &changed);
     let watcher = Watcher { informers: context.informers.clone(), discovery, graph, queue: queue.clone(), open: HashSet::new(), changed };
     let (ready, synced) = tokio::sync::oneshot::channel();
     context.tasks.spawn("garbage-collector-watch", watcher.run(ready));
     context.run_live("garbage-collector-controller", 20, queue, Arc::new(collector), async move {
         // The sender only goes with the whole process.
         let _ = synced.await;
+    });
+}
+
+fn wake_on<K: Kube>(informer: &Informer<K>, changed: &Arc<Notify>) {
+    let changed = Arc::clone(changed);
+    informer.on_change(move |_| {
+        changed.notify_one();
+        true
     });
 }
 
@@ -108,7 +114,7 @@ impl Watcher {
         }
     }
 
-    fn feed(&self, gvr: Gvr, informer: &tiphys_client::Informer<Partial>) {
+    fn feed(&self, gvr: Gvr, informer: &Informer<Partial>) {
         let (graph, queue) = (Arc::clone(&self.graph), self.queue.clone());
         informer.on_change(move |delta| {
             let work = match delta {

@@ -52,7 +52,7 @@ pub(crate) fn start(context: &Context) {
         autoscalers,
         pods,
         client: context.client.clone(),
-        discovery: Discovery::new(context.client.clone()),
+        discovery: context.discovery.clone(),
         executor,
         clock: Arc::clone(&context.config.clock),
         histories: Mutex::default(),

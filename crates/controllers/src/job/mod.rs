@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tiphys_client::{Index, Informer, ObjectKey, Plan, Planner, WorkQueue, controller_of};
+use tiphys_client::{Informer, ObjectKey, Plan, Planner, WorkQueue};
 use tiphys_meta::LabelSelector;
 use tiphys_types::api::batch::v1::Job;
 use tiphys_types::api::core::v1::Pod;
@@ -27,7 +27,7 @@ use tiphys_types::{pods, selector};
 
 use crate::Context;
 use crate::shared::claim::Claim;
-use crate::shared::watch;
+use crate::shared::watch::{self, PodsOf};
 use view::{Failures, View};
 
 const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
@@ -37,14 +37,10 @@ pub(crate) fn start(context: &Context) {
     let queue = WorkQueue::new();
     watch::own(&jobs, &queue);
     watch::owned(&pods, "Job", &queue);
-    let all = jobs.clone();
-    watch::orphans(&pods, &queue, move |pod| {
-        let matches = |j: &Job| chosen(j).matches_map(pod.labels.as_ref());
-        all.list_namespace(pod.namespace.as_deref().unwrap_or("")).iter().filter(|j| matches(j)).map(|j| ObjectKey::of(&**j)).collect()
-    });
+    watch::orphaned_pods(&pods, &jobs, &queue, chosen);
     orphans::start(context, &jobs, &pods);
     let executor = context.executor("job-controller").reading(jobs.clone()).reading(pods.clone());
-    context.run("job-controller", 5, queue, Jobs { pods_of: pods.index_by_controller(), jobs, pods, failures: Mutex::default() }, executor);
+    context.run("job-controller", 5, queue, Jobs { pods_of: PodsOf::new(&pods), jobs, failures: Mutex::default() }, executor);
 }
 
 fn chosen(job: &Job) -> LabelSelector {
@@ -54,8 +50,7 @@ fn chosen(job: &Job) -> LabelSelector {
 
 struct Jobs {
     jobs: Informer<Job>,
-    pods: Informer<Pod>,
-    pods_of: Index<Pod>,
+    pods_of: PodsOf,
     /// By job: its recent failures, for the back-off.
     failures: Mutex<HashMap<ObjectKey, Failures>>,
 }
@@ -70,11 +65,9 @@ impl Planner for Jobs {
             return plan;
         };
         let uid = job.metadata.uid.clone().unwrap_or_default();
-        let mut candidates = self.pods_of.get(&uid);
-        candidates.extend(self.pods.list_namespace(&key.namespace).into_iter().filter(|p| controller_of(&p.metadata).is_none()));
         let selector = chosen(&job);
         let claim = Claim { owner: &job.metadata, reference: controller_reference::<Job>(&job.metadata), selector: &selector };
-        let claimed = claim.sort(candidates, pods::is_active);
+        let claimed = claim.sort(self.pods_of.candidates(&job.metadata), pods::is_active);
         plan.burst(claimed.actions);
         let mut failures = self.failures.lock();
         let failures = failures.entry(key.clone()).or_default();

@@ -43,7 +43,7 @@ pub(crate) fn start(context: &Context) {
     });
     let emptier = Emptier {
         client: context.client.clone(),
-        discovery: Discovery::new(context.client.clone()),
+        discovery: context.discovery.clone(),
         spaces: spaces.clone(),
         clock: Arc::clone(&context.config.clock),
     };

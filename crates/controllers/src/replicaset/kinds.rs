@@ -6,6 +6,8 @@ use tiphys_types::metav1::{OwnerReference, Time};
 use tiphys_types::owners::controller_reference;
 use tiphys_types::selector;
 
+const FAILURE: &str = "ReplicaFailure";
+
 /// The numbers of a status, whichever kind it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -35,6 +37,26 @@ pub(crate) trait Replicated: Kube + PartialEq {
     fn with_status(&self, counts: Counts, failure: Option<Failure>) -> Self;
 }
 
+/// The conditions without or with the failure. The types of the two kinds differ in their names alone.
+macro_rules! conditions {
+    ($condition:ident, $old:expr, $failure:expr) => {{
+        let old: &[$condition] = $old;
+        let mut next: Vec<$condition> = old.iter().filter(|c| c.type_ != FAILURE).cloned().collect();
+        next.extend($failure.map(|f: Failure| {
+            // The condition keeps its time while it holds, so that a retry is not a change.
+            let held = old.iter().find(|c| c.type_ == FAILURE && c.status == "True" && c.reason.as_deref() == Some(f.reason));
+            held.cloned().unwrap_or($condition {
+                type_: FAILURE.into(),
+                status: "True".into(),
+                reason: Some(f.reason.into()),
+                message: Some(f.message),
+                last_transition_time: Some(f.since),
+            })
+        }));
+        Some(next).filter(|c| !c.is_empty())
+    }};
+}
+
 impl Replicated for ReplicaSet {
     fn replicas(&self) -> i32 {
         self.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
@@ -57,20 +79,8 @@ impl Replicated for ReplicaSet {
     }
 
     fn with_status(&self, counts: Counts, failure: Option<Failure>) -> Self {
-        let old = self.status.clone().unwrap_or_default();
-        let kept = old.conditions.into_iter().flatten();
-        let old_failure = kept.clone().find(|c| c.type_ == "ReplicaFailure");
-        let mut conditions: Vec<_> = kept.filter(|c| c.type_ != "ReplicaFailure").collect();
-        conditions.extend(failure.map(|f| {
-            // The condition keeps its time while it holds, so that a retry is not a change.
-            old_failure.filter(|c| c.status == "True" && c.reason.as_deref() == Some(f.reason)).unwrap_or(ReplicaSetCondition {
-                type_: "ReplicaFailure".into(),
-                status: "True".into(),
-                reason: Some(f.reason.into()),
-                message: Some(f.message),
-                last_transition_time: Some(f.since),
-            })
-        }));
+        let old = self.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+        let conditions = conditions!(ReplicaSetCondition, old, failure);
         let status = ReplicaSetStatus {
             replicas: counts.replicas,
             fully_labeled_replicas: some(counts.labeled),
@@ -78,7 +88,7 @@ impl Replicated for ReplicaSet {
             available_replicas: some(counts.available),
             terminating_replicas: Some(counts.terminating),
             observed_generation: self.metadata.generation,
-            conditions: Some(conditions).filter(|c| !c.is_empty()),
+            conditions,
         };
         ReplicaSet { status: Some(status), ..self.clone() }
     }
@@ -107,26 +117,15 @@ impl Replicated for ReplicationController {
     }
 
     fn with_status(&self, counts: Counts, failure: Option<Failure>) -> Self {
-        let old = self.status.clone().unwrap_or_default();
-        let kept = old.conditions.into_iter().flatten();
-        let old_failure = kept.clone().find(|c| c.type_ == "ReplicaFailure");
-        let mut conditions: Vec<_> = kept.filter(|c| c.type_ != "ReplicaFailure").collect();
-        conditions.extend(failure.map(|f| {
-            old_failure.filter(|c| c.status == "True" && c.reason.as_deref() == Some(f.reason)).unwrap_or(ReplicationControllerCondition {
-                type_: "ReplicaFailure".into(),
-                status: "True".into(),
-                reason: Some(f.reason.into()),
-                message: Some(f.message),
-                last_transition_time: Some(f.since),
-            })
-        }));
+        let old = self.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+        let conditions = conditions!(ReplicationControllerCondition, old, failure);
         let status = ReplicationControllerStatus {
             replicas: counts.replicas,
             fully_labeled_replicas: some(counts.labeled),
             ready_replicas: some(counts.ready),
             available_replicas: some(counts.available),
             observed_generation: self.metadata.generation,
-            conditions: Some(conditions).filter(|c| !c.is_empty()),
+            conditions,
         };
         ReplicationController { status: Some(status), ..self.clone() }
     }

@@ -16,7 +16,7 @@ use tiphys_types::api::core::v1::{Pod, ReplicationController};
 use tiphys_types::pods;
 
 use crate::Context;
-use crate::shared::watch;
+use crate::shared::watch::{self, PodsOf};
 pub(crate) use kinds::Replicated;
 use plan::Observed;
 
@@ -33,21 +33,16 @@ fn start_kind<K: Replicated>(context: &Context, name: &'static str) {
     let queue = WorkQueue::new();
     watch::own(&sets, &queue);
     watch::owned(&pods, K::KIND, &queue);
-    let all = sets.clone();
-    watch::orphans(&pods, &queue, move |pod| {
-        let sets = all.list_namespace(pod.namespace.as_deref().unwrap_or(""));
-        sets.iter().filter(|s| s.selector().matches_map(pod.labels.as_ref())).map(|s| ObjectKey::of(&**s)).collect()
-    });
-    let planner = Sets { sets_of: sets.index_by_controller(), pods_of: pods.index_by_controller(), sets: sets.clone(), pods: pods.clone() };
+    watch::orphaned_pods(&pods, &sets, &queue, K::selector);
+    let planner = Sets { sets_of: sets.index_by_controller(), pods_of: PodsOf::new(&pods), sets: sets.clone() };
     let executor = context.executor(name).reading(sets).reading(pods);
     context.run(name, 5, queue, planner, executor);
 }
 
 struct Sets<K: Replicated> {
     sets: Informer<K>,
-    pods: Informer<Pod>,
     sets_of: Index<K>,
-    pods_of: Index<Pod>,
+    pods_of: PodsOf,
 }
 
 impl<K: Replicated> Planner for Sets<K> {
@@ -63,11 +58,7 @@ impl<K: Replicated> Planner for Sets<K> {
 
 impl<K: Replicated> Sets<K> {
     fn observe(&self, set: Arc<K>) -> Observed<K> {
-        let namespace = set.metadata().namespace.clone().unwrap_or_default();
-        let uid = set.metadata().uid.clone().unwrap_or_default();
-        let mut candidates = self.pods_of.get(&uid);
-        candidates.extend(self.pods.list_namespace(&namespace).into_iter().filter(|p| controller_of(&p.metadata).is_none()));
-        Observed { crowd: self.crowd(&set), candidates, set }
+        Observed { crowd: self.crowd(&set), candidates: self.pods_of.candidates(set.metadata()), set }
     }
 
     /// How many active pods each node has of this set and of its sisters under the same owner.

@@ -44,7 +44,7 @@ pub(crate) fn start(context: &Context) {
         services: context.informers.of::<Service>(),
         claims: context.informers.of::<PersistentVolumeClaim>(),
         informers: context.informers.clone(),
-        discovery: Discovery::new(context.client.clone()),
+        discovery: context.discovery.clone(),
         watched: Mutex::default(),
         charged: Mutex::default(),
         client: context.client.clone(),

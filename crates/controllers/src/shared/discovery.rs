@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tiphys_client::{Client, ClientError, Request};
+use tiphys_client::{Client, ClientError, Informer, Informers, Kube, Request};
 use tiphys_meta::Gvr;
+use tiphys_types::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use tiphys_types::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -47,9 +49,14 @@ impl Catalogue {
 pub(crate) struct Discovery {
     client: Client,
     last: Arc<Mutex<Option<(Instant, Arc<Catalogue>)>>>,
+    /// When a definition or an aggregated API last changed.
+    changed: Arc<parking_lot::Mutex<Option<Instant>>>,
 }
 
 const FRESH: Duration = Duration::from_secs(30);
+/// What is served follows a definition's change within this time.
+const UNSETTLED: Duration = Duration::from_secs(1);
+const FRESH_WHILE_UNSETTLED: Duration = Duration::from_millis(100);
 
 #[derive(Deserialize)]
 struct GroupList {
@@ -87,13 +94,32 @@ struct Resource {
 
 impl Discovery {
     pub(crate) fn new(client: Client) -> Self {
-        Discovery { client, last: Arc::default() }
+        Discovery { client, last: Arc::default(), changed: Arc::default() }
     }
 
-    /// At most half a minute old, unless something has changed what is served (`forget`).
+    /// Takes note of what changes the kinds that are served.
+    pub(crate) fn follow(&self, informers: &Informers) {
+        self.note_changes(&informers.of::<CustomResourceDefinition>());
+        self.note_changes(&informers.of::<APIService>());
+    }
+
+    fn note_changes<K: Kube>(&self, informer: &Informer<K>) {
+        let changed = Arc::clone(&self.changed);
+        informer.on_change(move |_| {
+            *changed.lock() = Some(Instant::now());
+            true
+        });
+    }
+
+    fn is_fresh(&self, read: Instant) -> bool {
+        let settled = self.changed.lock().is_none_or(|changed| read > changed + UNSETTLED);
+        read.elapsed() < if settled { FRESH } else { FRESH_WHILE_UNSETTLED }
+    }
+
+    /// At most half a minute old, and not older than the last change of what is served.
     pub(crate) async fn catalogue(&self) -> Result<Arc<Catalogue>, ClientError> {
         let mut last = self.last.lock().await;
-        if let Some((_, catalogue)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+        if let Some((_, catalogue)) = last.as_ref().filter(|(at, _)| self.is_fresh(*at)) {
             return Ok(Arc::clone(catalogue));
         }
         let catalogue = Arc::new(self.read().await?);

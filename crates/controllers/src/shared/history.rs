@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tiphys_client::Action;
+use tiphys_client::{Action, controller_of};
 use tiphys_types::api::apps::v1::ControllerRevision;
 use tiphys_types::api::core::v1::PodTemplateSpec;
 use tiphys_types::apimachinery::pkg::runtime::RawExtension;
@@ -41,7 +41,8 @@ pub(crate) fn data_of(template: &PodTemplateSpec) -> Value {
     json!({"spec": {"template": template}})
 }
 
-pub(crate) fn sync(owner: &Owner<'_>, mut revisions: Vec<Arc<ControllerRevision>>, is_taken: impl Fn(&str) -> bool) -> History {
+/// `revisions` are the owner's own, `neighbours` all of its namespace.
+pub(crate) fn sync(owner: &Owner<'_>, mut revisions: Vec<Arc<ControllerRevision>>, neighbours: &[Arc<ControllerRevision>]) -> History {
     revisions.sort_by(|a, b| (a.revision, &a.metadata.name).cmp(&(b.revision, &b.metadata.name)));
     let data = data_of(owner.template);
     let next = revisions.last().map_or(0, |r| r.revision) + 1;
@@ -59,7 +60,8 @@ pub(crate) fn sync(owner: &Owner<'_>, mut revisions: Vec<Arc<ControllerRevision>
     }
     let hash = rollout::template_hash(&data, owner.collisions);
     let name = format!("{}-{hash}", owner.meta.name.as_deref().unwrap_or(""));
-    let collides = is_taken(&name);
+    let stranger = |r: &ControllerRevision| controller_of(&r.metadata).is_none_or(|o| Some(&o.uid) != owner.meta.uid.as_ref());
+    let collides = neighbours.iter().any(|r| r.metadata.name.as_ref() == Some(&name) && stranger(r));
     let mut labels: BTreeMap<String, String> = owner.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
     labels.insert(owner.label.into(), hash);
     let metadata = ObjectMeta {

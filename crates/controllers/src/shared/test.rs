@@ -24,7 +24,9 @@ impl Rig {
         let client = api.client();
         let tasks = tiphys_base::tasks::Tasks::new();
         let informers = tiphys_client::Informers::with_tasks(client.clone(), tasks.clone());
-        let context = Context { config, client, informers, tasks };
+        let discovery = crate::shared::discovery::Discovery::new(client.clone());
+        discovery.follow(&informers);
+        let context = Context { config, client, informers, tasks, discovery };
         for start in starts {
             start(&context);
         }

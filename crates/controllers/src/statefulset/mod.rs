@@ -12,13 +12,14 @@ mod status;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tiphys_client::{Index, Informer, ObjectKey, Plan, Planner, WorkQueue, controller_of};
+use tiphys_client::{Index, Informer, ObjectKey, Plan, Planner, WorkQueue};
+use tiphys_meta::LabelSelector;
 use tiphys_types::api::apps::v1::{ControllerRevision, StatefulSet};
 use tiphys_types::api::core::v1::{PersistentVolumeClaim, Pod};
 use tiphys_types::selector;
 
 use crate::Context;
-use crate::shared::watch;
+use crate::shared::watch::{self, PodsOf};
 use plan::Observed;
 
 pub(crate) fn start(context: &Context) {
@@ -28,29 +29,23 @@ pub(crate) fn start(context: &Context) {
     watch::own(&sets, &queue);
     watch::owned(&pods, "StatefulSet", &queue);
     watch::owned(&revisions, "StatefulSet", &queue);
-    let all = sets.clone();
-    watch::orphans(&pods, &queue, move |pod| {
-        let matches =
-            |s: &StatefulSet| selector::from_typed(s.spec.as_ref().map(|s| &s.selector)).is_ok_and(|s| s.matches_map(pod.labels.as_ref()));
-        all.list_namespace(pod.namespace.as_deref().unwrap_or("")).iter().filter(|s| matches(s)).map(|s| ObjectKey::of(&**s)).collect()
-    });
+    let selector_of = |s: &StatefulSet| selector::from_typed(s.spec.as_ref().map(|s| &s.selector)).unwrap_or(LabelSelector::Nothing);
+    watch::orphaned_pods(&pods, &sets, &queue, selector_of);
     let executor = context
         .executor("statefulset-controller")
         .reading(sets.clone())
         .reading(pods.clone())
         .reading(claims.clone())
         .reading(revisions.clone());
-    let planner =
-        Sets { pods_of: pods.index_by_controller(), revisions_of: revisions.index_by_controller(), sets, pods, claims, revisions };
+    let planner = Sets { pods_of: PodsOf::new(&pods), revisions_of: revisions.index_by_controller(), sets, claims, revisions };
     context.run("statefulset-controller", 5, queue, planner, executor);
 }
 
 struct Sets {
     sets: Informer<StatefulSet>,
-    pods: Informer<Pod>,
     claims: Informer<PersistentVolumeClaim>,
     revisions: Informer<ControllerRevision>,
-    pods_of: Index<Pod>,
+    pods_of: PodsOf,
     revisions_of: Index<ControllerRevision>,
 }
 
@@ -60,10 +55,8 @@ impl Planner for Sets {
     fn plan(&self, key: &ObjectKey, now: Timestamp) -> Plan {
         let Some(set) = self.sets.by_key(key) else { return Plan::default() };
         let uid = set.metadata.uid.clone().unwrap_or_default();
-        let mut candidates = self.pods_of.get(&uid);
-        candidates.extend(self.pods.list_namespace(&key.namespace).into_iter().filter(|p| controller_of(&p.metadata).is_none()));
         let observed = Observed {
-            candidates,
+            candidates: self.pods_of.candidates(&set.metadata),
             claims: self.claims.list_namespace(&key.namespace),
             revisions: self.revisions_of.get(&uid),
             neighbours: self.revisions.list_namespace(&key.namespace),

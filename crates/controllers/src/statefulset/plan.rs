@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tiphys_client::{Action, Note, Patch, Plan, controller_of};
+use tiphys_client::{Action, Note, Patch, Plan};
 use tiphys_meta::LabelSelector;
 use tiphys_types::api::apps::v1::{ControllerRevision, StatefulSet};
 use tiphys_types::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
@@ -90,10 +90,7 @@ fn history_of(observed: &Observed) -> History {
         collisions: set.status.as_ref().and_then(|s| s.collision_count),
         label: HASH,
     };
-    let stranger = |r: &ControllerRevision| controller_of(&r.metadata).is_none_or(|o| Some(&o.uid) != set.metadata.uid.as_ref());
-    history::sync(&owner, observed.revisions.clone(), |name| {
-        observed.neighbours.iter().any(|r| r.metadata.name.as_deref() == Some(name) && stranger(r))
-    })
+    history::sync(&owner, observed.revisions.clone(), &observed.neighbours)
 }
 
 impl<'a> View<'a> {

@@ -51,6 +51,11 @@ pub enum Answer {
         additionals: Vec<Record>,
     },
     NoSuchName,
+    /// The name stands for another, whose records of the asked type belong to the answer: resolvers in pods do not ask again for them (RFC 1034, 3.6.2).
+    Alias {
+        record: Box<Record>,
+        target: String,
+    },
     /// Not in the cluster's zone.
     NotOurs,
 }
@@ -173,8 +178,11 @@ impl At<'_> {
     }
 
     fn alias(&self, target: &str) -> Answer {
-        let answers = full(target).and_then(|t| record(self.name, RData::CNAME(CNAME(t)))).into_iter().collect();
-        Answer::Records { answers, additionals: vec![] }
+        let Some(record) = full(target).and_then(|t| record(self.name, RData::CNAME(CNAME(t)))) else { return self.nothing() };
+        if self.kind == RecordType::CNAME {
+            return Answer::Records { answers: vec![record], additionals: vec![] };
+        }
+        Answer::Alias { record: Box::new(record), target: target.trim_end_matches('.').to_ascii_lowercase() }
     }
 
     fn port(&self, port: &str, protocol: &str, name: &str, namespace: &str) -> Answer {
@@ -255,6 +263,7 @@ mod tests {
         match answer(&Fixed, "cluster.local", name, kind) {
             Answer::Records { answers, .. } => answers.iter().map(|r| r.data.to_string()).collect::<Vec<_>>().join(" | "),
             Answer::NoSuchName => "NXDOMAIN".into(),
+            Answer::Alias { record, target } => format!("{} then {target}", record.data),
             Answer::NotOurs => "forward".into(),
         }
     }
@@ -272,7 +281,7 @@ mod tests {
             ("db-0.db.default.svc.cluster.local", A, "10.244.0.2"),
             ("db-9.db.default.svc.cluster.local", A, "NXDOMAIN"),
             ("empty.default.svc.cluster.local", A, "NXDOMAIN"),
-            ("out.default.svc.cluster.local", A, "example.com."),
+            ("out.default.svc.cluster.local", A, "example.com. then example.com"),
             ("out.default.svc.cluster.local", CNAME, "example.com."),
             ("_http._tcp.web.default.svc.cluster.local", SRV, "0 100 80 web.default.svc.cluster.local."),
             ("_none._tcp.web.default.svc.cluster.local", SRV, "NXDOMAIN"),

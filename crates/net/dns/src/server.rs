@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::RecordType;
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, Record, RecordType};
 use tiphys_base::tasks::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -67,17 +67,21 @@ async fn serve_udp(server: Arc<Server>, socket: Arc<UdpSocket>, tasks: Tasks) {
     loop {
         let Ok((len, from)) = socket.recv_from(&mut buffer).await else { continue };
         let Some(question) = buffer.get(..len) else { continue };
-        match server.local(question, false) {
-            Some(reply) => drop(socket.send_to(&reply, from).await),
-            None => {
-                let (server, socket, question) = (server.clone(), socket.clone(), question.to_vec());
-                tasks.spawn("dns-forward", async move {
-                    if let Some(reply) = server.forward(&question, false).await {
-                        drop(socket.send_to(&reply, from).await);
-                    }
-                });
+        let rest = match server.local(question, false) {
+            Local::Reply(reply) => {
+                if !reply.is_empty() {
+                    drop(socket.send_to(&reply, from).await);
+                }
+                continue;
             }
-        }
+            rest => rest,
+        };
+        let (server, socket, question) = (server.clone(), socket.clone(), question.to_vec());
+        tasks.spawn("dns-forward", async move {
+            if let Some(reply) = server.finish(rest, &question, false).await {
+                drop(socket.send_to(&reply, from).await);
+            }
+        });
     }
 }
 
@@ -97,34 +101,56 @@ async fn tcp_connection(server: &Server, mut stream: TcpStream) -> std::io::Resu
         let len = tokio::time::timeout(TCP_IDLE, stream.read_u16()).await??;
         let mut question = vec![0; usize::from(len)];
         tokio::time::timeout(TCP_IDLE, stream.read_exact(&mut question)).await??;
-        let reply = match server.local(&question, true) {
-            Some(reply) => Some(reply),
-            None => server.forward(&question, true).await,
-        };
-        let Some(reply) = reply else { return Ok(()) };
+        let local = server.local(&question, true);
+        let Some(reply) = server.finish(local, &question, true).await else { return Ok(()) };
         let len = u16::try_from(reply.len()).unwrap_or(u16::MAX);
         stream.write_all(&[&len.to_be_bytes()[..], &reply].concat()).await?;
     }
 }
 
+/// How far an answer comes without asking anyone.
+enum Local {
+    /// Empty: what came is no question, and gets no answer.
+    Reply(Vec<u8>),
+    /// The cluster's part of it, and the name whose records belong to it.
+    Alias(Box<Partly>),
+    NotOurs,
+}
+
+struct Partly {
+    reply: Message,
+    target: String,
+    kind: RecordType,
+    room: usize,
+}
+
+/// Aliases of aliases within the cluster.
+const LONGEST_CHAIN: usize = 8;
+
 impl Server {
-    /// The answer, if it is the cluster's to give.
-    fn local(&self, bytes: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
-        let Ok(question) = Message::from_vec(bytes) else { return malformed(bytes) };
+    /// The answer, as far as it is the cluster's to give.
+    fn local(&self, bytes: &[u8], over_tcp: bool) -> Local {
+        let Ok(question) = Message::from_vec(bytes) else { return Local::Reply(malformed(bytes).unwrap_or_default()) };
         let mut reply = Message::response(question.metadata.id, question.metadata.op_code);
         reply.metadata.recursion_desired = question.metadata.recursion_desired;
         reply.metadata.recursion_available = true;
         reply.queries = question.queries.clone();
         if question.metadata.message_type != MessageType::Query {
-            return Some(Vec::new());
+            return Local::Reply(Vec::new());
         }
         let (OpCode::Query, [query]) = (question.metadata.op_code, question.queries.as_slice()) else {
             reply.metadata.response_code = ResponseCode::NotImp;
-            return reply.to_vec().ok();
+            return Local::Reply(reply.to_vec().unwrap_or_default());
         };
+        let mut alias = None;
         let name = query.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
         match answer(self.zone.as_ref(), &self.config.domain, &name, query.query_type()) {
-            Answer::NotOurs => return None,
+            Answer::NotOurs => return Local::NotOurs,
+            Answer::Alias { mut record, target } => {
+                record.name = query.name().clone();
+                reply.add_answer(*record);
+                alias = Some((target, query.query_type()));
+            }
             Answer::NoSuchName => {
                 reply.metadata.response_code = ResponseCode::NXDomain;
                 reply.add_authorities(authority(&self.config.domain));
@@ -148,7 +174,52 @@ impl Server {
             own.set_max_payload(edns.max_payload().clamp(PLAIN_UDP, 1232)).set_version(0);
             reply.set_edns(own);
         }
-        fit(reply, if over_tcp { usize::from(u16::MAX) } else { usize::from(room) })
+        let room = if over_tcp { usize::from(u16::MAX) } else { usize::from(room) };
+        match alias {
+            Some((target, kind)) => Local::Alias(Box::new(Partly { reply, target, kind, room })),
+            None => Local::Reply(fit(reply, room).unwrap_or_default()),
+        }
+    }
+
+    async fn finish(&self, local: Local, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
+        match local {
+            Local::Reply(reply) => (!reply.is_empty()).then_some(reply),
+            Local::NotOurs => self.forward(question, over_tcp).await,
+            Local::Alias(partly) => self.follow(*partly).await,
+        }
+    }
+
+    /// Adds what the target has. Where nobody knows it, the alias alone is the answer.
+    async fn follow(&self, Partly { mut reply, mut target, kind, room }: Partly) -> Option<Vec<u8>> {
+        for _ in 0..LONGEST_CHAIN {
+            match answer(self.zone.as_ref(), &self.config.domain, &target, kind) {
+                Answer::Alias { record, target: next } => {
+                    reply.add_answer(*record);
+                    target = next;
+                }
+                Answer::Records { answers, .. } => {
+                    reply.add_answers(answers);
+                    break;
+                }
+                Answer::NoSuchName => break,
+                Answer::NotOurs => {
+                    reply.add_answers(self.ask(&target, kind).await);
+                    break;
+                }
+            }
+        }
+        fit(reply, room)
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Vec<Record> {
+        let Ok(name) = Name::from_str_relaxed(format!("{name}.")) else { return Vec::new() };
+        let mut question = Message::query();
+        question.metadata.recursion_desired = true;
+        question.add_query(Query::query(name, kind));
+        let Ok(bytes) = question.to_vec() else { return Vec::new() };
+        let Ok(_place) = self.forwards.acquire().await else { return Vec::new() };
+        let found = forward::ask(&self.upstream, &bytes, false).await;
+        found.and_then(|bytes| Message::from_vec(&bytes).ok()).map(|m| m.answers).unwrap_or_default()
     }
 
     async fn forward(&self, bytes: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
@@ -181,15 +252,17 @@ fn malformed(bytes: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::answer::Service;
-    use hickory_proto::op::Query;
-    use hickory_proto::rr::Name;
     use std::net::Ipv4Addr;
 
     struct One;
 
     impl Zone for One {
         fn service(&self, _: &str, name: &str) -> Option<Service> {
-            (name == "web").then(|| Service::Address { ip: Ipv4Addr::new(10, 96, 0, 9), ports: vec![] })
+            match name {
+                "web" => Some(Service::Address { ip: Ipv4Addr::new(10, 96, 0, 9), ports: vec![] }),
+                "alias" => Some(Service::External("web.default.svc.cluster.local".into())),
+                _ => None,
+            }
         }
 
         fn has_namespace(&self, _: &str) -> bool {
@@ -218,6 +291,10 @@ mod tests {
             let reply = Message::from_vec(&reply).expect("message");
             assert_eq!(reply.answers.iter().map(|r| r.data.to_string()).collect::<Vec<_>>(), ["10.96.0.9"]);
             assert_eq!(reply.answers[0].name.to_ascii(), "WEB.default.svc.cluster.local.");
+            let reply = forward::ask(&[address], &ask("alias.default.svc.cluster.local."), over_tcp).await.expect("answer");
+            let found = Message::from_vec(&reply).expect("message").answers;
+            let data: Vec<String> = found.iter().map(|r| r.data.to_string()).collect();
+            assert_eq!(data, ["web.default.svc.cluster.local.", "10.96.0.9"], "an alias comes with what it stands for");
             let reply = forward::ask(&[address], &ask("no.default.svc.cluster.local."), over_tcp).await.expect("answer");
             assert_eq!(Message::from_vec(&reply).expect("message").metadata.response_code, ResponseCode::NXDomain);
             let reply = forward::ask(&[address], &ask("example.com."), over_tcp).await.expect("answer");

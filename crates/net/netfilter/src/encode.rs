@@ -244,6 +244,7 @@ fn expression(expr: &Expr) -> (&'static str, Attrs) {
         Expr::SetMark { from } => ("meta", none.u32(2, meta_number(MetaKey::Mark)).register(3, *from)),
         Expr::Ct { key, to } => ("ct", none.register(1, *to).u32(2, if *key == CtKey::State { 0 } else { 2 })),
         Expr::FibDestinationType { to } => ("fib", none.register(1, *to).u32(2, 3).u32(3, 2)),
+        Expr::FibSourceType { to } => ("fib", none.register(1, *to).u32(2, 3).u32(3, 1)),
         Expr::Cmp { op, from, value: to } => {
             ("cmp", none.register(1, *from).u32(2, if *op == Compare::Equal { 0 } else { 1 }).nested(3, &value(to)))
         }

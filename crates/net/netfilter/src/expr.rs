@@ -69,6 +69,10 @@ pub enum Expr {
     FibDestinationType {
         to: Register,
     },
+    /// The same of the source address.
+    FibSourceType {
+        to: Register,
+    },
     Cmp {
         op: Compare,
         from: Register,

@@ -17,6 +17,8 @@ pub struct Packet {
     pub output: String,
     /// The destination is an address of this node.
     pub to_local: bool,
+    /// The source is one.
+    pub from_local: bool,
     pub mark: u32,
     /// What a random choice gives, modulo its modulus.
     pub dice: u32,
@@ -137,6 +139,7 @@ fn step(rules: &Ruleset, expr: &Expr, packet: &mut Packet, regs: &mut Registers)
         Expr::Ct { key: CtKey::State, to } => regs.load(*to, &packet.ct_state.to_ne_bytes()),
         Expr::Ct { key: CtKey::Status, to } => regs.load(*to, &packet.ct_status.to_ne_bytes()),
         Expr::FibDestinationType { to } => regs.load(*to, &(if packet.to_local { 2u32 } else { 1 }).to_ne_bytes()),
+        Expr::FibSourceType { to } => regs.load(*to, &(if packet.from_local { 2u32 } else { 1 }).to_ne_bytes()),
         Expr::Cmp { op, from, value } => return only_if((regs.read(*from, value.len()) == *value) == (*op == Compare::Equal)),
         Expr::Bitwise { from, to, mask, xor } => {
             let bytes: Vec<u8> = regs.read(*from, mask.len()).iter().zip(mask).zip(xor).map(|((b, m), x)| (b & m) ^ x).collect();

@@ -2,15 +2,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tiphys_base::tasks::Tasks;
-use tiphys_client::Informers;
+use tiphys_client::{Delta, Informers};
 use tiphys_netfilter::{Change, Nft, NftError, Ruleset, conntrack, diff};
-use tiphys_types::api::core::v1::Service;
+use tiphys_types::api::core::v1::{Node, Service};
 use tiphys_types::api::discovery::v1::EndpointSlice;
 use tokio::sync::Notify;
 
+use crate::health::HealthChecks;
 use crate::hostport::{self, HostPort};
 use crate::rules::ruleset;
-use crate::services::{NodeConfig, Protocol, ServicePort, read};
+use crate::services::{NodeConfig, Place, Protocol, Range, ServicePort, read, read_health};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
@@ -45,6 +46,7 @@ impl Table {
 pub struct Proxy {
     services: BTreeMap<String, ServicePort>,
     node: NodeConfig,
+    place: Place,
     table: Table,
 }
 
@@ -52,8 +54,9 @@ impl Proxy {
     /// Takes the table over in the calling thread's network namespace and follows the API server from then on.
     pub fn start(table: &str, node: NodeConfig, informers: &Informers, tasks: &Tasks) -> Result<(), ProxyError> {
         let services = BTreeMap::new();
-        let first = ruleset(&services, &node);
-        let proxy = Proxy { services, table: Table::open(table, first)?, node };
+        let first = ruleset(&services, &node, &Place::default());
+        let proxy = Proxy { services, table: Table::open(table, first)?, node, place: Place::default() };
+        let nodes = informers.of::<Node>();
         let (services, slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
         let changed = Arc::new(Notify::new());
         let (on_service, on_slice) = (changed.clone(), changed.clone());
@@ -65,13 +68,29 @@ impl Proxy {
             on_slice.notify_one();
             true
         });
+        let (on_node, own_name) = (changed.clone(), proxy.node.name.clone());
+        nodes.on_change(move |delta| {
+            let moved = match delta {
+                Delta::Updated { old, new } => place_of(old) != place_of(new),
+                Delta::Added(_) => true,
+                Delta::Deleted(_) => false,
+            };
+            if moved && delta.object().metadata.name.as_deref() == Some(&own_name) {
+                on_node.notify_one();
+            }
+            true
+        });
+        let mut health = HealthChecks::new(tasks);
         tasks.spawn("proxy", async move {
             services.synced().await;
             slices.synced().await;
             let mut proxy = proxy;
             loop {
-                let next = read(&services.list(), &slices.list(), &proxy.node);
-                proxy = proxy.sync(next).await;
+                let (all, endpoints) = (services.list(), slices.list());
+                let place = nodes.get("", &proxy.node.name).map(|n| place_of(&n)).unwrap_or_default();
+                let next = read(&all, &endpoints, &proxy.node, &place);
+                health.set(read_health(&all, &endpoints, &proxy.node));
+                proxy = proxy.sync(next, place).await;
                 changed.notified().await;
             }
         });
@@ -79,11 +98,12 @@ impl Proxy {
     }
 
     /// Makes the kernel's rules those of `next`. A refusal is logged and the table is made anew, whole.
-    async fn sync(mut self, next: BTreeMap<String, ServicePort>) -> Proxy {
-        if next == self.services {
+    async fn sync(mut self, next: BTreeMap<String, ServicePort>, place: Place) -> Proxy {
+        if next == self.services && place == self.place {
             return self;
         }
         let done = tokio::task::spawn_blocking(move || {
+            self.place = place;
             self.apply(next);
             self
         });
@@ -95,7 +115,7 @@ impl Proxy {
     }
 
     fn apply(&mut self, next: BTreeMap<String, ServicePort>) {
-        let rules = ruleset(&next, &self.node);
+        let rules = ruleset(&next, &self.node, &self.place);
         if let Err(error) = self.table.set(rules.clone()) {
             tracing::error!(error = &error as &dyn std::error::Error, "service rules refused; making the table anew");
             if let Err(error) = self.renew(rules) {
@@ -116,6 +136,12 @@ impl Proxy {
     }
 }
 
+fn place_of(node: &Node) -> Place {
+    let zone = node.metadata.labels.as_ref().and_then(|l| l.get("topology.kubernetes.io/zone")).cloned().unwrap_or_default();
+    let own_pods = node.spec.as_ref().and_then(|s| s.pod_cidr.as_deref()).and_then(Range::parse);
+    Place { zone, own_pods }
+}
+
 /// UDP flows to endpoints that are gone, or that began before there were any, would live as long as packets come.
 fn forget_stale_udp(before: &BTreeMap<String, ServicePort>, after: &BTreeMap<String, ServicePort>) {
     let udp = |p: &&ServicePort| p.port.protocol == Protocol::Udp;
@@ -132,9 +158,10 @@ fn forget_stale_udp(before: &BTreeMap<String, ServicePort>, after: &BTreeMap<Str
     let stale = |flow: &conntrack::Flow| {
         flow.protocol == conntrack::UDP
             && changed.iter().any(|(was, is)| {
-                let addressed = flow.destination == was.cluster_ip && flow.destination_port == was.port.number
-                    || Some(flow.destination_port) == was.node_port;
-                addressed && !is.is_some_and(|is| is.endpoints.iter().any(|e| e.address == flow.answers_from))
+                let own = |ip| flow.destination == ip && flow.destination_port == was.port.number;
+                let mut outer = was.external_ips.iter().chain(&was.load_balancer_ips);
+                let addressed = own(was.cluster_ip) || outer.any(|ip| own(*ip)) || Some(flow.destination_port) == was.node_port;
+                addressed && !is.is_some_and(|is| is.endpoints.iter().chain(&is.local).any(|e| e.address == flow.answers_from))
             })
     };
     if let Err(error) = conntrack::forget(stale) {

@@ -12,7 +12,7 @@ use tiphys_netfilter::{
     SetData, Verdict,
 };
 
-use crate::services::{Endpoint, NodeConfig, Port, Range, ServicePort};
+use crate::services::{Endpoint, NodeConfig, Place, Port, Range, ServicePort};
 
 /// The mark that asks for masquerading, the same bit that upstream uses.
 const MASQUERADE: u32 = 0x4000;
@@ -29,10 +29,10 @@ const HAIRPIN: &str = "hairpin";
 const MARK: &str = "mark-for-masquerade";
 const REJECT: &str = "reject";
 
-pub fn ruleset(services: &BTreeMap<String, ServicePort>, node: &NodeConfig) -> Ruleset {
+pub fn ruleset(services: &BTreeMap<String, ServicePort>, node: &NodeConfig, place: &Place) -> Ruleset {
     let mut rules = skeleton(node);
     for service in services.values() {
-        add_service(&mut rules, service);
+        add_service(&mut rules, service, place);
     }
     rules
 }
@@ -176,43 +176,46 @@ fn add_element(rules: &mut Ruleset, set: &str, key: Vec<u8>, value: ElementValue
     }
 }
 
-fn add_service(rules: &mut Ruleset, service: &ServicePort) {
-    for endpoint in &service.endpoints {
+/// What becomes of traffic that this node has no endpoint for: another node may have one, so the sender may try again elsewhere; or no node has.
+fn verdict_without_endpoints(service: &ServicePort) -> ElementValue {
+    if service.anywhere { ElementValue::Verdict(Verdict::Drop) } else { goto(REJECT) }
+}
+
+fn add_service(rules: &mut Ruleset, service: &ServicePort, place: &Place) {
+    for endpoint in service.endpoints.iter().chain(&service.local) {
         add_element(rules, HAIRPIN, endpoint.address.octets().repeat(2), ElementValue::None);
     }
     let internal = format!("svc/{}", service.id);
     let cluster_key = ip_key(service.cluster_ip, service.port);
     if service.internal().is_empty() {
-        add_element(rules, NO_ENDPOINT_IPS, cluster_key, goto(REJECT));
+        add_element(rules, NO_ENDPOINT_IPS, cluster_key, verdict_without_endpoints(service));
     } else {
         add_picker(rules, &internal, service, service.internal());
         add_element(rules, SERVICE_IPS, cluster_key, goto(&internal));
     }
     if service.has_external() {
-        add_external(rules, service);
+        add_external(rules, service, place);
     }
 }
 
-fn add_external(rules: &mut Ruleset, service: &ServicePort) {
+fn add_external(rules: &mut Ruleset, service: &ServicePort, place: &Place) {
     let number = |n| Port { protocol: service.port.protocol, number: n };
-    let ips = service.external_ips.iter().chain(&service.load_balancer_ips);
     if service.external().is_empty() {
-        let refuse = |rules: &mut Ruleset, set, key| add_element(rules, set, key, goto(REJECT));
-        ips.for_each(|ip| refuse(rules, NO_ENDPOINT_IPS, ip_key(*ip, service.port)));
-        if let Some(port) = service.node_port {
-            refuse(rules, NO_ENDPOINT_PORTS, port_key(number(port)));
+        // Traffic of the node's own pods and processes is translated before this is looked at.
+        let verdict = verdict_without_endpoints(service);
+        for ip in service.external_ips.iter().chain(&service.load_balancer_ips) {
+            add_element(rules, NO_ENDPOINT_IPS, ip_key(*ip, service.port), verdict.clone());
         }
-        return;
+        if let Some(port) = service.node_port {
+            add_element(rules, NO_ENDPOINT_PORTS, port_key(number(port)), verdict);
+        }
     }
     let external = format!("ext/{}", service.id);
-    let picker = format!("pick/{}", service.id);
-    let mut chain = Vec::new();
-    if !service.external_local {
-        chain.push(Rule(vec![jump(MARK)]));
+    let chain = external_chain(rules, service, place);
+    if chain.is_empty() {
+        return;
     }
-    chain.push(Rule(vec![Expr::Verdict(Verdict::Goto(picker.clone()))]));
     rules.chains.insert(external.clone(), Chain { hook: None, rules: chain });
-    add_picker(rules, &picker, service, service.external());
     let guarded = add_firewall(rules, service, &external);
     for ip in &service.external_ips {
         add_element(rules, SERVICE_IPS, ip_key(*ip, service.port), goto(&external));
@@ -223,6 +226,33 @@ fn add_external(rules: &mut Ruleset, service: &ServicePort) {
     if let Some(port) = service.node_port {
         add_element(rules, NODE_PORTS, port_key(number(port)), goto(&external));
     }
+}
+
+/// Local policy is for what comes from outside: the node's own pods and processes get any endpoint, since for them nothing is gained by staying.
+fn external_chain(rules: &mut Ruleset, service: &ServicePort, place: &Place) -> Vec<Rule> {
+    let picker = format!("pick/{}", service.id);
+    let to_picker = || Expr::Verdict(Verdict::Goto(picker.clone()));
+    if !service.endpoints.is_empty() {
+        add_picker(rules, &picker, service, &service.endpoints);
+    }
+    if !service.external_local {
+        return if service.endpoints.is_empty() { Vec::new() } else { vec![Rule(vec![jump(MARK)]), Rule(vec![to_picker()])] };
+    }
+    let mut chain = Vec::new();
+    if !service.endpoints.is_empty() {
+        if let Some(own) = place.own_pods {
+            chain.push(Rule([Expr::source(R0)].into_iter().chain(in_range(own, Compare::Equal)).chain([to_picker()]).collect()));
+        }
+        let local = || [Expr::FibSourceType { to: R0 }, Expr::Cmp { op: Compare::Equal, from: R0, value: 2u32.to_ne_bytes().into() }];
+        chain.push(Rule(local().into_iter().chain([jump(MARK)]).collect()));
+        chain.push(Rule(local().into_iter().chain([to_picker()]).collect()));
+    }
+    if !service.local.is_empty() {
+        let local_picker = format!("local/{}", service.id);
+        add_picker(rules, &local_picker, service, &service.local);
+        chain.push(Rule(vec![Expr::Verdict(Verdict::Goto(local_picker))]));
+    }
+    chain
 }
 
 /// The chain that load balancer traffic enters: one that lets only the allowed sources on, where some are named.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use crate::topology::{self, Candidate, Here};
 use tiphys_types::api::core::v1 as core;
 use tiphys_types::api::discovery::v1::{self as discovery, EndpointSlice};
 
@@ -66,31 +67,77 @@ pub struct ServicePort {
     pub affinity: Option<Affinity>,
     pub internal_local: bool,
     pub external_local: bool,
-    /// Endpoints that traffic goes to, all nodes'.
+    /// Endpoints that traffic goes to where no policy says Local: all nodes', or those that topology prefers.
     pub endpoints: BTreeSet<Endpoint>,
-    /// Those of them on this node.
+    /// Endpoints on this node, for traffic that must stay on it.
     pub local: BTreeSet<Endpoint>,
+    /// Some node has an endpoint: what this one cannot serve is dropped, not refused.
+    pub anywhere: bool,
+}
+
+/// What load balancers ask a node for (`healthCheckNodePort`): whether it has endpoints of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub namespace: String,
+    pub name: String,
+    /// Ready endpoints on this node.
+    pub local: usize,
+}
+
+/// Where the node stands; it may change while the proxy runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The label `topology.kubernetes.io/zone`; empty: none.
+    pub zone: String,
+    /// The node's own pods.
+    pub own_pods: Option<Range>,
 }
 
 /// Reads all Services and slices, as seen from `node`. What is malformed or not for this proxy is left out.
-pub fn read(services: &[Arc<core::Service>], slices: &[Arc<EndpointSlice>], node: &NodeConfig) -> BTreeMap<String, ServicePort> {
-    let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in slices {
-        if slice.address_type == "IPv4"
-            && let (Some(namespace), Some(service)) = (slice.metadata.namespace.as_deref(), slice_service(slice))
-        {
-            by_service.entry((namespace, service)).or_default().push(slice);
-        }
-    }
+pub fn read(
+    services: &[Arc<core::Service>],
+    slices: &[Arc<EndpointSlice>],
+    node: &NodeConfig,
+    place: &Place,
+) -> BTreeMap<String, ServicePort> {
+    let by_service = by_service(slices);
+    let here = Here { node: &node.name, zone: &place.zone };
     let mut ports = BTreeMap::new();
     for service in services {
         let (Some(namespace), Some(name)) = (service.metadata.namespace.as_deref(), service.metadata.name.as_deref()) else { continue };
         let slices = by_service.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
-        for port in service_ports(service, namespace, name, slices, node) {
+        for port in service_ports(service, namespace, name, slices, here) {
             ports.insert(port.id.clone(), port);
         }
     }
     ports
+}
+
+/// The health checks to answer, by port.
+pub fn read_health(services: &[Arc<core::Service>], slices: &[Arc<EndpointSlice>], node: &NodeConfig) -> BTreeMap<u16, HealthCheck> {
+    let by_service = by_service(slices);
+    let mut checks = BTreeMap::new();
+    for service in services {
+        let asked = service.spec.as_ref().filter(|s| s.external_traffic_policy.as_deref() == Some("Local"));
+        let port = asked.and_then(|s| s.health_check_node_port).and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0);
+        let (Some(port), Some(namespace), Some(name)) = (port, &service.metadata.namespace, &service.metadata.name) else { continue };
+        let slices = by_service.get(&(namespace.as_str(), name.as_str())).map_or(&[][..], Vec::as_slice);
+        let endpoints = slices.iter().flat_map(|s| s.endpoints.iter().flatten());
+        let ours = endpoints.filter(|e| e.node_name.as_deref() == Some(&node.name) && rank(e) == Some(0));
+        let local = ours.flat_map(|e| &e.addresses).collect::<BTreeSet<_>>().len();
+        checks.insert(port, HealthCheck { namespace: namespace.clone(), name: name.clone(), local });
+    }
+    checks
+}
+
+fn by_service(slices: &[Arc<EndpointSlice>]) -> BTreeMap<(&str, &str), Vec<&EndpointSlice>> {
+    let mut found: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
+    for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
+        if let (Some(namespace), Some(service)) = (slice.metadata.namespace.as_deref(), slice_service(slice)) {
+            found.entry((namespace, service)).or_default().push(slice);
+        }
+    }
+    found
 }
 
 fn slice_service(slice: &EndpointSlice) -> Option<&str> {
@@ -103,7 +150,7 @@ fn is_someone_elses(service: &core::Service) -> bool {
     labels.is_some_and(|l| l.contains_key("service.kubernetes.io/service-proxy-name") || l.contains_key("service.kubernetes.io/headless"))
 }
 
-fn service_ports(service: &core::Service, namespace: &str, name: &str, slices: &[&EndpointSlice], node: &NodeConfig) -> Vec<ServicePort> {
+fn service_ports(service: &core::Service, namespace: &str, name: &str, slices: &[&EndpointSlice], here: Here<'_>) -> Vec<ServicePort> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let Some(cluster_ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()) else { return Vec::new() };
     if is_someone_elses(service) || spec.type_.as_deref() == Some("ExternalName") {
@@ -112,20 +159,21 @@ fn service_ports(service: &core::Service, namespace: &str, name: &str, slices: &
     let read_port = |port: &core::ServicePort| {
         let own = Port { protocol: protocol(port.protocol.as_deref())?, number: u16::try_from(port.port).ok()? };
         let port_name = port.name.as_deref().unwrap_or("");
-        let (endpoints, local) = endpoints(slices, port_name, own.protocol, node);
+        let found = topology::pick(&candidates(slices, port_name, own.protocol), here);
         Some(ServicePort {
             id: format!("{namespace}/{name}/{}/{port_name}", own.protocol.word()),
             port: own,
             cluster_ip,
             external_ips: addresses(spec.external_ips.as_deref()),
-            source_ranges: spec.load_balancer_source_ranges.iter().flatten().filter_map(|r| range(r)).collect(),
+            source_ranges: spec.load_balancer_source_ranges.iter().flatten().filter_map(|r| Range::parse(r)).collect(),
             load_balancer_ips: load_balancer_ips(service),
             node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0),
             affinity: affinity(spec),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
-            endpoints,
-            local,
+            endpoints: found.cluster,
+            local: found.local,
+            anywhere: found.anywhere,
         })
     };
     spec.ports.iter().flatten().filter_map(read_port).collect()
@@ -148,9 +196,11 @@ fn addresses(texts: Option<&[String]>) -> Vec<Ipv4Addr> {
     texts.unwrap_or_default().iter().filter_map(|ip| ip.parse().ok()).collect()
 }
 
-fn range(text: &str) -> Option<Range> {
-    let (address, prefix) = text.trim().split_once('/')?;
-    Some(Range { address: address.parse().ok()?, prefix: prefix.parse().ok().filter(|p| *p <= 32)? })
+impl Range {
+    pub(crate) fn parse(text: &str) -> Option<Range> {
+        let (address, prefix) = text.trim().split_once('/')?;
+        Some(Range { address: address.parse().ok()?, prefix: prefix.parse().ok().filter(|p| *p <= 32)? })
+    }
 }
 
 fn protocol(text: Option<&str>) -> Option<Protocol> {
@@ -162,24 +212,26 @@ fn protocol(text: Option<&str>) -> Option<Protocol> {
     }
 }
 
-/// The endpoints to use of all nodes and of this one: the ready ones or, where there are none, those that still serve while they end (KEP-1669).
-fn endpoints(slices: &[&EndpointSlice], port_name: &str, wanted: Protocol, node: &NodeConfig) -> (BTreeSet<Endpoint>, BTreeSet<Endpoint>) {
-    let mut found = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
+/// Every endpoint of the port that may be used at all.
+fn candidates(slices: &[&EndpointSlice], port_name: &str, wanted: Protocol) -> Vec<Candidate> {
+    let mut found = Vec::new();
     for slice in slices {
         let Some(port) = slice_port(slice, port_name, wanted) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
             let Some(rank) = rank(endpoint) else { continue };
-            for address in endpoint.addresses.iter().filter_map(|a| a.parse().ok()) {
-                found[rank].insert(Endpoint { address, port });
-                if endpoint.node_name.as_deref() == Some(node.name.as_str()) {
-                    found[rank + 2].insert(Endpoint { address, port });
-                }
-            }
+            let hints = endpoint.hints.as_ref();
+            let zones: Vec<String> = hints.iter().flat_map(|h| h.for_zones.iter().flatten()).map(|z| z.name.clone()).collect();
+            let nodes: Vec<String> = hints.iter().flat_map(|h| h.for_nodes.iter().flatten()).map(|n| n.name.clone()).collect();
+            found.extend(endpoint.addresses.iter().filter_map(|a| a.parse().ok()).map(|address| Candidate {
+                endpoint: Endpoint { address, port },
+                ready: rank == 0,
+                node: endpoint.node_name.clone().unwrap_or_default(),
+                zones: zones.clone(),
+                nodes: nodes.clone(),
+            }));
         }
     }
-    let [ready, ending, local_ready, local_ending] = found;
-    let pick = |first: BTreeSet<Endpoint>, second| if first.is_empty() { second } else { first };
-    (pick(ready, ending), pick(local_ready, local_ending))
+    found
 }
 
 fn slice_port(slice: &EndpointSlice, name: &str, wanted: Protocol) -> Option<u16> {
@@ -224,7 +276,7 @@ impl ServicePort {
         if self.internal_local { &self.local } else { &self.endpoints }
     }
 
-    /// What traffic from outside goes to.
+    /// What traffic from outside goes to, as far as it comes from outside the node.
     pub fn external(&self) -> &BTreeSet<Endpoint> {
         if self.external_local { &self.local } else { &self.endpoints }
     }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use tiphys_netfilter::{Change, Fake, Nft, Ruleset, diff};
-use tiphys_proxy::{Affinity, Endpoint, NodeConfig, Port, Protocol, Range, ServicePort, ruleset};
+use tiphys_proxy::{Affinity, Endpoint, NodeConfig, Place, Port, Protocol, Range, ServicePort, ruleset};
 
 /// Stands in for a pod: an address of the namespace's own loopback.
 const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 5);
@@ -52,13 +52,14 @@ fn service(name: &str, ip: u8, endpoints: &[u16]) -> ServicePort {
         internal_local: false,
         external_local: false,
         local: endpoints.clone(),
+        anywhere: !endpoints.is_empty(),
         endpoints,
     }
 }
 
 fn table(services: &[ServicePort]) -> Ruleset {
     let map: BTreeMap<String, ServicePort> = services.iter().map(|s| (s.id.clone(), s.clone())).collect();
-    ruleset(&map, &node())
+    ruleset(&map, &node(), &Place::default())
 }
 
 /// A server that says its port to everyone.
@@ -137,4 +138,44 @@ fn a_refused_change_is_named_and_nothing_happens() {
     let mut nft = Nft::open("tiphys-refused").expect("socket");
     let error = nft.apply(&[Change::AddTable, Change::FlushChain { name: "nothere".into() }]).expect_err("refused");
     assert!(error.to_string().contains("nothere"), "{error}");
+}
+
+/// Traffic from outside may use only the node's own endpoints; the node's own pods and processes may use any.
+#[test]
+fn local_policy_is_for_what_comes_from_outside() {
+    use tiphys_netfilter::HookPoint;
+    use tiphys_netfilter::trace::{Outcome, Packet, trace};
+    let far = Endpoint { address: Ipv4Addr::new(10, 244, 1, 9), port: 80 };
+    let mut local = service("local", 4, &[]);
+    local.external_local = true;
+    local.endpoints = [far].into();
+    local.anywhere = true;
+    let place = Place { own_pods: Some(range([10, 244, 0, 0], 24)), ..Place::default() };
+    let rules = ruleset(&BTreeMap::from([(local.id.clone(), local.clone())]), &node(), &place);
+    let packet = |source: [u8; 4], from_local| Packet {
+        source: source.into(),
+        destination: Ipv4Addr::new(10, 89, 0, 1),
+        protocol: 6,
+        port: 30004,
+        input: String::new(),
+        output: String::new(),
+        to_local: true,
+        from_local,
+        mark: 0,
+        dice: 0,
+        ct_state: 8,
+        ct_status: 0,
+    };
+    let dnat = Outcome::Dnat(far.address, far.port);
+    assert_eq!(trace(&rules, HookPoint::Prerouting, &mut packet([10, 244, 0, 7], false)), dnat, "own pod");
+    let mut own = packet([10, 89, 0, 1], true);
+    assert_eq!(trace(&rules, HookPoint::Output, &mut own), dnat, "own process");
+    assert_eq!(own.mark, 0x4000);
+    let mut outside = packet([192, 0, 2, 1], false);
+    assert_eq!(trace(&rules, HookPoint::Prerouting, &mut outside), Outcome::Accepted, "not translated");
+    assert_eq!(trace(&rules, HookPoint::Input, &mut outside), Outcome::Dropped, "another node has the endpoint");
+    local.anywhere = false;
+    local.endpoints.clear();
+    let rules = ruleset(&BTreeMap::from([(local.id.clone(), local)]), &node(), &place);
+    assert_eq!(trace(&rules, HookPoint::Input, &mut outside), Outcome::Rejected, "nobody has one");
 }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tiphys_types::api::core::v1::{Namespace, Node};
@@ -10,7 +10,10 @@ use super::snapshot::Snapshot;
 /// Nodes with the pods that stand on them, counting those that were decided but whose binding has not been seen yet.
 #[derive(Default)]
 pub struct Cache {
-    nodes: BTreeMap<String, Arc<NodeInfo>>,
+    /// In order of their names.
+    nodes: Vec<Arc<NodeInfo>>,
+    /// Their places; made anew when a node comes or goes, which is rare beside pods.
+    places: Option<Arc<HashMap<String, usize>>>,
     /// By uid: where the pod is counted.
     pods: HashMap<String, Counted>,
     /// Pods seen before their node.
@@ -27,28 +30,43 @@ struct Counted {
 
 impl Cache {
     pub fn snapshot(&mut self) -> Snapshot {
-        let build = || Snapshot::new(self.nodes.values().cloned().collect(), Arc::clone(&self.namespaces));
+        let nodes = &self.nodes;
+        let places = self.places.get_or_insert_with(|| Arc::new(Snapshot::places(nodes)));
+        let build = || Snapshot { nodes: nodes.clone(), by_name: Arc::clone(places), namespaces: Arc::clone(&self.namespaces) };
         self.snapshot.get_or_insert_with(build).clone()
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.nodes.binary_search_by(|n| n.name().cmp(name))
+    }
+
+    fn node_mut(&mut self, name: &str) -> Option<&mut NodeInfo> {
+        let at = self.find(name).ok()?;
+        self.nodes.get_mut(at).map(Arc::make_mut)
     }
 
     pub fn set_node(&mut self, node: Arc<Node>) {
         self.snapshot = None;
         let name = node.metadata.name.clone().unwrap_or_default();
-        match self.nodes.get_mut(&name) {
-            Some(info) => Arc::make_mut(info).set_node(node),
-            None => {
+        match self.find(&name) {
+            Ok(at) => Arc::make_mut(&mut self.nodes[at]).set_node(node),
+            Err(at) => {
                 let mut info = NodeInfo::new(node);
                 for pod in self.homeless.remove(&name).unwrap_or_default() {
                     info.add_pod(pod);
                 }
-                self.nodes.insert(name, Arc::new(info));
+                self.nodes.insert(at, Arc::new(info));
+                self.places = None;
             }
         }
     }
 
     pub fn remove_node(&mut self, name: &str) {
         self.snapshot = None;
-        if let Some(info) = self.nodes.remove(name).filter(|i| !i.pods.is_empty()) {
+        let Ok(at) = self.find(name) else { return };
+        let info = self.nodes.remove(at);
+        self.places = None;
+        if !info.pods.is_empty() {
             self.homeless.insert(name.to_owned(), info.pods.clone());
         }
     }
@@ -84,8 +102,8 @@ impl Cache {
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let counted = self.pods.remove(uid)?;
         self.snapshot = None;
-        if let Some(node) = self.nodes.get_mut(&counted.node) {
-            Arc::make_mut(node).remove_pod(uid);
+        if let Some(node) = self.node_mut(&counted.node) {
+            node.remove_pod(uid);
         } else if let Some(waiting) = self.homeless.get_mut(&counted.node) {
             waiting.retain(|p| p.uid() != uid);
         }
@@ -97,15 +115,15 @@ impl Cache {
     }
 
     pub fn has_node(&self, name: &str) -> bool {
-        self.nodes.contains_key(name)
+        self.find(name).is_ok()
     }
 
     fn place(&mut self, info: Arc<PodInfo>, assumed: bool) {
         self.remove_pod(info.uid());
         self.snapshot = None;
         let node = info.node_name().to_owned();
-        match self.nodes.get_mut(&node) {
-            Some(found) => Arc::make_mut(found).add_pod(Arc::clone(&info)),
+        match self.node_mut(&node) {
+            Some(found) => found.add_pod(Arc::clone(&info)),
             None => self.homeless.entry(node.clone()).or_default().push(Arc::clone(&info)),
         }
         self.pods.insert(info.uid().to_owned(), Counted { node, info, assumed });

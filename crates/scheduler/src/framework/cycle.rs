@@ -16,6 +16,8 @@ pub type Nominated = std::collections::HashMap<String, Vec<Arc<PodInfo>>>;
 
 pub struct Decision {
     pub node: String,
+    /// How many nodes were looked at: the next search begins behind them.
+    pub examined: usize,
     pub state: CycleState,
 }
 
@@ -42,7 +44,7 @@ pub fn schedule(profile: &Profile, snapshot: &Snapshot, pod: &PodInfo, nominated
         }
     };
     if let Some(node) = nominated_node_fits(profile, &state, snapshot, pod, nominated) {
-        return Ok(Decision { node, state });
+        return Ok(Decision { node, state, examined: 0 });
     }
     let feasible = find(profile, &state, snapshot, pod, nominated, turn, only.as_ref(), &mut unfit);
     let node = match feasible.as_slice() {
@@ -50,7 +52,8 @@ pub fn schedule(profile: &Profile, snapshot: &Snapshot, pod: &PodInfo, nominated
         [one] => one.name().to_owned(),
         many => best(profile, &mut state, snapshot, pod, many, turn.tie),
     };
-    Ok(Decision { node, state })
+    let examined = feasible.len() + unfit.nodes.len() + unfit.ruled_out.as_ref().map_or(0, |(n, _)| *n);
+    Ok(Decision { node, state, examined })
 }
 
 /// A pod whose victims are gone is tried on its nominated node first.

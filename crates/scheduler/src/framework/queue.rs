@@ -24,6 +24,8 @@ pub struct Queue {
     pods: HashMap<String, Queued>,
     ready: BTreeSet<(Reverse<i32>, Instant, u64, String)>,
     backoff: BTreeMap<(Instant, u64), String>,
+    /// By when they began to wait.
+    waiting: BTreeSet<(Instant, String)>,
     /// Being tried: the event number they started at.
     in_flight: HashMap<String, u64>,
     /// Events that a pod in flight may have missed.
@@ -62,6 +64,7 @@ impl Queue {
             pods: HashMap::new(),
             ready: BTreeSet::new(),
             backoff: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             in_flight: HashMap::new(),
             recent: VecDeque::new(),
             events: 0,
@@ -77,7 +80,7 @@ impl Queue {
     pub fn add(&mut self, info: Arc<PodInfo>, now: Instant) {
         let uid = info.uid().to_owned();
         self.nominate(&info);
-        let queued = Queued { info, attempts: 0, since: now, place: Place::Waiting, refused_by: Vec::new(), failed: false };
+        let queued = Queued { info, attempts: 0, since: now, place: Place::Gated, refused_by: Vec::new(), failed: false };
         self.pods.insert(uid.clone(), queued);
         self.make_ready(&uid, now);
     }
@@ -90,10 +93,11 @@ impl Queue {
         queued.info = Arc::clone(&info);
         self.nominate(&info);
         match self.pods[&uid].place {
-            Place::InFlight => self.note(event),
+            Place::InFlight => self.note(&event),
             Place::Gated => self.make_ready(&uid, now),
             Place::Ready(_) | Place::Backoff(..) => {}
-            Place::Waiting => self.offer(&uid, &event, now),
+            Place::Waiting if self.may_help(&uid, &event) => self.back_off(&uid, now),
+            Place::Waiting => {}
         }
     }
 
@@ -127,7 +131,7 @@ impl Queue {
     /// When there will be something to do though nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
         let backoff = self.backoff.keys().next().map(|(at, _)| *at);
-        let waiting = self.pods.values().filter(|q| q.place == Place::Waiting).map(|q| q.since + LONGEST_WAIT).min();
+        let waiting = self.waiting.first().map(|(since, _)| *since + LONGEST_WAIT);
         backoff.into_iter().chain(waiting).min()
     }
 
@@ -146,6 +150,7 @@ impl Queue {
         queued.failed = failed;
         queued.since = now;
         queued.place = Place::Waiting;
+        self.waiting.insert((now, uid.to_owned()));
         let (info, refused_by) = (Arc::clone(&queued.info), queued.refused_by.clone());
         let missed = self.recent.iter().filter(|(at, _)| *at > started);
         let helped = missed.into_iter().any(|(_, event)| self.profile.may_help(event, &info, &refused_by));
@@ -157,27 +162,23 @@ impl Queue {
 
     /// Tells of a change; pods that it may help move on. True if any did.
     pub fn happened(&mut self, event: &ClusterEvent, now: Instant) -> bool {
-        let waiting: Vec<String> = self.pods.iter().filter(|(_, q)| q.place == Place::Waiting).map(|(uid, _)| uid.clone()).collect();
-        let before = self.ready.len() + self.backoff.len();
-        for uid in waiting {
-            self.offer(&uid, event, now);
-        }
-        self.note(event.clone());
-        self.ready.len() + self.backoff.len() > before
-    }
-
-    fn note(&mut self, event: ClusterEvent) {
-        self.events += 1;
-        if !self.in_flight.is_empty() {
-            self.recent.push_back((self.events, event));
-        }
-    }
-
-    fn offer(&mut self, uid: &str, event: &ClusterEvent, now: Instant) {
-        let Some(queued) = self.pods.get(uid) else { return };
-        if self.profile.may_help(event, &queued.info, &queued.refused_by) {
+        let helped: Vec<String> = self.waiting.iter().filter(|(_, uid)| self.may_help(uid, event)).map(|(_, uid)| uid.clone()).collect();
+        for uid in &helped {
             self.back_off(uid, now);
         }
+        self.note(event);
+        !helped.is_empty()
+    }
+
+    fn note(&mut self, event: &ClusterEvent) {
+        self.events += 1;
+        if !self.in_flight.is_empty() {
+            self.recent.push_back((self.events, event.clone()));
+        }
+    }
+
+    fn may_help(&self, uid: &str, event: &ClusterEvent) -> bool {
+        self.pods.get(uid).is_some_and(|q| self.profile.may_help(event, &q.info, &q.refused_by))
     }
 
     /// Back-off counts from the last try: a pod that has waited long is ready at once.
@@ -189,6 +190,7 @@ impl Queue {
             return self.make_ready(uid, now);
         }
         self.sequence += 1;
+        self.waiting.remove(&(queued.since, uid.to_owned()));
         queued.place = Place::Backoff(until, self.sequence);
         self.backoff.insert((until, self.sequence), uid.to_owned());
     }
@@ -216,9 +218,11 @@ impl Queue {
             let uid = uid.clone();
             self.make_ready(&uid, now);
         }
-        let overdue = |q: &Queued| q.place == Place::Waiting && q.since + LONGEST_WAIT <= now;
-        let late: Vec<String> = self.pods.iter().filter(|(_, q)| overdue(q)).map(|(uid, _)| uid.clone()).collect();
-        for uid in late {
+        while let Some((since, uid)) = self.waiting.first() {
+            if *since + LONGEST_WAIT > now {
+                break;
+            }
+            let uid = uid.clone();
             self.make_ready(&uid, now);
         }
     }
@@ -226,11 +230,16 @@ impl Queue {
     fn take_out(&mut self, uid: &str) {
         let Some(queued) = self.pods.get(uid) else { return };
         match queued.place {
-            Place::Ready(sequence) => self.ready.retain(|(_, _, s, _)| *s != sequence),
+            Place::Ready(sequence) => {
+                self.ready.remove(&(Reverse(queued.info.priority()), queued.since, sequence, uid.to_owned()));
+            }
             Place::Backoff(at, sequence) => {
                 self.backoff.remove(&(at, sequence));
             }
-            Place::Waiting | Place::Gated | Place::InFlight => {}
+            Place::Waiting => {
+                self.waiting.remove(&(queued.since, uid.to_owned()));
+            }
+            Place::Gated | Place::InFlight => {}
         }
     }
 

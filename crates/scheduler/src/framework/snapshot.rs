@@ -14,8 +14,11 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub fn new(nodes: Vec<Arc<NodeInfo>>, namespaces: Arc<HashMap<String, Labels>>) -> Self {
-        let by_name = nodes.iter().enumerate().map(|(at, n)| (n.name().to_owned(), at)).collect();
-        Snapshot { nodes, by_name: Arc::new(by_name), namespaces }
+        Snapshot { by_name: Arc::new(Snapshot::places(&nodes)), nodes, namespaces }
+    }
+
+    pub(super) fn places(nodes: &[Arc<NodeInfo>]) -> HashMap<String, usize> {
+        nodes.iter().enumerate().map(|(at, n)| (n.name().to_owned(), at)).collect()
     }
 
     pub fn node(&self, name: &str) -> Option<&Arc<NodeInfo>> {

@@ -1,6 +1,6 @@
 //! One folder per plugin; the slice of the default profile in upstream's order, which decides whose words a refused node speaks in.
 //!
-//! Absent: dynamic resources, gang scheduling, CSI volume limits and zones, volume restrictions (ReadWriteOncePod).
+//! Absent: dynamic resources, gang scheduling, features that nodes declare.
 
 pub mod balanced_allocation;
 pub mod default_binder;
@@ -12,10 +12,13 @@ pub mod node_name;
 pub mod node_ports;
 pub mod node_resources_fit;
 pub mod node_unschedulable;
+pub mod node_volume_limits;
 pub mod pod_topology_spread;
 pub mod scheduling_gates;
 pub mod taint_toleration;
 pub mod volume_binding;
+pub mod volume_restrictions;
+pub mod volume_zone;
 
 use std::sync::Arc;
 
@@ -27,6 +30,7 @@ use crate::framework::Plugin;
 pub struct Context {
     pub client: Client,
     pub volumes: volume_binding::Volumes,
+    pub companions: pod_topology_spread::Companions,
 }
 
 /// The default profile. PrioritySort is the queue's own order; DefaultPreemption is `default_preemption::find`, which the driver calls.
@@ -39,8 +43,11 @@ pub fn defaults(context: &Context) -> Vec<Arc<dyn Plugin>> {
         Arc::new(node_affinity::NodeAffinity),
         Arc::new(node_ports::NodePorts),
         Arc::new(node_resources_fit::Fit),
+        Arc::new(volume_restrictions::VolumeRestrictions::new(context.volumes.clone())),
+        Arc::new(node_volume_limits::NodeVolumeLimits::new(context.volumes.clone())),
         Arc::new(volume_binding::VolumeBinding::new(context.client.clone(), context.volumes.clone())),
-        Arc::new(pod_topology_spread::PodTopologySpread),
+        Arc::new(volume_zone::VolumeZone::new(context.volumes.clone())),
+        Arc::new(pod_topology_spread::PodTopologySpread::new(context.companions.clone())),
         Arc::new(inter_pod_affinity::InterPodAffinity),
         Arc::new(balanced_allocation::BalancedAllocation),
         Arc::new(image_locality::ImageLocality),

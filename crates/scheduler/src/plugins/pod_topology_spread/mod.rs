@@ -1,12 +1,12 @@
 //! Topology spread constraints: `DoNotSchedule` ones filter by skew, `ScheduleAnyway` ones score.
 //!
-//! A pod without constraints gets upstream's system defaults (spread over hosts and zones, soft) over the pods of its controller; upstream also
-//! looks at Services that select it.
+//! A pod without constraints gets upstream's system defaults (spread over hosts and zones, soft) among its companions (`defaults.rs`).
+
+mod defaults;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tiphys_client::controller_of;
 use tiphys_meta::LabelSelector;
 use tiphys_types::api::core::v1::TopologySpreadConstraint;
 use tiphys_types::taints::{self, NO_EXECUTE, NO_SCHEDULE};
@@ -15,7 +15,11 @@ use tiphys_types::{node_affinity, selector};
 use crate::framework::plugin::MAX_SCORE;
 use crate::framework::{ClusterEvent, CycleState, NodeInfo, Plugin, PodInfo, Point, PreFiltered, Refusal, Snapshot};
 
-pub struct PodTopologySpread;
+pub use defaults::Companions;
+
+pub struct PodTopologySpread {
+    companions: Companions,
+}
 
 const MISMATCH: &str = "node(s) didn't match pod topology spread constraints";
 const NO_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
@@ -25,16 +29,11 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 struct Constraint {
     max_skew: i64,
     key: String,
-    counts: Counts,
+    /// Which pods count.
+    selector: LabelSelector,
     min_domains: usize,
     honor_affinity: bool,
     honor_taints: bool,
-}
-
-/// Which pods count.
-enum Counts {
-    Matching(LabelSelector),
-    ControlledBy(String),
 }
 
 struct Hard {
@@ -64,7 +63,7 @@ impl Constraint {
         Some(Constraint {
             max_skew: spec.max_skew.into(),
             key: spec.topology_key.clone(),
-            counts: Counts::Matching(chosen),
+            selector: chosen,
             min_domains: usize::try_from(spec.min_domains.unwrap_or(1)).unwrap_or(1),
             honor_affinity: spec.node_affinity_policy.as_deref() != Some("Ignore"),
             honor_taints: spec.node_taints_policy.as_deref() == Some("Honor"),
@@ -72,10 +71,7 @@ impl Constraint {
     }
 
     fn counts_pod(&self, pod: &PodInfo) -> bool {
-        match &self.counts {
-            Counts::Matching(selector) => !selector.is_everything() && selector.matches_map(pod.pod.metadata.labels.as_ref()),
-            Counts::ControlledBy(uid) => controller_of(&pod.pod.metadata).is_some_and(|r| r.uid == *uid),
-        }
+        !self.selector.is_everything() && self.selector.matches_map(pod.pod.metadata.labels.as_ref())
     }
 
     fn count(&self, node: &NodeInfo, namespace: &str) -> i64 {
@@ -98,12 +94,12 @@ fn has_own(pod: &PodInfo) -> bool {
     pod.spec().is_some_and(|s| s.topology_spread_constraints.as_ref().is_some_and(|c| !c.is_empty()))
 }
 
-fn system_defaults(pod: &PodInfo) -> Vec<Constraint> {
-    let Some(owner) = controller_of(&pod.pod.metadata) else { return Vec::new() };
+fn system_defaults(selector: Option<LabelSelector>) -> Vec<Constraint> {
+    let Some(selector) = selector else { return Vec::new() };
     let soft = |key: &str, max_skew| Constraint {
         max_skew,
         key: key.to_owned(),
-        counts: Counts::ControlledBy(owner.uid.clone()),
+        selector: selector.clone(),
         min_domains: 1,
         honor_affinity: true,
         honor_taints: false,
@@ -113,6 +109,12 @@ fn system_defaults(pod: &PodInfo) -> Vec<Constraint> {
 
 fn has_all_keys(constraints: &[Constraint], node: &NodeInfo) -> bool {
     constraints.iter().all(|c| node.label(&c.key).is_some())
+}
+
+impl PodTopologySpread {
+    pub fn new(companions: Companions) -> Self {
+        PodTopologySpread { companions }
+    }
 }
 
 impl Plugin for PodTopologySpread {
@@ -157,7 +159,7 @@ impl Plugin for PodTopologySpread {
 
     fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, nodes: &[Arc<NodeInfo>]) -> bool {
         let own = has_own(pod);
-        let constraints = if own { constraints(pod, "ScheduleAnyway") } else { system_defaults(pod) };
+        let constraints = if own { constraints(pod, "ScheduleAnyway") } else { system_defaults(self.companions.selector(pod)) };
         if constraints.is_empty() {
             return false;
         }

@@ -1,17 +1,19 @@
 //! Claims of a pod: bound ones limit the nodes by their volume's node affinity; `WaitForFirstConsumer` ones are bound (or ordered from their
 //! provisioner for the chosen node) before the pod is.
 //!
-//! Absent: storage capacity tracking (KEP-1472), assumed volumes between two pods that race for one (the second is refused by the API server's
-//! conflict and tried again).
+//! A driver that tells how much room it has where (KEP-1472) is asked for no more. A volume that is chosen for one claim is not chosen for another
+//! before the API server shows it taken.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::json;
 use tiphys_client::{Client, Delta, Informer, Informers, Patch};
 use tiphys_types::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
-use tiphys_types::api::storage::v1::StorageClass;
+use tiphys_types::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use tiphys_types::{node_affinity, resources, selector};
 use tokio::sync::Notify;
 
@@ -26,15 +28,37 @@ pub struct Volumes {
     pub claims: Informer<PersistentVolumeClaim>,
     pub volumes: Informer<PersistentVolume>,
     pub classes: Informer<StorageClass>,
+    pub csi_nodes: Informer<CSINode>,
+    pub drivers: Informer<CSIDriver>,
+    pub capacities: Informer<CSIStorageCapacity>,
+    pub nodes: Informer<Node>,
+    /// Volumes that are being bound: by name, the uid of the claim.
+    chosen: Arc<Mutex<HashMap<String, String>>>,
 }
 
 impl Volumes {
     pub fn new(informers: &Informers) -> Self {
-        Volumes { claims: informers.of(), volumes: informers.of(), classes: informers.of() }
+        Volumes {
+            claims: informers.of(),
+            volumes: informers.of(),
+            classes: informers.of(),
+            csi_nodes: informers.of(),
+            drivers: informers.of(),
+            capacities: informers.of(),
+            nodes: informers.of(),
+            chosen: Arc::default(),
+        }
     }
 
     pub async fn synced(&self) {
-        tokio::join!(self.claims.synced(), self.volumes.synced(), self.classes.synced());
+        tokio::join!(self.claims.synced(), self.volumes.synced(), self.classes.synced(), self.csi_nodes.synced());
+        tokio::join!(self.drivers.synced(), self.capacities.synced(), self.nodes.synced());
+    }
+
+    /// The volumes that the pod's claims are bound to, as far as they are known.
+    pub fn bound_volumes(&self, pod: &PodInfo) -> Vec<Arc<PersistentVolume>> {
+        let claims = claim_names(pod).into_iter().filter_map(|(name, _)| self.claims.get(pod.namespace(), &name));
+        claims.filter_map(|c| self.volumes.get("", volume_name(&c))).collect()
     }
 
     fn class_of(&self, claim: &PersistentVolumeClaim) -> Option<Arc<StorageClass>> {
@@ -47,7 +71,13 @@ impl Volumes {
 
     /// The smallest free volume that the claim can have on this node.
     fn volume_for(&self, claim: &PersistentVolumeClaim, node: &Node) -> Option<Arc<PersistentVolume>> {
-        let fitting = self.volumes.list().into_iter().filter(|v| is_free_for(v, claim) && satisfies(v, claim) && reaches(v, node));
+        let chosen = self.chosen.lock();
+        let not_chosen = |v: &PersistentVolume| {
+            let by = v.metadata.name.as_ref().and_then(|n| chosen.get(n));
+            by.is_none_or(|uid| Some(uid) == claim.metadata.uid.as_ref())
+        };
+        let all = self.volumes.list().into_iter();
+        let fitting = all.filter(|v| is_free_for(v, claim) && not_chosen(v) && satisfies(v, claim) && reaches(v, node));
         fitting.min_by_key(|v| capacity(v))
     }
 
@@ -64,6 +94,28 @@ impl Volumes {
                 expressions.iter().all(|e| label(&e.key).is_some_and(|v| e.values.contains(v)))
             })
     }
+}
+
+impl Volumes {
+    /// Whether the driver has room for the claim where the node is, if it tells.
+    fn has_room(&self, claim: &PersistentVolumeClaim, node: &Node) -> bool {
+        let Some(class) = self.class_of(claim) else { return true };
+        let tells = self.drivers.get("", &class.provisioner).is_some_and(|d| d.spec.storage_capacity == Some(true));
+        !tells
+            || self.capacities.list().iter().any(|c| Some(&c.storage_class_name) == class.metadata.name.as_ref() && offers(c, claim, node))
+    }
+}
+
+fn offers(capacity: &CSIStorageCapacity, claim: &PersistentVolumeClaim, node: &Node) -> bool {
+    let most = capacity.maximum_volume_size.as_ref().or(capacity.capacity.as_ref());
+    let most = most.and_then(|q| tiphys_meta::Quantity::parse(&q.0).ok());
+    let here = capacity.node_topology.as_ref().and_then(|t| selector::from_typed(Some(t)).ok());
+    most.is_some_and(|m| m.value() >= requested(claim)) && here.is_some_and(|s| s.matches_map(node.metadata.labels.as_ref()))
+}
+
+fn requested(claim: &PersistentVolumeClaim) -> i64 {
+    let list = resources::list(claim.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref()));
+    list.get("storage").map_or(0, tiphys_meta::Quantity::value)
 }
 
 fn class_name(claim: &PersistentVolumeClaim) -> &str {
@@ -98,13 +150,12 @@ fn capacity(volume: &PersistentVolume) -> i64 {
 
 fn satisfies(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else { return false };
-    let size = resources::list(wants.resources.as_ref().and_then(|r| r.requests.as_ref()));
     let modes = has.access_modes.as_deref().unwrap_or_default();
     let mode = |m: &Option<String>| m.clone().unwrap_or_else(|| "Filesystem".into());
     has.storage_class_name.as_deref().unwrap_or("") == class_name(claim)
         && wants.access_modes.iter().flatten().all(|m| modes.contains(m))
         && mode(&has.volume_mode) == mode(&wants.volume_mode)
-        && capacity(volume) >= size.get("storage").map_or(0, tiphys_meta::Quantity::value)
+        && capacity(volume) >= requested(claim)
         && wants
             .selector
             .as_ref()
@@ -121,6 +172,9 @@ struct Wanted {
     bound: Vec<Option<Arc<PersistentVolume>>>,
     waiting: Vec<Arc<PersistentVolumeClaim>>,
 }
+
+/// Each waiting claim with the volume that it will get; none: one that is yet to be made.
+struct Decided(Vec<(Arc<PersistentVolumeClaim>, Option<Arc<PersistentVolume>>)>);
 
 /// Names of claims, with whether the claim is made from the pod (a generic ephemeral volume).
 fn claim_names(pod: &PodInfo) -> Vec<(String, bool)> {
@@ -172,16 +226,23 @@ impl VolumeBinding {
         Ok(wanted)
     }
 
-    async fn prepare(&self, claim: &PersistentVolumeClaim, node: &Node) -> Result<(), Refusal> {
+    fn let_go(&self, state: &CycleState) {
+        let Some(Decided(decided)) = state.get::<Decided>() else { return };
+        let mut chosen = self.volumes.chosen.lock();
+        for name in decided.iter().filter_map(|(_, v)| v.as_ref()?.metadata.name.as_ref()) {
+            chosen.remove(name);
+        }
+    }
+
+    async fn prepare(&self, claim: &PersistentVolumeClaim, volume: Option<&Arc<PersistentVolume>>, node: &str) -> Result<(), Refusal> {
         let failed = |error: tiphys_client::ClientError| Refusal::error(NAME, format!("binding volumes: {error}"));
         let (namespace, name) = (claim.metadata.namespace.as_deref().unwrap_or(""), claim.metadata.name.as_deref().unwrap_or(""));
-        let Some(volume) = self.volumes.volume_for(claim, node) else {
-            let chosen = node.metadata.name.as_deref().unwrap_or("");
-            let patch = Patch::Merge(json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": chosen}}}));
+        let Some(volume) = volume else {
+            let patch = Patch::Merge(json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": node}}}));
             self.client.patch::<PersistentVolumeClaim>(namespace, name, "", &patch).await.map_err(failed)?;
             return Ok(());
         };
-        let mut volume = PersistentVolume::clone(&volume);
+        let mut volume = PersistentVolume::clone(volume);
         let spec = volume.spec.get_or_insert_default();
         if spec.claim_ref.as_ref().is_some_and(|r| r.uid.is_some()) {
             return Ok(());
@@ -225,7 +286,7 @@ impl Plugin for VolumeBinding {
     }
 
     fn points(&self) -> &'static [Point] {
-        &[Point::PreFilter, Point::Filter, Point::PreBind]
+        &[Point::PreFilter, Point::Filter, Point::Reserve, Point::PreBind, Point::PostBind]
     }
 
     fn pre_filter(&self, state: &mut CycleState, pod: &PodInfo, _: &Snapshot) -> Result<PreFiltered, Refusal> {
@@ -247,24 +308,50 @@ impl Plugin for VolumeBinding {
                 return Err(Refusal::unresolvable(NAME, "node(s) didn't match PersistentVolume's node affinity"));
             }
         }
-        let findable = |claim: &Arc<PersistentVolumeClaim>| {
-            self.volumes.volume_for(claim, &node.node).is_some() || self.volumes.can_provision(claim, &node.node)
-        };
-        if !wanted.waiting.iter().all(findable) {
+        let to_make: Vec<_> = wanted.waiting.iter().filter(|c| self.volumes.volume_for(c, &node.node).is_none()).collect();
+        if !to_make.iter().all(|claim| self.volumes.can_provision(claim, &node.node)) {
             return Err(Refusal::unresolvable(NAME, "node(s) didn't find available persistent volumes to bind"));
+        }
+        if !to_make.iter().all(|claim| self.volumes.has_room(claim, &node.node)) {
+            return Err(Refusal::unresolvable(NAME, "node(s) did not have enough free storage"));
         }
         Ok(())
     }
 
-    async fn pre_bind(&self, state: &CycleState, pod: &PodInfo, node: &str) -> Result<(), Refusal> {
+    /// Chooses, so that the next pod's cycle does not choose the same.
+    fn reserve(&self, state: &mut CycleState, _: &PodInfo, node: &str) -> Result<(), Refusal> {
         let waiting = state.get::<Wanted>().map(|w| w.waiting.clone()).unwrap_or_default();
         if waiting.is_empty() {
             return Ok(());
         }
-        let node = self.client.get::<Node>("", node).await.map_err(|e| Refusal::error(NAME, e.to_string()))?;
-        for claim in &waiting {
-            self.prepare(claim, &node).await?;
+        let found = self.volumes.nodes.get("", node);
+        let found = found.ok_or_else(|| Refusal::error(NAME, format!("node {node:?} not found")))?;
+        let mut decided = Vec::new();
+        for claim in waiting {
+            let volume = self.volumes.volume_for(&claim, &found);
+            if let (Some(name), Some(uid)) = (volume.as_ref().and_then(|v| v.metadata.name.clone()), claim.metadata.uid.clone()) {
+                self.volumes.chosen.lock().insert(name, uid);
+            }
+            decided.push((claim, volume));
         }
+        state.put(Decided(decided));
+        Ok(())
+    }
+
+    fn unreserve(&self, state: &CycleState, _: &PodInfo, _: &str) {
+        self.let_go(state);
+    }
+
+    fn post_bind(&self, state: &CycleState, _: &PodInfo, _: &str) {
+        self.let_go(state);
+    }
+
+    async fn pre_bind(&self, state: &CycleState, pod: &PodInfo, node: &str) -> Result<(), Refusal> {
+        let Some(Decided(decided)) = state.get::<Decided>() else { return Ok(()) };
+        for (claim, volume) in decided {
+            self.prepare(claim, volume.as_ref(), node).await?;
+        }
+        let waiting: Vec<_> = decided.iter().map(|(claim, _)| Arc::clone(claim)).collect();
         self.wait_bound(pod, &waiting).await
     }
 
