@@ -9,9 +9,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::decompress::decompress;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hashing};
 use crate::error::{ImageError, Result, io_error};
 use crate::reference::Reference;
+use crate::repack;
 use crate::spec::*;
 use crate::store::blobs::spool;
 use crate::store::db::Image;
@@ -185,7 +186,8 @@ impl ImageStore {
         })
     }
 
-    /// Writes images as an archive that this store, docker and containerd can load. Needs the layers as they came (`keep_blobs`). Blocks.
+    /// Writes images as an archive that this store, docker and containerd can load. Layers whose archives were not kept are packed again,
+    /// under digests of their own. Blocks.
     pub fn save(&self, names: &[&str], out: impl Write) -> Result<()> {
         let _use = FileLock::shared(&self.paths.lock("collect"))?;
         let mut writer = ArchiveWriter { store: self, tar: tar::Builder::new(out), written: BTreeSet::new() };
@@ -194,7 +196,7 @@ impl ImageStore {
         writer.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         for name in names {
             let image = self.find(name)?.ok_or_else(|| ImageError::NotFound(format!("image {name}: not found")))?;
-            let manifest = writer.image(&image)?;
+            let Saved { manifest, config, layers } = writer.image(&image)?;
             for tag in &image.repo_tags {
                 let mut named = manifest.clone();
                 named.annotations.insert(FULL_NAME.into(), tag.clone());
@@ -205,9 +207,9 @@ impl ImageStore {
                 index.manifests.push(manifest);
             }
             docker.push(DockerEntry {
-                config: blob_name(&image.id),
+                config: blob_name(&config),
                 repo_tags: image.repo_tags.iter().cloned().collect(),
-                layers: image.layers.iter().map(|layer| blob_name(&layer.digest)).collect(),
+                layers: layers.iter().map(blob_name).collect(),
             });
         }
         writer.document("index.json", &to_json(&index))?;
@@ -290,6 +292,13 @@ fn writing(error: std::io::Error) -> ImageError {
     ImageError::Io(format!("writing the archive: {error}"))
 }
 
+/// What an image came to in an archive.
+struct Saved {
+    manifest: Descriptor,
+    config: Digest,
+    layers: Vec<Digest>,
+}
+
 struct ArchiveWriter<'a, W: Write> {
     store: &'a ImageStore,
     tar: tar::Builder<W>,
@@ -297,20 +306,63 @@ struct ArchiveWriter<'a, W: Write> {
 }
 
 impl<W: Write> ArchiveWriter<'_, W> {
-    fn image(&mut self, image: &Image) -> Result<Descriptor> {
+    fn image(&mut self, image: &Image) -> Result<Saved> {
+        if !image.layers.iter().all(|layer| self.store.blobs.has(&layer.digest)) {
+            return self.packed_again(image);
+        }
         let bytes = self.store.blobs.read(&image.manifest)?;
         let Document::Manifest(manifest) = Document::parse(&bytes)? else { return Err(corrupt("the manifest is an index")) };
         let digests = [&image.manifest, &image.id].into_iter().chain(image.layers.iter().map(|layer| &layer.digest));
         digests.into_iter().try_for_each(|digest| self.blob(digest))?;
         let media_type = if manifest.media_type.is_empty() { OCI_MANIFEST } else { &manifest.media_type };
-        Ok(Descriptor::of(media_type, &bytes))
+        let layers = image.layers.iter().map(|layer| layer.digest.clone()).collect();
+        Ok(Saved { manifest: Descriptor::of(media_type, &bytes), config: image.id.clone(), layers })
+    }
+
+    /// New archives of the layers, and documents that name them.
+    fn packed_again(&mut self, image: &Image) -> Result<Saved> {
+        let layers = image.layers.iter().map(|layer| self.layer(&layer.chain_id)).collect::<Result<Vec<_>>>()?;
+        let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest.clone()).collect();
+        let raw = self.store.raw_config(image)?;
+        let mut config: serde_json::Value = serde_json::from_slice(&raw).map_err(corrupt)?;
+        config["rootfs"]["diff_ids"] = digests.iter().map(Digest::to_string).collect();
+        let config = to_json(&config);
+        let config_descriptor = Descriptor::of(OCI_CONFIG, &config);
+        self.once(&config_descriptor.digest, &config)?;
+        let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.into(), config: config_descriptor, layers };
+        let bytes = to_json(&manifest);
+        let descriptor = Descriptor::of(OCI_MANIFEST, &bytes);
+        self.once(&descriptor.digest, &bytes)?;
+        Ok(Saved { manifest: descriptor, config: manifest.config.digest, layers: digests })
+    }
+
+    fn layer(&mut self, chain_id: &Digest) -> Result<Descriptor> {
+        let beside = self.store.paths.fresh_tmp("pack");
+        let packed = self.pack_layer(chain_id, &beside);
+        let _ = fs::remove_file(&beside);
+        packed
+    }
+
+    fn pack_layer(&mut self, chain_id: &Digest, beside: &Path) -> Result<Descriptor> {
+        let file = fs::File::create(beside).map_err(io_error("creating", beside))?;
+        let mut out = Hashing::new(std::io::BufWriter::new(file));
+        let folder = self.store.layers.path(chain_id);
+        repack::pack(&folder, &mut out).map_err(io_error("packing", &folder))?;
+        out.flush().map_err(io_error("writing", beside))?;
+        let (digest, size) = out.finish();
+        if self.written.insert(digest.clone()) {
+            let file = fs::File::open(beside).map_err(io_error("opening", beside))?;
+            self.append(&blob_name(&digest), size, file)?;
+        }
+        Ok(Descriptor::new(OCI_LAYER, digest, size))
+    }
+
+    /// A document under its digest.
+    fn once(&mut self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        if self.written.insert(digest.clone()) { self.document(&blob_name(digest), bytes) } else { Ok(()) }
     }
 
     fn blob(&mut self, digest: &Digest) -> Result<()> {
-        if !self.store.blobs.has(digest) {
-            let text = format!("blob {digest} was not kept after unpacking; pull the image into a store that keeps blobs to save it");
-            return Err(ImageError::Unsupported(text));
-        }
         if self.written.insert(digest.clone()) {
             let file = self.store.blobs.open(digest)?;
             let size = file.metadata().map_err(writing)?.len();

@@ -1,8 +1,7 @@
 //! The built-in image: a layer that is the running program itself, so that add-ons run as ordinary pods with nothing to pull.
 //!
 //! The program is hard linked into the layer, or copied where that cannot be. A program that is not static brings the libraries that it
-//! runs with. The layer's digest stands for the program's file (which one, how long, how old), not for an archive, which is never made:
-//! such an image cannot be saved or pushed.
+//! runs with. The layer's digest stands for the program's file (which one, how long, how old), not for an archive, which is made only when the image is saved.
 
 use std::collections::BTreeMap;
 use std::fs;

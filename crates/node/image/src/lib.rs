@@ -14,6 +14,7 @@ mod error;
 mod pull;
 mod reference;
 mod registry;
+mod repack;
 mod spec;
 mod store;
 mod unpack;

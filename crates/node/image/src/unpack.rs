@@ -25,7 +25,7 @@ use crate::decompress::decompress;
 use crate::digest::{Digest, Hashing};
 use crate::error::{ImageError, Result, io_error};
 
-const OPAQUE: &str = "trusted.overlay.opaque";
+pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 /// As many links as the kernel follows in one path.
