@@ -196,21 +196,6 @@ fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
     der(0x30, &[integer(modulus), integer(exponent)].concat())
 }
 
-fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-    let length = content.len().to_be_bytes();
-    let length = without_leading_zeros(&length);
-    let mut out = vec![tag];
-    match (content.len(), length) {
-        (short @ 0..=127, _) => out.push(u8::try_from(short).unwrap_or(0)),
-        (_, long) => {
-            out.push(0x80 | u8::try_from(long.len()).unwrap_or(0));
-            out.extend_from_slice(long);
-        }
-    }
-    out.extend_from_slice(content);
-    out
-}
-
 fn without_leading_zeros(number: &[u8]) -> &[u8] {
     let start = number.iter().position(|b| *b != 0).unwrap_or(number.len());
     &number[start..]
