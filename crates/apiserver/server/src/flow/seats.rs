@@ -261,11 +261,11 @@ fn deal(mut hash: u64, deck: usize, hand: usize) -> Vec<usize> {
         let mut card = usize::try_from(hash % remaining).unwrap_or(0);
         hash /= remaining;
         // Cards that are gone are skipped, lowest first.
-        let at = dealt.iter().position(|d| *d > card + dealt.iter().take_while(|x| **x <= card).count()).unwrap_or(dealt.len());
-        for gone in dealt.iter().take(at) {
-            if *gone <= card {
-                card += 1;
+        for gone in &dealt {
+            if *gone > card {
+                break;
             }
+            card += 1;
         }
         let place = dealt.partition_point(|d| *d < card);
         dealt.insert(place, card);
