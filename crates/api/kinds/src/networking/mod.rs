@@ -101,9 +101,9 @@ fn check_address(o: &Value, errors: &mut ErrorList) {
     }
 }
 
-const ADDRESS_COLUMNS: &[Column] = &[NAME, column("ParentRef"), AGE];
+const ADDRESS_COLUMNS: &[Column] = &[NAME, column("ParentRef")];
 
-fn address_cells(o: &Value, now: Timestamp) -> Vec<Value> {
+fn address_cells(o: &Value, _: Timestamp) -> Vec<Value> {
     let parent = at(o, "spec.parentRef").map(|p| {
         let group = text(p, "group");
         let resource = if group.is_empty() { text(p, "resource").to_owned() } else { format!("{}.{group}", text(p, "resource")) };
@@ -112,7 +112,7 @@ fn address_cells(o: &Value, now: Timestamp) -> Vec<Value> {
             namespace => format!("{resource}/{namespace}/{}", text(p, "name")),
         }
     });
-    vec![object::name(o).into(), parent.unwrap_or_else(|| "<none>".into()).into(), age(o, now)]
+    vec![object::name(o).into(), parent.unwrap_or_else(|| "<none>".into()).into()]
 }
 
 fn check_cidr(o: &Value, errors: &mut ErrorList) {
