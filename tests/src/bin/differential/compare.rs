@@ -143,5 +143,6 @@ mod tests {
         assert!(!known.has("get pods", &(".b".into(), json!(1), json!(2))));
         assert_eq!(known.unused(), ["list"]);
         assert!(Known::parse("get | x |").is_err());
+        assert!(Known::parse(include_str!("known.txt")).is_ok_and(|known| !known.unused().is_empty()));
     }
 }
