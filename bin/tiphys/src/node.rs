@@ -124,6 +124,8 @@ fn kubelet_config(layout: &Layout, cluster: &Cluster, parts: &NodeParts) -> Resu
     config.client_ca = Some(parts.client_ca.clone());
     config.cgroup_root = format!("/tiphys/{}/{}", cluster.name, parts.number);
     config.version = crate::VERSION.into();
+    // Upstream's ten percent of a large disk is much more than a cluster on one machine needs to go on.
+    config.enough_disk = Some(2 << 30);
     Ok(config)
 }
 

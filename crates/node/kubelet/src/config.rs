@@ -49,6 +49,8 @@ pub struct Config {
     /// Hard eviction: bytes of memory, and percent of the disk, that must stay free.
     pub eviction_memory_available: u64,
     pub eviction_disk_percent: u8,
+    /// So many free bytes are enough, whatever the percentages say: a large disk that is nearly full is no reason to run nothing.
+    pub enough_disk: Option<u64>,
     /// Percent of the inodes, and process numbers, that must stay free; 0 does not look.
     pub eviction_inodes_percent: u8,
     pub eviction_pids: u64,
@@ -65,6 +67,7 @@ impl Config {
         Thresholds {
             memory: self.eviction_memory_available,
             disk_percent: self.eviction_disk_percent,
+            disk_enough: self.enough_disk.unwrap_or(u64::MAX),
             inodes_percent: self.eviction_inodes_percent,
             pids: self.eviction_pids,
         }
@@ -101,6 +104,7 @@ impl Config {
             image_gc_low: 80,
             eviction_memory_available: 100 << 20,
             eviction_disk_percent: 10,
+            enough_disk: None,
             eviction_inodes_percent: 5,
             eviction_pids: 0,
             reserved_cpu_milli: 0,

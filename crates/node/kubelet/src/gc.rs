@@ -102,10 +102,12 @@ async fn rotate_logs(agent: &Agent) {
 async fn collect_images(agent: &Agent) -> bool {
     let Some((total, free)) = crate::node::machine::disk(&agent.config.root_dir) else { return false };
     let percent = |free: u64| (total.saturating_sub(free) * 100 / total.max(1)) as u8;
-    if percent(free) < agent.config.image_gc_high {
+    // With twice of what is enough there is no need to throw anything away.
+    let enough = agent.config.enough_disk.map_or(u64::MAX, |bytes| bytes.saturating_mul(2));
+    if percent(free) < agent.config.image_gc_high || free >= enough {
         return false;
     }
-    let goal = total / 100 * u64::from(100 - agent.config.image_gc_low);
+    let goal = (total / 100 * u64::from(100 - agent.config.image_gc_low)).min(enough);
     let (removed, missing) = remove_images(agent, goal.saturating_sub(free)).await;
     if missing > 0 {
         agent.events.node(

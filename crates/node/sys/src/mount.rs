@@ -91,6 +91,12 @@ pub fn set_attributes_at(tree: BorrowedFd<'_>, attributes: u64, recursive: bool)
     mount_setattr(tree.as_raw_fd(), Path::new(""), flags, &MountAttr { attr_set: attributes, ..MountAttr::default() })
 }
 
+/// Takes a detached mount, and all below it, out of its group of peers.
+pub fn make_private_at(tree: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = MountAttr { propagation: MS_PRIVATE, ..MountAttr::default() };
+    mount_setattr(tree.as_raw_fd(), Path::new(""), libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, &attr)
+}
+
 /// Shows a detached mount's owners through the map of a user namespace.
 pub fn set_idmap(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
     let attr = MountAttr { attr_set: ATTR_IDMAP, userns_fd: user_namespace.as_raw_fd() as u64, ..MountAttr::default() };

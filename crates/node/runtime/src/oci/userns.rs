@@ -114,6 +114,8 @@ pub(super) fn run_container(launch: &Launch, user: &Path, streams: Streams, sync
     let namespace: OwnedFd = doing("cannot open the pod's user namespace", File::open(user))?.into();
     let sources = rootfs::copy_sources(launch, Some(namespace.as_fd()))?;
     let root = doing(format_args!("cannot copy {}", launch.rootfs.display()), mount::open_tree(&launch.rootfs, true))?;
+    // The node's folder may be shared with others; a root that is cannot be pivoted to.
+    doing("cannot make the root private", mount::make_private_at(root.as_fd()))?;
     let joined = init::open_namespaces(&launch.namespaces)?;
     doing("cannot join the pod's user namespace", ns::setns(namespace.as_fd(), process::CLONE_NEWUSER))?;
     drop(namespace);

@@ -34,6 +34,9 @@ fn log(status: &ContainerStatus) -> String {
 }
 
 async fn root_inside_is_nobody_outside(test: Fixture) {
+    // As nodes do, so that volumes' mounts propagate.
+    tiphys_sys::mount::bind(&test.place.dir, &test.place.dir, true).unwrap();
+    tiphys_sys::mount::set_propagation(&test.place.dir, tiphys_sys::mount::MS_SHARED).unwrap();
     let sandbox = sandbox(&test, options()).await;
     let text = "id -u; stat -c %u /data/file; cat /proc/self/uid_map; touch /new && stat -c %u /new; hostname; \
                 cat /proc/sys/net/ipv4/ip_unprivileged_port_start; echo x > /dev/null && echo y > /proc/self/fd/1; touch /dev/shm/a && echo $$";
@@ -49,6 +52,8 @@ async fn root_inside_is_nobody_outside(test: Fixture) {
     assert_eq!(words(&String::from_utf8_lossy(&answer.stdout)), ["0", "0", &first, "65536", "1", "z"], "{answer:?}");
     test.runtime.stop_container(&id, Duration::ZERO).await.unwrap();
     assert_eq!(test.runtime.container_status(&id).await.unwrap().exit_code, 137);
+    test.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    tiphys_sys::mount::detach(&test.place.dir).unwrap();
 }
 
 async fn volumes_keep_their_owners(test: Fixture) {

@@ -13,6 +13,8 @@ pub(crate) struct Thresholds {
     pub(crate) memory: u64,
     /// Percent of the file system.
     pub(crate) disk_percent: u8,
+    /// Bytes; what is free beyond them is no shortage on any disk.
+    pub(crate) disk_enough: u64,
     pub(crate) inodes_percent: u8,
     pub(crate) pids: u64,
 }
@@ -63,7 +65,7 @@ pub(crate) fn shortages(signals: &Signals, thresholds: &Thresholds) -> Vec<Short
     };
     let all = [
         one(Resource::Memory, signals.memory, &|_| thresholds.memory),
-        one(Resource::Disk, signals.disk, &|all| percent(all, thresholds.disk_percent)),
+        one(Resource::Disk, signals.disk, &|all| percent(all, thresholds.disk_percent).min(thresholds.disk_enough)),
         one(Resource::Inodes, signals.inodes, &|all| percent(all, thresholds.inodes_percent)),
         one(Resource::Pids, signals.pids, &|_| thresholds.pids),
     ];
@@ -127,7 +129,7 @@ pub(crate) fn victim(resource: Resource, candidates: &[Candidate]) -> Option<&Ca
 mod tests {
     use super::*;
 
-    const THRESHOLDS: Thresholds = Thresholds { memory: 100, disk_percent: 10, inodes_percent: 5, pids: 50 };
+    const THRESHOLDS: Thresholds = Thresholds { memory: 100, disk_percent: 10, disk_enough: u64::MAX, inodes_percent: 5, pids: 50 };
 
     #[test]
     fn shortages_come_from_figures() {
@@ -144,6 +146,10 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(shortages(&short, &Thresholds::default()), []);
+        let large = Thresholds { disk_enough: 20, ..THRESHOLDS };
+        assert!(!shortages(&short, &large).iter().any(|s| s.resource == Resource::Disk));
+        let full = Signals { disk: Some((1000, 19)), ..plenty };
+        assert_eq!(shortages(&full, &large), [threshold(Resource::Disk, 20, 19)]);
         assert_eq!(shortages(&Signals::default(), &THRESHOLDS), []);
         assert_eq!(shortages(&Signals { inodes: Some((0, 0)), ..plenty }, &THRESHOLDS), [], "a file system without inodes");
     }
