@@ -28,6 +28,36 @@ pub(crate) fn program() -> Result<PathBuf> {
     Ok(target.join("fast/tiphys"))
 }
 
+/// kubectl 1.32, for users with an older client: built once, outside the checkout. Where Go or its modules cannot be had, the reason is
+/// printed and the tests go on without it.
+fn old_kubectl() -> Result<Option<PathBuf>> {
+    let place = Path::new("/var/cache/tiphys/kubectl-1.32");
+    if place.exists() {
+        return Ok(Some(place.to_owned()));
+    }
+    println!("$ go build kubectl 1.32");
+    let version = "-s -w -X k8s.io/component-base/version.gitVersion=v1.32.13 -X k8s.io/component-base/version.gitMajor=1 \
+                   -X k8s.io/component-base/version.gitMinor=32";
+    std::fs::create_dir_all("/var/cache/tiphys")?;
+    let built = Command::new("go")
+        .args(["build", "-trimpath", "-ldflags", version, "-o"])
+        .arg(place)
+        .arg(".")
+        .current_dir(root()?.join("xtask/kubectl-1.32"))
+        .status();
+    match built {
+        Ok(status) if status.success() => Ok(Some(place.to_owned())),
+        Ok(status) => {
+            println!("without kubectl 1.32: go build ended with {status}");
+            Ok(None)
+        }
+        Err(error) => {
+            println!("without kubectl 1.32: go cannot be run: {error}");
+            Ok(None)
+        }
+    }
+}
+
 /// Whole clusters from the outside. Each test works in a namespace of its own, so they run beside each other.
 fn black_box(program: &Path) -> Result<()> {
     let kit = conformance::kit()?;
@@ -35,6 +65,9 @@ fn black_box(program: &Path) -> Result<()> {
     println!("$ cargo test -p tiphys-tests");
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "-p", "tiphys-tests", "--", "--test-threads=4"]).env("TIPHYS_BIN", program).env("TIPHYS_KIT", &kit);
+    if let Some(old) = old_kubectl()? {
+        command.env("TIPHYS_KUBECTL_OLD", old);
+    }
     if command.current_dir(root()?).status()?.success() { Ok(()) } else { bail!("tests of whole clusters failed") }
 }
 
