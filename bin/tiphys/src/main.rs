@@ -22,6 +22,10 @@ use clap::Command;
 /// What clients are told, with our own build behind it.
 pub(crate) const VERSION: &str = tiphys_apiserver::GIT_VERSION;
 
+/// The C library's allocator takes a fifth to a third of the API server's time at its work, which is many small trees (docs/decisions/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     // The supervisor must stay small and have one thread, so it is on its way before anything else is set up.

@@ -32,6 +32,8 @@ pub(super) fn measure(options: &Options, tools: &Tools, folder: &Path, report: &
     let files = Ours::prepare(options, &folder.join("ours"))?;
     let (mut ours, _) = files.start(tools)?;
     let upstream = if options.upstream { Some(Plane::upstream(tools, &folder.join("upstream"))?) } else { None };
+    ours.prepare(tools)?;
+    upstream.as_ref().map_or(Ok(()), |upstream| upstream.prepare(tools))?;
     if options.has(Part::Api) {
         for encoding in options.encodings() {
             let [mine, theirs] = rounds(options, tools, &ours, upstream.as_ref(), encoding)?;

@@ -22,6 +22,7 @@ pub(super) fn measure(options: &Options, tools: &Tools, folder: &Path, report: &
 
 fn fill(options: &Options, tools: &Tools, plane: &Plane) -> Result<()> {
     println!("filling, {}", plane.name);
+    plane.prepare(tools)?;
     let mut command = Command::new("timeout");
     command.arg("3600").arg(tools.tool("apibench")).arg("-kubeconfig").arg(&plane.kubeconfig);
     run(command.args(["-proto", "-t", "create", "-pids", &plane.pids, "-n", &options.stored.to_string()]))

@@ -36,6 +36,7 @@ mod verbs;
 pub use admission::Operation;
 pub use answer::{Answer, Body, Document};
 pub use cache::{EventType, WatchEvent, WatchStream};
+pub use chance::uuid;
 pub use config::{About, Authorizer, Cidr, Question, RegistryConfig, Webhooks, Write};
 pub use describe::{Description, describe};
 pub use registry::{Cached, Change, Registry, Subscription, error_document};

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tiphys_meta::{ApiError, FieldSelector, LabelSelector};
+use tiphys_meta::selector::Operator;
 
 use crate::cache::Scope;
 use crate::options::ListOptions;
@@ -44,6 +45,13 @@ impl Selection {
     /// Nothing is selected on but the place of the keys.
     pub(crate) fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// A label that everything selected has.
+    pub(crate) fn label(&self) -> Option<(&str, &str)> {
+        let LabelSelector::Requirements(all) = &self.labels else { return None };
+        let one = all.iter().filter(|r| matches!(r.operator, Operator::Equals | Operator::DoubleEquals | Operator::In));
+        one.filter_map(|r| if let [value] = &r.values[..] { Some((r.key.as_str(), value.as_str())) } else { None }).next()
     }
 
     pub(crate) fn matches(&self, entry: &Entry) -> bool {

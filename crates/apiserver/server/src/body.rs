@@ -9,7 +9,6 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tiphys_registry::{Answer, Body as AnswerBody, Document, WatchStream};
-use tokio_util::sync::CancellationToken;
 
 use crate::errors::DoorError;
 
@@ -98,8 +97,8 @@ pub(crate) fn add_warnings(response: &mut Answered, warnings: &[String]) {
     }
 }
 
-/// The registry's answer as it goes over the wire. A watch ends when `stop` does.
-pub(crate) fn from_registry(answered: Answer, stop: CancellationToken) -> Answered {
+/// The registry's answer as it goes over the wire. A watch ends by itself when the registry's tasks are told to, which are the server's.
+pub(crate) fn from_registry(answered: Answer) -> Answered {
     match answered {
         Answer::Object(Document { code, content_type, body, warnings }) => {
             let body = match body {
@@ -112,20 +111,13 @@ pub(crate) fn from_registry(answered: Answer, stop: CancellationToken) -> Answer
         }
         Answer::Watch(watch) => {
             let (content_type, warnings) = (watch.content_type.clone(), watch.warnings.clone());
-            let mut response = answer(200, &content_type, streaming(frames(watch, stop)));
+            let mut response = answer(200, &content_type, streaming(frames(watch)));
             add_warnings(&mut response, &warnings);
             response
         }
     }
 }
 
-fn frames(watch: WatchStream, stop: CancellationToken) -> impl Stream<Item = Bytes> + Send {
-    stream::unfold((watch, stop), |(mut watch, stop)| async move {
-        let next = tokio::select! {
-            biased;
-            () = stop.cancelled() => None,
-            next = watch.next_frames() => next,
-        };
-        next.map(|bytes| (bytes, (watch, stop)))
-    })
+fn frames(watch: WatchStream) -> impl Stream<Item = Bytes> + Send {
+    stream::unfold(watch, |mut watch| async move { watch.next_frames().await.map(|bytes| (bytes, watch)) })
 }

@@ -142,7 +142,7 @@ impl Door {
         let head = call.parts.method == Method::HEAD;
         let mut response = match self.answer(&mut call).await {
             Ok(Outcome::Http(response)) => response,
-            Ok(Outcome::Objects(answer)) => body::from_registry(answer, self.stop.clone()),
+            Ok(Outcome::Objects(answer)) => body::from_registry(answer),
             Err(error) => refuse(error, &accept),
         };
         let (ended, lasting) = (call.ended.take(), call.lasting.take());
@@ -223,7 +223,7 @@ pub fn refuse(error: DoorError, accept: &str) -> Answered {
     }
     let error = error.into_api();
     let retry = error.retry_after_seconds;
-    let mut response = body::from_registry(tiphys_registry::error_document(accept, &error), CancellationToken::new());
+    let mut response = body::from_registry(tiphys_registry::error_document(accept, &error));
     if retry > 0 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
     }

@@ -16,6 +16,7 @@ mod documents;
 mod errors;
 pub mod flags;
 mod flow;
+mod gather;
 mod identity;
 mod in_process;
 mod listener;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authenticate::x509::AskForCertificate;
 use crate::body::BoxError;
 use crate::chain::{Door, Origin};
+use crate::gather::Gather;
 use crate::identity::Reloading;
 
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -88,7 +89,6 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
             Ok::<_, std::convert::Infallible>(door.serve(request, origin).await)
         }
     });
-    let io = TokioIo::new(stream);
     if is_h2 {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
@@ -99,6 +99,7 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
             .max_pending_accept_reset_streams(MAX_STREAMS as usize)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
+        let io = TokioIo::new(Gather::new(stream));
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => return ended,
@@ -108,7 +109,7 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT);
-        let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => return ended,
             () = stop.cancelled() => connection.as_mut().graceful_shutdown(),

@@ -4,6 +4,7 @@
 //! What is older than the ring is read from the store's own history, so a resume fails only after compaction.
 
 mod feed;
+mod labels;
 mod stream;
 mod watcher;
 
@@ -23,6 +24,8 @@ use crate::storage::Entry;
 /// Events kept for those who resume: so many, and not more than so many bytes. What is older is read from the store.
 const RING: usize = 256;
 const RING_BYTES: usize = 2 << 20;
+/// In caches of fewer objects a list by label looks at every one.
+const INDEXED_FROM: usize = 256;
 
 /// One change of one object.
 pub(crate) struct Event {
@@ -61,6 +64,8 @@ pub(crate) struct Cache {
 
 struct State {
     entries: BTreeMap<Bytes, Arc<Entry>>,
+    /// Since the first list by label.
+    labels: Option<labels::Labels>,
     ring: VecDeque<Arc<Event>>,
     ring_bytes: usize,
     /// The ring holds every event after this revision.
@@ -74,6 +79,7 @@ impl Cache {
     pub(crate) fn new(lean: bool) -> Cache {
         let state = State {
             entries: BTreeMap::new(),
+            labels: None,
             ring: VecDeque::new(),
             ring_bytes: 0,
             complete_after: 0,
@@ -87,6 +93,7 @@ impl Cache {
     pub(crate) fn load(&self, entries: Vec<Arc<Entry>>, revision: i64) {
         let mut state = self.state.write();
         state.entries = entries.into_iter().map(|e| (e.key().clone(), e)).collect();
+        state.labels = None;
         state.ring.clear();
         state.ring_bytes = 0;
         state.complete_after = revision;
@@ -103,6 +110,9 @@ impl Cache {
         let mut state = self.state.write();
         let kept = if self.lean { Arc::new(entry.lean()) } else { entry.clone() };
         let previous = state.entries.insert(entry.key().clone(), kept);
+        if let Some(labels) = &mut state.labels {
+            labels.put(previous.as_deref(), &entry);
+        }
         state.happened(Event::new(entry, previous.clone(), false));
         previous
     }
@@ -111,6 +121,9 @@ impl Cache {
     pub(crate) fn delete(&self, key: &[u8], revision: i64) -> Option<Arc<Entry>> {
         let mut state = self.state.write();
         let previous = state.entries.remove(key)?;
+        if let Some(labels) = &mut state.labels {
+            labels.remove(&previous);
+        }
         let last = Arc::new(previous.at_revision(revision));
         state.happened(Event::new(last, Some(previous.clone()), true));
         Some(previous)
@@ -128,6 +141,34 @@ impl Cache {
     pub(crate) fn list(&self, prefix: &[u8], start: &[u8]) -> (Vec<Arc<Entry>>, i64) {
         let state = self.state.read();
         (state.under(prefix, start).cloned().collect(), state.changed)
+    }
+
+    /// The same of objects that have a label, and perhaps more where that is as quick.
+    pub(crate) fn list_labelled(&self, prefix: &[u8], start: &[u8], label: (&str, &str)) -> (Vec<Arc<Entry>>, i64) {
+        let small = |state: &State| self.lean || state.entries.len() < INDEXED_FROM;
+        let indexed = |state: &State| {
+            let labels = state.labels.as_ref()?;
+            let entries = labels.under(label, prefix, start).filter_map(|key| state.entries.get(key).cloned()).collect();
+            Some((entries, state.changed))
+        };
+        let state = self.state.read();
+        if small(&state) {
+            return (state.under(prefix, start).cloned().collect(), state.changed);
+        }
+        if let Some(found) = indexed(&state) {
+            return found;
+        }
+        // Decoding takes long after a start: not while writers wait.
+        let all: Vec<Arc<Entry>> = state.entries.values().cloned().collect();
+        drop(state);
+        for entry in &all {
+            entry.form();
+        }
+        let mut state = self.state.write();
+        if state.labels.is_none() {
+            state.labels = Some(labels::Labels::of(&state.entries));
+        }
+        indexed(&state).unwrap_or_default()
     }
 
     /// A watcher of everything from now on, beside the content and the revision of the last change at this moment.

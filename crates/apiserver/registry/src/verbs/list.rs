@@ -68,7 +68,10 @@ pub(crate) async fn collect(
 fn from_memory(registry: &Registry, resource: &Resource, selection: &Selection, start: &[u8]) -> (Vec<Arc<Entry>>, i64) {
     // Taken first: the entries may be newer than this, never older; a later change shows in the cache's own revision.
     let applied = registry.applied.revision();
-    let (entries, changed) = resource.cache.list(&selection.prefix, start);
+    let (entries, changed) = match selection.label() {
+        Some(label) => resource.cache.list_labelled(&selection.prefix, start, label),
+        None => resource.cache.list(&selection.prefix, start),
+    };
     (entries, applied.max(changed))
 }
 

@@ -1,6 +1,7 @@
 //! WATCH: where it starts, and one client's stream from then on.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use bytes::Bytes;
 use tiphys_meta::{ApiError, Reason};
 use tiphys_schema::codec;
 use tiphys_store::{EventKind, KeyRange, StoreError};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Call;
 use super::list::reached;
@@ -98,6 +100,9 @@ struct Client {
     bookmarks: bool,
     next_bookmark: Instant,
     deadline: Instant,
+    /// Both are kept from event to event: to begin waiting anew takes locks that all watches share.
+    timer: Pin<Box<Sleep>>,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
 }
 
@@ -129,6 +134,8 @@ impl Client {
             bookmarks: options.bookmarks,
             next_bookmark: now + BOOKMARK_EVERY,
             deadline: now + timeout,
+            timer: Box::pin(tokio::time::sleep_until(now + timeout)),
+            stopping: Box::pin(registry.stopping.clone().cancelled_owned()),
             over: false,
         }
     }
@@ -193,15 +200,18 @@ impl Client {
         if self.over {
             return;
         }
-        let timer = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+        let due = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+        if self.timer.deadline() != due {
+            self.timer.as_mut().reset(due);
+        }
         tokio::select! {
             () = self.watcher.ready() => {}
-            () = tokio::time::sleep_until(timer) => self.timer(),
-            () = self.registry.stopping.cancelled() => self.over = true,
+            () = self.timer.as_mut() => self.time_passed(),
+            () = self.stopping.as_mut() => self.over = true,
         }
     }
 
-    fn timer(&mut self) {
+    fn time_passed(&mut self) {
         let now = Instant::now();
         if now >= self.deadline {
             self.over = true;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tiphys_base::Clock;
 use tiphys_meta::{Gvr, object};
 use tiphys_registry::UserInfo;
+pub use tiphys_registry::uuid as new_uuid;
 
 use crate::authenticate::authenticated;
 use crate::objects::{Objects, known, text};
@@ -201,16 +202,4 @@ fn user_of(claims: &Value, namespace: &str, name: &str, uid: &str) -> UserInfo {
     let id = text(claims, &["jti"]);
     extra("credential-id", &if id.is_empty() { String::new() } else { format!("JTI={id}") });
     user
-}
-
-/// A random UUID (RFC 9562, version 4).
-pub fn new_uuid() -> String {
-    use ring::rand::SecureRandom as _;
-    let mut b = [0u8; 16];
-    // Without randomness the id would be all zeros, which nothing relies on for security.
-    let _ = ring::rand::SystemRandom::new().fill(&mut b);
-    b[6] = (b[6] & 0x0f) | 0x40;
-    b[8] = (b[8] & 0x3f) | 0x80;
-    let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
