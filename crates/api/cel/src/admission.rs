@@ -3,6 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use crate::env::{Env, Provider};
+use crate::program::Program;
+use crate::source::display;
 use crate::types::Type;
 
 /// The types of `request` and `namespaceObject`: upstream writes them by hand too, leaving fields out by design.
@@ -122,6 +124,19 @@ pub fn env(declared: Declared, known: &Known) -> Env {
         env = env.provider(provider.clone());
     }
     if declared.patches { env.patches() } else { env }
+}
+
+/// Compiles an expression of admission. `wanted`: the types that it may give; none for any. Errors are upstream's.
+pub fn compile(expression: &str, env: &Env, wanted: &[Type]) -> Result<Program, String> {
+    let program = Program::compile(expression, env).map_err(|issues| format!("compilation failed: {}", display(&issues)))?;
+    if wanted.is_empty() || wanted.contains(program.output()) {
+        return Ok(program);
+    }
+    let (names, got) = (wanted.iter().map(Type::declared).collect::<Vec<_>>(), program.output().declared());
+    Err(match &names[..] {
+        [one] => format!("must evaluate to {one} but got {got}"),
+        many => format!("must evaluate to one of [{}] but got {got}", many.join(" ")),
+    })
 }
 
 /// The type of `variables`: its fields are the variables that have been declared so far, so that an expression sees only those before it.

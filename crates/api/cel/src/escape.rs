@@ -50,6 +50,11 @@ pub(crate) fn escape(name: &str) -> Option<String> {
     Some(out)
 }
 
+/// Words of the language may be written plainly as names of fields.
+pub(crate) fn reserved(name: &str) -> Option<String> {
+    RESERVED.contains(&name).then(|| format!("__{name}__"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::escape;

@@ -3,6 +3,7 @@
 //!
 //! - [`Program`]: an expression compiled in an [`Env`], run with an [`Activation`].
 //! - [`Schema`]: structural schemas as types; objects are read in place by them.
+//! - [`FactTypes`]: the built-in kinds as types.
 //! - [`crd_rules`]: `x-kubernetes-validations`.
 //! - [`admission`]: the variables of admission.
 //!
@@ -23,6 +24,7 @@ mod decls;
 mod env;
 mod escape;
 mod eval;
+mod facts;
 mod functions;
 mod lexer;
 mod literal;
@@ -35,12 +37,14 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod time;
+pub mod type_checking;
 mod types;
 mod value;
 
 pub use cost::Estimate;
 pub use env::{Env, Provider};
 pub use eval::{Activation, Outcome};
+pub use facts::{FactTypes, type_of_kind};
 pub use functions::authz::{Authorizer, AuthorizerVal, Decision, Question};
 pub use program::{MATCH_CONDITIONS_LIMIT, PER_CALL_LIMIT, Program, REQUEST_LIMIT};
 pub use schema::{Schema, SchemaTypes};

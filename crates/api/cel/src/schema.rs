@@ -216,7 +216,7 @@ impl Schema {
     /// The field by its escaped name, where the schema has it and the object does.
     pub(crate) fn field<'a>(&'a self, fields: &'a JsonMap<String, Json>, name: &str) -> Option<Val<'a>> {
         let Shape::Object(properties) = &self.shape else { return None };
-        let (own, schema) = properties.get(name)?;
+        let (own, schema) = properties.get(name).or_else(|| properties.get(&escape::reserved(name)?))?;
         fields.get(own).map(|value| Schema::value(Some(schema), value))
     }
 
@@ -252,6 +252,7 @@ impl Provider for SchemaTypes {
     }
 
     fn field(&self, type_name: &str, field: &str) -> Option<Type> {
-        self.find(type_name)?.step(field).map(|s| s.ty())
+        let object = self.find(type_name)?;
+        object.step(field).or_else(|| object.step(&escape::reserved(field)?)).map(|s| s.ty())
     }
 }

@@ -390,3 +390,21 @@ fn types_from_a_schema() {
     let confused = compile("object.spec.replicas > '1'", &env).err().unwrap_or_default();
     assert!(confused.contains("found no matching overload for '_>_' applied to '(int, string)'"), "{confused}");
 }
+
+#[test]
+fn types_from_the_facts() {
+    let kind = tiphys_meta::Gvk::new("apps", "v1", "Deployment");
+    let ty = crate::type_of_kind(&kind).expect("a built-in kind");
+    let known = Known { object: Some((ty, Arc::new(crate::FactTypes))), params: None };
+    let env = admission::env(Declared { params: false, authorizer: true, patches: false }, &known);
+    for fine in [
+        "object.spec.replicas > 1",
+        "object.metadata.namespace == 'a' && object.metadata.creationTimestamp < timestamp('2030-01-01T00:00:00Z')",
+        "object.spec.template.spec.containers.all(c, c.image.startsWith('registry/') && has(c.resources))",
+        "object.metadata.labels['a'] == 'b'",
+    ] {
+        assert_eq!(compile(fine, &env).map(|_| ()), Ok(()), "{fine}");
+    }
+    assert!(compile("object.spec.replicas > '1'", &env).is_err());
+    assert!(compile("object.spec.maxRetries < 10", &env).is_err_and(|e| e.contains("undefined field 'maxRetries'")));
+}

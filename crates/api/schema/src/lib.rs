@@ -22,4 +22,4 @@ pub mod openapi;
 pub mod patch;
 pub mod structural;
 
-pub use facts::{Facts, GroupFacts, Kind, ResourceFacts, Subresource, Type};
+pub use facts::{Facts, FieldType, GroupFacts, Kind, ResourceFacts, Subresource, Type};

@@ -78,6 +78,9 @@ impl Cidr {
 pub trait Authorizer: Send + Sync + 'static {
     async fn allowed(&self, user: &UserInfo, question: &Question<'_>) -> bool;
 
+    /// The same without waiting, with the reason: for expressions.
+    fn decide(&self, user: &UserInfo, question: &Question<'_>) -> (bool, String);
+
     /// Refuses a write that the user may ask for but that grants or touches more than is theirs: RBAC escalation, NodeRestriction.
     /// The last of the validating checks.
     fn check_write(&self, _user: &UserInfo, _write: &Write<'_>) -> Result<(), ApiError> {
@@ -126,4 +129,6 @@ pub struct Question<'a> {
     pub subresource: &'a str,
     pub namespace: &'a str,
     pub name: &'a str,
+    /// Of a request that is about no resource; empty otherwise.
+    pub path: &'a str,
 }

@@ -39,6 +39,8 @@ pub fn describe(gvr: &Gvr) -> Option<Description> {
         user: &user,
         dry_run: false,
         warnings: parking_lot::Mutex::default(),
+        changed: false.into(),
+        reinvoked: false.into(),
     };
     let looks_at = |handles: &dyn Fn(&Attributes<'_>) -> bool| -> Vec<String> {
         let asked = writes.iter().filter(|(operation, s)| served(*operation, s) && handles(&attributes(*operation, s)));

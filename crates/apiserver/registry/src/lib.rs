@@ -7,12 +7,13 @@
 //! A write: one decode of the body into a tree, defaults, admission and validation on it, one encoding to protobuf for the store and one to JSON for
 //! all readers; the event that comes back from the store finds that JSON ready (`cache::feed`).
 //!
-//! Deliberately absent: custom resources, webhooks and admission policies, which come later and have their places in `admission::Chain`.
+//! Deliberately absent: custom resources, which come later.
 
 mod admission;
 mod answer;
 mod cache;
 mod chance;
+mod conditions;
 mod config;
 mod convert;
 mod describe;
@@ -37,6 +38,7 @@ pub use admission::Operation;
 pub use answer::{Answer, Body, Document};
 pub use cache::{EventType, WatchEvent, WatchStream};
 pub use chance::uuid;
+pub use conditions::{Conditions, Review};
 pub use config::{About, Authorizer, Cidr, Question, RegistryConfig, Webhooks, Write};
 pub use describe::{Description, describe};
 pub use registry::{Cached, Change, Registry, Subscription, error_document};

@@ -11,7 +11,7 @@ use tiphys_meta::{ApiError, Gvr, Reason};
 use tiphys_store::{Compare, Engine, KeyRange, Op, OpResponse, Ordering, RangeRequest, StoreError, Txn};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Chain;
+use crate::admission::{Chain, Policies};
 use crate::answer::{Answer, Document};
 use crate::cache::{Applied, Pending, Scope, Watcher, feed};
 use crate::config::{Authorizer, Question, RegistryConfig, Webhooks};
@@ -32,6 +32,7 @@ pub struct Registry {
     pub(crate) applied: Arc<Applied>,
     pending: Arc<Pending>,
     pub(crate) admission: Chain,
+    pub(crate) policies: Policies,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) stopping: CancellationToken,
     authorizer: RwLock<Option<Arc<dyn Authorizer>>>,
@@ -56,6 +57,7 @@ impl Registry {
             applied: Arc::new(Applied::new(revision)),
             pending: Arc::default(),
             admission: Chain::builtin(),
+            policies: Policies::default(),
             hooks,
             stopping: config.tasks.token(),
             authorizer: RwLock::new(None),
@@ -86,6 +88,11 @@ impl Registry {
     /// Until it is set, no webhook is called.
     pub fn set_webhooks(&self, webhooks: Arc<dyn Webhooks>) {
         *self.webhooks.write() = Some(webhooks);
+    }
+
+    /// Who answers "may this user …", where it is set.
+    pub fn authorizer(&self) -> Option<Arc<dyn Authorizer>> {
+        self.authorizer.read().clone()
     }
 
     pub(crate) fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {

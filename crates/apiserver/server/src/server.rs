@@ -264,7 +264,7 @@ fn make_door(
     if let Some(oidc) = oidc {
         tasks.spawn("oidc keys", oidc.follow_keys(streams.dialer.clone()));
     }
-    let webhooks = Arc::new(Webhooks::new(objects.clone(), streams.dialer.clone()));
+    let webhooks = Arc::new(Webhooks::new(objects.clone(), streams.dialer.clone(), Some(authorization.clone())));
     registry.set_webhooks(webhooks.clone());
     let catalogue: Arc<Catalogue> = Arc::default();
     let front_proxy = config.proxy_client.as_ref().map(|pair| Reloading::new(pair.clone(), config.clock.clone())).transpose()?;

@@ -1,5 +1,5 @@
-//! `admissionregistration.k8s.io`: who may change or refuse what is written. CEL expressions are not compiled here (no engine in this crate): the
-//! admission plugins that run them say what is wrong with them.
+//! `admissionregistration.k8s.io`: who may change or refuse what is written. Expressions are compiled here too, so that none is stored that cannot run;
+//! those that an update leaves as they were are not held against it.
 
 mod policy;
 mod webhooks;

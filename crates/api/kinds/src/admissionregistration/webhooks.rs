@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use tiphys_cel::Type;
+use tiphys_cel::admission::{Declared, Known, compile, env};
 use tiphys_meta::{ErrorList, Path, names, object};
 use tiphys_types::jiff::Timestamp;
 
@@ -62,7 +64,7 @@ fn check(o: &Value, mutating: bool, errors: &mut ErrorList) {
             crate::selectors::check(at(hook, field), &path.child(field), errors);
         }
         client_config(at(hook, "clientConfig").unwrap_or(&Value::Null), &path.child("clientConfig"), errors);
-        match_conditions(hook, &path.child("matchConditions"), errors);
+        match_conditions(hook, false, &path.child("matchConditions"), errors);
         review_versions(array(hook, "admissionReviewVersions"), &path.child("admissionReviewVersions"), errors);
     }
 }
@@ -230,15 +232,22 @@ fn check_service(service: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     }
 }
 
-pub(super) fn match_conditions(holder: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+/// `params`: the conditions may refer to parameters.
+pub(super) fn match_conditions(holder: &Value, params: bool, path: &Path<'_>, errors: &mut ErrorList) {
     let all = array(holder, "matchConditions");
+    let env = env(Declared { params, authorizer: true, patches: false }, &Known::default());
     if all.len() > 64 {
         errors.too_many(path, all.len(), 64);
     }
     for (i, condition) in all.iter().enumerate() {
         let (path, name) = (path.index(i), text(condition, "name"));
-        if text(condition, "expression").trim().is_empty() {
-            errors.required(&path.child("expression"), "");
+        match text(condition, "expression").trim() {
+            "" => errors.required(&path.child("expression"), ""),
+            expression => {
+                if let Err(why) = compile(expression, &env, &[Type::Bool]) {
+                    errors.invalid(&path.child("expression"), expression, why);
+                }
+            }
         }
         if name.is_empty() {
             errors.required(&path.child("name"), "");

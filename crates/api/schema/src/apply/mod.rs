@@ -318,6 +318,21 @@ pub fn apply(schema: &Schema<'_>, live: Option<&Value>, config: &Value, options:
     Ok(object)
 }
 
+/// Merges a configuration into an object as [`apply`] does, without noting whose it is: mutating admission policies. Lists, maps and structs that merge
+/// as a whole may not be in it, for what it does not say of them would be lost.
+pub fn merge_config(schema: &Schema<'_>, live: &Value, config: &Value) -> Result<Value, String> {
+    let errors = walk::validate(schema.root(), config);
+    if !errors.is_empty() {
+        let errors = if let [one] = &errors[..] { one.clone() } else { format!("errors:\n  {}", errors.join("\n  ")) };
+        return Err(format!("failed to convert patch object to typed object: {errors}"));
+    }
+    let atomic = walk::atomics(schema.root(), config);
+    if !atomic.is_empty() {
+        return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}", atomic.join(", ")));
+    }
+    walk::merge(schema.root(), live, config).map_err(|errors| format!("failed to merge patch: {}", errors.join("\n")))
+}
+
 fn check_config(schema: &Schema<'_>, config: &Value) -> Result<(), ApplyError> {
     let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or("");
     let gvk = Gvk::from_api_version(text("apiVersion"), text("kind"));

@@ -38,6 +38,46 @@ fn field(name: &str) -> PathElement {
     PathElement::Field(name.to_owned())
 }
 
+// ---- atomics ----
+
+/// The paths in a value at which it merges as a whole.
+pub(super) fn atomics(ty: Ty<'_>, value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    atomics_at(ty, value, &mut String::new(), &mut found);
+    found
+}
+
+fn atomics_at(ty: Ty<'_>, value: &Value, path: &mut String, found: &mut Vec<String>) {
+    let atom = ty.atom();
+    let length = path.len();
+    match (value, atom.map, atom.list) {
+        (Value::Object(fields), Some(map), _) => {
+            if map.atomic {
+                found.push(path.clone());
+            }
+            for (name, value) in fields {
+                // Below what no field declares, upstream does not look.
+                let Some(ty) = map.field(name) else { continue };
+                path.push('.');
+                path.push_str(name);
+                atomics_at(ty, value, path, found);
+                path.truncate(length);
+            }
+        }
+        (Value::Array(items), _, Some(list)) => {
+            if list.relation == super::schema::Relation::Atomic {
+                found.push(path.clone());
+            }
+            for (i, item) in items.iter().enumerate() {
+                path.push_str(&format!("[{i}]"));
+                atomics_at(list.element, item, path, found);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
 // ---- validation ----
 
 /// Whether the tree fits the type; errors with their paths, in upstream's words.

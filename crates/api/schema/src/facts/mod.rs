@@ -212,6 +212,34 @@ impl Facts {
     }
 }
 
+/// What the JSON of a field looks like, for those who reason about types of objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldType {
+    Bool,
+    Int,
+    Double,
+    String,
+    Bytes,
+    Time,
+    /// Of several types, or of any.
+    Dynamic,
+    List(Box<FieldType>),
+    Map(Box<FieldType>),
+    /// Another type with fields, by its OpenAPI name.
+    Message(&'static str),
+}
+
+impl Facts {
+    pub fn has_message(&self, name: &str) -> bool {
+        self.type_named(name).is_some()
+    }
+
+    /// The type of a field as JSON has it.
+    pub fn field_type(&'static self, message: &str, field: &str) -> Option<FieldType> {
+        self.type_named(message)?.field(field).map(|f| f.field.shape.field_type())
+    }
+}
+
 impl TypeId {
     pub(crate) fn get(self) -> &'static Type {
         &Facts::builtin().types[usize::from(self.0)]
@@ -389,6 +417,21 @@ fn attr_flag(attrs: &'static str, flag: &str) -> bool {
 }
 
 impl Shape {
+    fn field_type(&self) -> FieldType {
+        match self {
+            Shape::Str | Shape::Duration | Shape::Quantity => FieldType::String,
+            Shape::Bool => FieldType::Bool,
+            Shape::I32 | Shape::I64 | Shape::U32 | Shape::U64 => FieldType::Int,
+            Shape::F64 => FieldType::Double,
+            Shape::Bytes => FieldType::Bytes,
+            Shape::Time | Shape::MicroTime => FieldType::Time,
+            Shape::List(of) | Shape::Items(of) => FieldType::List(Box::new(of.field_type())),
+            Shape::Map(of) => FieldType::Map(Box::new(of.field_type())),
+            Shape::Message(ty) => FieldType::Message(ty.get().name),
+            _ => FieldType::Dynamic,
+        }
+    }
+
     /// Whether the Go type is a struct, to which `omitempty` does not apply.
     /// Whether repeated values may come packed into one field.
     pub(crate) fn is_packable(&self) -> bool {

@@ -25,7 +25,7 @@ const RESOURCE: &str = "certificatesigningrequests";
 async fn may(registry: &Arc<Registry>, attributes: &Attributes<'_>, verb: &str, signer: &str) -> bool {
     let domain = format!("{}/*", signer.split('/').next().unwrap_or(""));
     for name in [signer, &domain] {
-        let question = Question { verb, group: GROUP, version: "*", resource: "signers", subresource: "", namespace: "", name };
+        let question = Question { verb, group: GROUP, version: "*", resource: "signers", name, ..Question::default() };
         if registry.allowed(attributes.user, &question).await {
             return true;
         }

@@ -1,6 +1,7 @@
 //! Admission: plugins that change or refuse what is about to be written, in upstream's order (`AllOrderedPlugins`).
 //!
-//! Admission policies have their place beside the webhooks, before ResourceQuota; they come later.
+//! When policies or webhooks have changed an object, the mutating plugins see it once more (KEP-3962), the webhooks apart, which have a second round
+//! of their own.
 
 mod certificates;
 mod default_ingress_class;
@@ -10,6 +11,7 @@ mod namespace_lifecycle;
 mod owner_references;
 mod pod_security;
 mod pod_topology_labels;
+mod policy;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -19,7 +21,10 @@ mod taint_nodes_by_condition;
 mod tree;
 mod webhooks;
 
+pub(crate) use policy::Policies;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -48,6 +53,9 @@ pub(crate) struct Attributes<'a> {
     pub(crate) dry_run: bool,
     /// What plugins want the client to know.
     pub(crate) warnings: parking_lot::Mutex<Vec<String>>,
+    /// What users configured has changed the object.
+    pub(crate) changed: AtomicBool,
+    pub(crate) reinvoked: AtomicBool,
 }
 
 impl<'a> Attributes<'a> {
@@ -61,7 +69,19 @@ impl<'a> Attributes<'a> {
             user: &call.info.user,
             dry_run,
             warnings: parking_lot::Mutex::default(),
+            changed: false.into(),
+            reinvoked: false.into(),
         }
+    }
+
+    /// Whether the mutating plugins see the object for the second time.
+    pub(crate) fn reinvoked(&self) -> bool {
+        self.reinvoked.load(Relaxed)
+    }
+
+    /// A webhook or a policy has changed the object.
+    pub(crate) fn note_change(&self) {
+        self.changed.store(true, Relaxed);
     }
 
     pub(crate) fn is(&self, group: &str, resource: &str) -> bool {
@@ -129,9 +149,9 @@ static BUILTIN: &[&dyn Plugin] = &[
     &certificates::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
     &pod_topology_labels::PodTopologyLabels,
-    // MutatingAdmissionPolicy: here.
+    &policy::MutatingAdmissionPolicy,
     &webhooks::MutatingAdmissionWebhook,
-    // ValidatingAdmissionPolicy: here.
+    &policy::ValidatingAdmissionPolicy,
     &webhooks::ValidatingAdmissionWebhook,
     &resource_quota::ResourceQuota,
 ];
@@ -153,8 +173,14 @@ impl Chain {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        for plugin in self.0.iter().filter(|p| p.handles(attributes)) {
-            plugin.admit(registry, attributes, object, old).await.inspect_err(|error| refused(*plugin, error))?;
+        for round in 0..2 {
+            for plugin in self.0.iter().filter(|p| p.handles(attributes)) {
+                plugin.admit(registry, attributes, object, old).await.inspect_err(|error| refused(*plugin, error))?;
+            }
+            if round == 0 && !attributes.changed.load(Relaxed) {
+                break;
+            }
+            attributes.reinvoked.store(true, Relaxed);
         }
         Ok(())
     }

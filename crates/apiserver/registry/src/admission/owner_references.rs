@@ -45,9 +45,9 @@ impl Plugin for OwnerReferences {
                 group: &attributes.gvr.group,
                 version: &attributes.gvr.version,
                 resource: &attributes.gvr.resource,
-                subresource: "",
                 namespace: attributes.namespace,
                 name: object::name(new),
+                ..Question::default()
             };
             if !registry.allowed(attributes.user, &question).await {
                 return Err(attributes.forbidden("cannot set an ownerRef on a resource you can't delete"));
@@ -80,6 +80,7 @@ impl OwnerReferences {
             subresource: "finalizers",
             namespace: if facts.namespaced { attributes.namespace } else { "" },
             name: text(owner, "name"),
+            path: "",
         };
         if registry.allowed(attributes.user, &question).await { Ok(()) } else { Err(attributes.forbidden(why)) }
     }

@@ -1,7 +1,7 @@
 //! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: where they stand among the plugins. Who is called and how is the server's
 //! ([`crate::Webhooks`]), which reaches Services and speaks TLS. What a webhook changed is brought into canonical form with its defaults again.
 //!
-//! Absent: mutating webhooks on deletions, whose patches would be thrown away; a second round of the built-in plugins after a mutation.
+//! Absent: mutating webhooks on deletions, whose patches would be thrown away.
 
 use std::sync::Arc;
 
@@ -50,13 +50,14 @@ impl Plugin for MutatingAdmissionWebhook {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let Some(webhooks) = registry.webhooks() else { return Ok(()) };
+        let Some(webhooks) = registry.webhooks().filter(|_| !attributes.reinvoked()) else { return Ok(()) };
         let patched = webhooks.mutate(&parts(attributes, Some(object), old), &about(attributes)).await?;
         let Some(patched) = patched else { return Ok(()) };
         let Some((resource, _)) = registry.resources.find(attributes.gvr) else { return Ok(()) };
         let decoded = json::canonicalize(resource.kind, patched, Strictness::Ignore);
         *object = decoded.map_err(|e| ApiError::internal(format!("the object as webhooks changed it cannot be read: {e}")))?.object;
         resource.strategy.default(object);
+        attributes.note_change();
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ mod encryption;
 mod lifecycle;
 mod lists;
 mod plugins;
+mod policies;
 mod watches;
 
 use std::sync::Arc;

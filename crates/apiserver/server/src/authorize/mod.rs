@@ -118,9 +118,14 @@ impl Authorization {
 #[async_trait::async_trait]
 impl tiphys_registry::Authorizer for Authorization {
     async fn allowed(&self, user: &UserInfo, question: &tiphys_registry::Question<'_>) -> bool {
+        tiphys_registry::Authorizer::decide(self, user, question).0
+    }
+
+    fn decide(&self, user: &UserInfo, question: &tiphys_registry::Question<'_>) -> (bool, String) {
         let question = Attributes {
             verb: question.verb,
-            is_resource: true,
+            is_resource: question.path.is_empty(),
+            path: question.path,
             group: question.group,
             version: question.version,
             resource: question.resource,
@@ -129,7 +134,8 @@ impl tiphys_registry::Authorizer for Authorization {
             name: question.name,
             ..Attributes::default()
         };
-        self.decide(user, &question).is_allowed()
+        let decision = Authorization::decide(self, user, &question);
+        (decision.is_allowed(), decision.reason().to_owned())
     }
 
     fn check_write(&self, user: &UserInfo, write: &Write<'_>) -> Result<(), ApiError> {

@@ -15,7 +15,7 @@ pub struct Hook {
     /// `failurePolicy: Ignore`.
     pub fails_open: bool,
     pub dry_run_safe: bool,
-    pub has_conditions: bool,
+    pub conditions: Vec<Value>,
     pub reinvoked: bool,
     rules: Vec<Value>,
     namespaces: Value,
@@ -50,7 +50,7 @@ impl Hook {
             seconds: webhook["timeoutSeconds"].as_u64().unwrap_or(10),
             fails_open: text(webhook, &["failurePolicy"]) == "Ignore",
             dry_run_safe: matches!(text(webhook, &["sideEffects"]), "None" | "NoneOnDryRun"),
-            has_conditions: !items(webhook, &["matchConditions"]).is_empty(),
+            conditions: items(webhook, &["matchConditions"]).to_vec(),
             reinvoked: text(webhook, &["reinvocationPolicy"]) == "IfNeeded",
             rules: items(webhook, &["rules"]).to_vec(),
             namespaces: webhook["namespaceSelector"].clone(),

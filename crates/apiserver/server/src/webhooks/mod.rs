@@ -2,18 +2,18 @@
 //! the other on what the one before left, validating ones all at once. A webhook's Service is resolved to an endpoint here, so that nothing depends
 //! on the host's packet rules.
 //!
-//! Absent: match conditions (they need CEL; a webhook that has some is treated as failing, so that nothing passes unseen),
-//! conversion for `matchPolicy: Equivalent` (a rule is held against the stored version), AdmissionReview v1beta1.
+//! Absent: conversion for `matchPolicy: Equivalent` (a rule is held against the stored version), AdmissionReview v1beta1.
 
 mod call;
 mod hook;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tiphys_meta::{ApiError, Gvk, Gvr, object};
-use tiphys_registry::{About, Operation, UserInfo, Write};
+use tiphys_registry::{About, Authorizer, Conditions, Operation, Review, UserInfo, Write};
 
 use crate::errors::DoorError;
 use crate::objects::{Objects, known};
@@ -23,7 +23,13 @@ use hook::{Hook, Subject};
 pub struct Webhooks {
     objects: Arc<dyn Objects>,
     dialer: Arc<Dialer>,
+    authorizer: Option<Arc<dyn Authorizer>>,
+    /// Compiled match conditions, by their text.
+    conditions: Mutex<HashMap<String, Arc<Conditions>>>,
 }
+
+/// When there are more, they are compiled anew as they are needed.
+const MAX_CONDITIONS: usize = 1024;
 
 /// What webhooks are told of a request.
 pub struct Told<'a> {
@@ -40,8 +46,8 @@ pub struct Told<'a> {
 }
 
 impl Webhooks {
-    pub fn new(objects: Arc<dyn Objects>, dialer: Arc<Dialer>) -> Self {
-        Webhooks { objects, dialer }
+    pub fn new(objects: Arc<dyn Objects>, dialer: Arc<Dialer>, authorizer: Option<Arc<dyn Authorizer>>) -> Self {
+        Webhooks { objects, dialer, authorizer, conditions: Mutex::default() }
     }
 
     fn hooks(&self, gvr: &Gvr) -> Vec<Hook> {
@@ -61,14 +67,40 @@ impl Webhooks {
         if !selected {
             return Ok(false);
         }
-        if hook.has_conditions {
-            let why = "matchConditions are not supported by this server yet";
-            return if hook.fails_open { Ok(false) } else { Err(hook.failed(why)) };
+        if !self.conditions_hold(hook, told, object)? {
+            return Ok(false);
         }
         if told.dry_run && !hook.dry_run_safe {
             return Err(ApiError::bad_request(format!("admission webhook {:?} does not support dry run", hook.name)));
         }
         Ok(true)
+    }
+
+    fn conditions_hold(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>) -> Result<bool, ApiError> {
+        if hook.conditions.is_empty() {
+            return Ok(true);
+        }
+        let key = serde_json::to_string(&hook.conditions).unwrap_or_default();
+        let known = self.conditions.lock().get(&key).cloned();
+        let conditions = known.unwrap_or_else(|| {
+            let compiled = Arc::new(Conditions::of_webhook(&hook.conditions));
+            let mut all = self.conditions.lock();
+            if all.len() >= MAX_CONDITIONS {
+                all.clear();
+            }
+            all.insert(key, compiled.clone());
+            compiled
+        });
+        let Told { operation, kind, gvr, subresource, namespace, name, user, dry_run, old } = told;
+        let review = Review { operation, kind, gvr, subresource, namespace, name, user, dry_run: *dry_run };
+        match conditions.hold(review, object, *old, self.authorizer.clone()) {
+            Ok(held) => Ok(held),
+            Err(why) if hook.fails_open => {
+                tracing::warn!(webhook = hook.name, why, "a webhook whose match conditions fail is passed over");
+                Ok(false)
+            }
+            Err(why) => Err(ApiError::forbidden(gvr, name, &why)),
+        }
     }
 
     fn namespace_selected(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>) -> bool {
