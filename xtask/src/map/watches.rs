@@ -44,8 +44,9 @@ pub(super) fn read(root: &Path) -> Result<Ties> {
 fn listed(list: &str) -> Vec<(String, String)> {
     let entry = |line: &str| {
         let (name, rest) = line.trim().strip_prefix("on(\"").or_else(|| line.trim().strip_prefix("off(\""))?.split_once('"')?;
-        let (module, _) = rest.trim_start_matches([',', ' ']).split_once("::")?;
-        Some((name.to_owned(), module.to_owned()))
+        // Between them stands the name of its service account, where the table has one.
+        let (module, _) = rest.rsplit_once("::")?;
+        Some((name.to_owned(), module.rsplit([' ', ',']).next()?.to_owned()))
     };
     list.lines().filter_map(entry).collect()
 }
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_list_names_controllers_and_their_folders() {
-        let list = "    on(\"job-controller\", job::start),\n    Entry {\n    on(\"x\", y::start_z),\n";
+        let list = "    on(\"job-controller\", job::start),\n    Entry {\n    off(\"x\", \"a\", y::start_z),\n";
         assert_eq!(listed(list), [("job-controller".into(), "job".into()), ("x".into(), "y".into())]);
     }
 }
