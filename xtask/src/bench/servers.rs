@@ -113,8 +113,13 @@ impl<'a> Ours<'a> {
 
 /// Upstream's API server wants an address that is not loopback to advertise. A pair of links that nobody listens to goes nowhere.
 fn give_address() {
-    for args in ["link add bench0 type veth peer name bench1", "addr add 192.0.2.1/24 dev bench0", "link set bench0 up", "link set bench1 up", "route add default via 192.0.2.2"]
-    {
+    for args in [
+        "link add bench0 type veth peer name bench1",
+        "addr add 192.0.2.1/24 dev bench0",
+        "link set bench0 up",
+        "link set bench1 up",
+        "route add default via 192.0.2.2",
+    ] {
         // Where they are there already, this fails, and that is well.
         let _ = Command::new("ip").args(args.split(' ')).stderr(Stdio::null()).status();
     }
@@ -138,7 +143,8 @@ impl Plane {
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "apibench"}, "automountServiceAccountToken": false}]}"#;
         let file = self.kubeconfig.with_file_name("objects.json");
         std::fs::write(&file, OBJECTS)?;
-        text_of(Command::new(tools.upstream("kubectl")).arg("--kubeconfig").arg(&self.kubeconfig).arg("apply").arg("-f").arg(&file)).map(drop)
+        text_of(Command::new(tools.upstream("kubectl")).arg("--kubeconfig").arg(&self.kubeconfig).arg("apply").arg("-f").arg(&file))
+            .map(drop)
     }
 
     /// Upstream's etcd, API server and scheduler by the kit.
