@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tiphys_kinds::Strategy;
 use tiphys_meta::{ApiError, Gvk, Gvr};
+use tiphys_schema::apply::Schema;
 use tiphys_schema::{Facts, Kind, ResourceFacts};
 
 use crate::cache::Cache;
@@ -151,6 +152,14 @@ impl Served {
             api_version: version.api_version.clone(),
             model: Model::Custom(custom),
             conversion: Conversion::Same,
+        }
+    }
+
+    /// How configurations of this version merge.
+    pub(crate) fn schema(&self) -> Schema<'_> {
+        match &self.model {
+            Model::Builtin(kind, _) => Schema::Kind(kind),
+            Model::Custom(custom) => Schema::Custom(custom.version().gvk.clone(), &custom.version().schema),
         }
     }
 

@@ -1,8 +1,8 @@
 //! What a list or watch is about: a part of the keys, labels, fields.
 
 use bytes::Bytes;
-use tiphys_meta::{ApiError, FieldSelector, LabelSelector};
 use tiphys_meta::selector::Operator;
+use tiphys_meta::{ApiError, FieldSelector, LabelSelector};
 
 use crate::cache::Scope;
 use crate::options::ListOptions;

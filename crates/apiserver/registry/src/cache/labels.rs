@@ -105,7 +105,8 @@ mod tests {
                     let start = resource.key("b", "c2");
                     for start in [&prefix, &start] {
                         let has = |entry: &crate::storage::Entry| entry.labels().any(|l| l == ("group", group));
-                        let scanned: Vec<_> = cache.list(&prefix, start).0.into_iter().filter(|e| has(e)).map(|e| e.key().clone()).collect();
+                        let scanned: Vec<_> =
+                            cache.list(&prefix, start).0.into_iter().filter(|e| has(e)).map(|e| e.key().clone()).collect();
                         let found: Vec<_> =
                             cache.list_labelled(&prefix, start, ("group", group)).0.iter().map(|e| e.key().clone()).collect();
                         assert_eq!(found, scanned, "round {round}, group {group}");

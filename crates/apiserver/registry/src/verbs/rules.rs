@@ -84,10 +84,7 @@ impl Call<'_> {
 
     /// How configurations in the served version merge.
     pub(crate) fn schema(&self) -> Schema<'_> {
-        match &self.served.model {
-            Model::Builtin(kind, _) => Schema::Kind(kind),
-            Model::Custom(custom) => Schema::Custom(custom.version().gvk.clone(), &custom.version().schema),
-        }
+        self.served.schema()
     }
 
     /// The same of the version that rules see.

@@ -52,12 +52,7 @@ pub struct Told<'a> {
 }
 
 impl Webhooks {
-    pub fn new(
-        objects: Arc<dyn Objects>,
-        dialer: Arc<Dialer>,
-        authorizer: Option<Arc<dyn Authorizer>>,
-        registry: Weak<Registry>,
-    ) -> Self {
+    pub fn new(objects: Arc<dyn Objects>, dialer: Arc<Dialer>, authorizer: Option<Arc<dyn Authorizer>>, registry: Weak<Registry>) -> Self {
         Webhooks { objects, dialer, authorizer, conditions: Mutex::default(), registry }
     }
 
