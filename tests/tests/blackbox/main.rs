@@ -1,6 +1,7 @@
 //! What a user sees of the program, in one binary so that it is linked once. Each test makes clusters of its own and removes them.
 
 mod demo;
+mod helm;
 mod images;
 mod kill;
 mod separate;

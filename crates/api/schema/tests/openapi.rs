@@ -155,7 +155,7 @@ fn custom_resources() {
     let v2 = v2(&known);
     let definition = &v2["definitions"]["com.example.stable.v1.CronTab"];
     assert_eq!(definition["description"], "A table.");
-    assert_eq!(definition["properties"]["metadata"], json!({"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}));
+    assert_eq!(definition["properties"]["metadata"]["$ref"], "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     let gvk = json!([{"group": "stable.example.com", "kind": "CronTab", "version": "v1"}]);
     assert_eq!(definition["x-kubernetes-group-version-kind"], gvk);
     let spec = &definition["properties"]["spec"];

@@ -55,6 +55,14 @@ impl fmt::Debug for Body {
 }
 
 impl Answer {
+    /// The document as a tree, where it is one in JSON.
+    pub(crate) fn into_value(self) -> Option<serde_json::Value> {
+        match self {
+            Answer::Object(document) => serde_json::from_slice(&document.body.into_bytes()).ok(),
+            Answer::Watch(_) => None,
+        }
+    }
+
     pub fn object(code: u16, content_type: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Self {
         Answer::Object(Document { code, content_type: content_type.into(), body: Body::Full(body.into()), warnings: Vec::new() })
     }

@@ -94,6 +94,8 @@ pub trait Webhooks: Send + Sync + 'static {
     /// The object as the webhooks want it; none where they leave it as it is.
     async fn mutate(&self, write: &Write<'_>, about: &About<'_>) -> Result<Option<Value>, ApiError>;
     async fn validate(&self, write: &Write<'_>, about: &About<'_>) -> Result<(), ApiError>;
+    /// Sends a ConversionReview to the webhook of a CustomResourceDefinition (`clientConfig`); what it answers, or why it did not.
+    async fn convert(&self, client: &Value, review: &Value) -> Result<Value, String>;
 }
 
 /// The request that a write belongs to.

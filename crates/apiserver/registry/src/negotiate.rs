@@ -51,13 +51,15 @@ impl Output {
         if self.beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
     }
 
-    pub(crate) fn negotiate(accept: &str, watch: bool) -> Result<Output, ApiError> {
+    /// Custom resources have no `protobuf`, apart from their metadata.
+    pub(crate) fn negotiate(accept: &str, watch: bool, protobuf: bool) -> Result<Output, ApiError> {
         if accept.is_empty() {
             return Ok(Output::JSON);
         }
         let mut clauses: Vec<Clause> = accept.split(',').filter_map(Clause::parse).collect();
         clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-        let output = clauses.iter().find_map(|clause| clause.output(watch));
+        let possible = |o: &Output| protobuf || o.format != Format::Protobuf || o.shown != Shown::Object;
+        let output = clauses.iter().find_map(|clause| clause.output(watch).filter(possible));
         output.ok_or_else(|| if clauses.iter().any(Clause::is_ours) { not_acceptable(watch) } else { no_route() })
     }
 }
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn accept_headers() {
-        let output = |accept: &str| Output::negotiate(accept, false).ok().map(|o| (o.format, o.shown));
+        let output = |accept: &str| Output::negotiate(accept, false, true).ok().map(|o| (o.format, o.shown));
         for (accept, want) in [
             ("", Some((Format::Json, Shown::Object))),
             ("*/*", Some((Format::Json, Shown::Object))),
@@ -170,7 +172,7 @@ mod tests {
         ] {
             assert_eq!(output(accept), want, "{accept}");
         }
-        assert_eq!(Output::negotiate("application/yaml", true).err().map(|e| e.code), Some(406));
+        assert_eq!(Output::negotiate("application/yaml", true, true).err().map(|e| e.code), Some(406));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The door to objects: start, reads of the caches, and conditional writes.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -8,18 +9,19 @@ use futures_util::FutureExt;
 use parking_lot::RwLock;
 use serde_json::Value;
 use tiphys_meta::{ApiError, Gvr, Reason};
-use tiphys_store::{Compare, Engine, KeyRange, Op, OpResponse, Ordering, RangeRequest, StoreError, Txn};
+use tiphys_store::{Compare, Engine, KeyRange, KeyValue, Op, OpResponse, Ordering, RangeRequest, StoreError, Txn};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Chain, Policies};
 use crate::answer::{Answer, Document};
 use crate::cache::{Applied, Pending, Scope, Watcher, feed};
 use crate::config::{Authorizer, Question, RegistryConfig, Webhooks};
+use crate::custom::follow as custom;
 use crate::hooks::Hooks;
 use crate::negotiate::Output;
 use crate::request::{RequestInfo, UserInfo};
 use crate::resource::{Resource, Resources};
-use crate::storage::{Draft, Entry};
+use crate::storage::{Draft, Entry, keys};
 use crate::verbs;
 
 /// Pairs read at once when the caches are filled.
@@ -66,6 +68,8 @@ impl Registry {
             engine,
             config,
         });
+        let definitions = crate::custom::lifecycle::run(registry.clone());
+        registry.config.tasks.spawn("custom resource definitions", definitions);
         let feeding = feed(
             registry.engine.clone(),
             registry.resources.clone(),
@@ -150,6 +154,11 @@ impl Registry {
         self.engine.refusal()
     }
 
+    /// The custom resources there are now.
+    pub fn extensions(&self) -> Arc<crate::custom::Extensions> {
+        self.resources.extensions()
+    }
+
     /// How many objects each stored resource has.
     pub fn object_counts(&self) -> Vec<(Gvr, usize)> {
         self.resources.all().iter().map(|r| (r.gvr.clone(), r.cache.len())).collect()
@@ -214,10 +223,10 @@ impl Registry {
 }
 
 /// Memory's view of one resource.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Cached<'a> {
     registry: &'a Registry,
-    resource: &'a Arc<Resource>,
+    resource: Arc<Resource>,
 }
 
 impl Cached<'_> {
@@ -298,15 +307,17 @@ fn everything() -> KeyRange {
 pub(crate) async fn load(engine: &dyn Engine, resources: &Resources) -> Result<i64, StoreError> {
     let mut revision = 0;
     let mut range = everything();
-    let mut loaded: Vec<Vec<Arc<Entry>>> = resources.all().iter().map(|_| Vec::new()).collect();
+    custom::load(resources, all_under(engine, custom::PREFIX).await?);
+    let all = resources.all();
+    let mut loaded: HashMap<Bytes, Vec<Arc<Entry>>> = all.iter().map(|r| (r.prefix().clone(), Vec::new())).collect();
     loop {
         let request = RangeRequest { range: range.clone(), limit: LOAD_PAGE, revision, keys_only: false, count_only: false };
         let page = engine.range(request).await?;
         revision = if revision == 0 { page.revision } else { revision };
         let last = page.kvs.last().map(|kv| kv.key.clone());
         for kv in page.kvs {
-            if let Some(place) = resources.position_of_key(&kv.key)
-                && let (Some(resource), Some(entries)) = (resources.all().get(place), loaded.get_mut(place))
+            if let Some(resource) = resources.of_key(&kv.key)
+                && let Some(entries) = loaded.get_mut(resource.prefix())
             {
                 entries.push(Arc::new(Entry::new(resource.shape.clone(), kv.key, kv.value, kv.mod_revision)));
             }
@@ -316,8 +327,15 @@ pub(crate) async fn load(engine: &dyn Engine, resources: &Resources) -> Result<i
             _ => break,
         }
     }
-    resources.all().iter().zip(loaded).for_each(|(resource, entries)| resource.cache.load(entries, revision));
+    all.iter().for_each(|resource| resource.cache.load(loaded.remove(resource.prefix()).unwrap_or_default(), revision));
     Ok(revision)
+}
+
+/// Definitions are few: they are read at once.
+async fn all_under(engine: &dyn Engine, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
+    let range = keys::everything_under(prefix);
+    let request = RangeRequest { range, limit: 0, revision: 0, keys_only: false, count_only: false };
+    Ok(engine.range(request).await?.kvs)
 }
 
 /// Each time, what was history one interval ago goes.
@@ -364,7 +382,7 @@ pub(crate) fn store_error(error: &StoreError) -> ApiError {
 
 /// The error as a document in the encoding that the client accepts (JSON when it accepts none that we have).
 pub fn error_document(accept: &str, error: &ApiError) -> Answer {
-    let output = Output::negotiate(accept, false).unwrap_or(Output::JSON);
+    let output = Output::negotiate(accept, false, true).unwrap_or(Output::JSON);
     let status = error.to_status();
     let gvk = tiphys_meta::Gvk::new("", "v1", "Status");
     let (format, body) = match crate::render::document(&gvk, &status, output.format) {

@@ -56,7 +56,7 @@ pub(crate) struct Renderer {
 const PARTIAL: &str = "PartialObjectMetadata";
 
 impl Renderer {
-    fn served(&self) -> &Served {
+    pub(crate) fn served(&self) -> &Served {
         &self.resource.served[self.version]
     }
 
@@ -207,12 +207,13 @@ impl Renderer {
     }
 
     fn table(&self, entries: &[&Entry], meta: &ListMeta) -> Vec<u8> {
-        let strategy = self.resource.strategy;
-        let columns: Vec<Value> = strategy
-            .columns
-            .iter()
-            .map(|c| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority}))
-            .collect();
+        let builtin = || {
+            let columns = self.resource.strategy.columns.iter();
+            columns
+                .map(|c| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority}))
+                .collect()
+        };
+        let columns: Vec<Value> = self.served().as_custom().map_or_else(builtin, |c| c.version().column_definitions());
         let version = self.output.meta_version();
         let head = format!("{{\"kind\":\"Table\",\"apiVersion\":\"{version}\",\"metadata\":{},\"columnDefinitions\":", meta.json());
         let mut out = head.into_bytes();
@@ -229,7 +230,9 @@ impl Renderer {
     }
 
     fn row(&self, out: &mut Vec<u8>, entry: &Entry) {
-        let cells = self.resource.strategy.row(&entry.to_value(), self.now);
+        let tree = entry.to_value();
+        let builtin = || self.resource.strategy.row(&tree, self.now);
+        let cells = self.served().as_custom().map_or_else(builtin, |c| c.version().row(&tree, self.now));
         out.extend_from_slice(b"{\"cells\":");
         out.extend_from_slice(Value::Array(cells).to_string().as_bytes());
         match self.include {

@@ -1,19 +1,24 @@
 //! The resources there are: which are kept where, in which version, and in which versions they are served.
 //!
+//! Built-in resources are there from the start; custom ones come and go with their definitions (`custom::follow`).
+//!
 //! Deliberately absent: resources that keep nothing (reviews, `componentstatuses`) are the server's own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tiphys_kinds::Strategy;
 use tiphys_meta::{ApiError, Gvk, Gvr};
+use tiphys_schema::apply::Schema;
 use tiphys_schema::{Facts, Kind, ResourceFacts};
 
 use crate::cache::Cache;
 use crate::convert::Conversion;
+use crate::custom::{Custom, Definition, Extensions};
 use crate::storage::encryption::Encryption;
-use crate::storage::{Shape, keys};
+use crate::storage::{Fields, Shape, keys};
 
 /// One stored resource with all versions in which it is served.
 pub(crate) struct Resource {
@@ -22,12 +27,14 @@ pub(crate) struct Resource {
     pub(crate) namespaced: bool,
     prefix: Bytes,
     pub(crate) shape: Arc<Shape>,
-    pub(crate) kind: &'static Kind,
+    /// What admission and field managers see of a built-in resource; none for a custom one, whose requests' versions they see.
+    pub(crate) kind: Option<&'static Kind>,
     pub(crate) strategy: &'static Strategy,
     pub(crate) cache: Cache,
     pub(crate) served: Vec<Served>,
     /// Objects end with a lease of the configured length.
     pub(crate) expires: bool,
+    definition: Option<Arc<Definition>>,
 }
 
 /// A version of a resource.
@@ -35,9 +42,14 @@ pub(crate) struct Served {
     pub(crate) gvr: Gvr,
     pub(crate) gvk: Gvk,
     pub(crate) api_version: String,
-    pub(crate) kind: &'static Kind,
-    pub(crate) facts: &'static ResourceFacts,
+    pub(crate) model: Model,
     pub(crate) conversion: Conversion,
+}
+
+/// Where what is known of a version's objects stands.
+pub(crate) enum Model {
+    Builtin(&'static Kind, &'static ResourceFacts),
+    Custom(Custom),
 }
 
 impl Resource {
@@ -49,7 +61,7 @@ impl Resource {
             gvk: facts.kind.clone(),
             api_version: facts.kind.api_version(),
             namespaced: facts.namespaced,
-            fields: strategy.fields,
+            fields: Fields::Builtin(strategy.fields),
             sealer: encryption.of(&gvr.group, &gvr.resource),
         };
         Resource {
@@ -57,12 +69,42 @@ impl Resource {
             prefix: keys::builtin_prefix(&gvr.group, &gvr.resource).into(),
             gvr,
             shape: Arc::new(shape),
-            kind,
+            kind: Some(kind),
             strategy,
             cache: Cache::new(expires),
             served: Vec::new(),
             expires,
+            definition: None,
         }
+    }
+
+    pub(crate) fn custom(definition: Arc<Definition>, encryption: &Encryption) -> Resource {
+        static NAMESPACED: Strategy = Strategy::custom(true);
+        static CLUSTER: Strategy = Strategy::custom(false);
+        let namespaced = definition.namespaced;
+        let sealer = encryption.of(&definition.group, &definition.names.plural);
+        let shape = |at| Arc::new(Shape::custom(&definition, at, sealer.clone()));
+        let shapes: Vec<Arc<Shape>> = (0..definition.versions.len()).map(shape).collect();
+        let served = definition.versions.iter().zip(&shapes).enumerate().filter(|(_, (version, _))| version.served);
+        let served = served.map(|(at, (_, shape))| Served::custom(Custom::new(&definition, at, shape.clone()))).collect();
+        let stored = definition.stored();
+        Resource {
+            namespaced,
+            prefix: keys::custom_prefix(&definition.group, &definition.names.plural).into(),
+            gvr: stored.gvr.clone(),
+            shape: shapes[definition.storage].clone(),
+            kind: None,
+            strategy: if namespaced { &NAMESPACED } else { &CLUSTER },
+            cache: Cache::new(false),
+            served,
+            expires: false,
+            definition: Some(definition),
+        }
+    }
+
+    /// Of a custom resource.
+    pub(crate) fn definition(&self) -> Option<&Definition> {
+        self.definition.as_deref()
     }
 
     pub(crate) fn prefix(&self) -> &Bytes {
@@ -97,23 +139,64 @@ impl Served {
             gvr: facts.gvr.clone(),
             gvk: facts.kind.clone(),
             api_version: facts.kind.api_version(),
-            kind,
-            facts,
+            model: Model::Builtin(kind, facts),
             conversion: Conversion::between(home, &facts.gvr),
         }
     }
 
-    pub(crate) fn has_verb(&self, subresource: &str, verb: &str) -> bool {
-        if subresource.is_empty() {
-            return self.facts.verbs.contains(&verb);
+    fn custom(custom: Custom) -> Served {
+        let version = custom.version();
+        Served {
+            gvr: version.gvr.clone(),
+            gvk: version.gvk.clone(),
+            api_version: version.api_version.clone(),
+            model: Model::Custom(custom),
+            conversion: Conversion::Same,
         }
-        self.facts.subresources.iter().any(|s| s.name == subresource && s.verbs.contains(&verb))
+    }
+
+    /// How configurations of this version merge.
+    pub(crate) fn schema(&self) -> Schema<'_> {
+        match &self.model {
+            Model::Builtin(kind, _) => Schema::Kind(kind),
+            Model::Custom(custom) => Schema::Custom(custom.version().gvk.clone(), &custom.version().schema),
+        }
+    }
+
+    /// Of a custom resource.
+    pub(crate) fn as_custom(&self) -> Option<&Custom> {
+        match &self.model {
+            Model::Custom(custom) => Some(custom),
+            Model::Builtin(..) => None,
+        }
+    }
+
+    /// Whether there is such a subresource; the resource itself has no name.
+    pub(crate) fn declares(&self, subresource: &str) -> bool {
+        subresource.is_empty()
+            || match &self.model {
+                Model::Builtin(_, facts) => facts.subresources.iter().any(|s| s.name == subresource),
+                Model::Custom(custom) => custom.version().has_subresource(subresource),
+            }
+    }
+
+    pub(crate) fn has_verb(&self, subresource: &str, verb: &str) -> bool {
+        match (&self.model, subresource) {
+            (Model::Builtin(_, facts), "") => facts.verbs.contains(&verb),
+            (Model::Builtin(_, facts), _) => facts.subresources.iter().any(|s| s.name == subresource && s.verbs.contains(&verb)),
+            (Model::Custom(_), "") => true,
+            (Model::Custom(custom), _) => custom.version().has_subresource(subresource) && matches!(verb, "get" | "update" | "patch"),
+        }
     }
 
     /// Renames a field label to what is kept of it, or says that it is not supported.
     pub(crate) fn field_label(&self, resource: &Resource, label: &mut String) -> Result<(), ApiError> {
-        if matches!(label.as_str(), "metadata.name" | "metadata.namespace") {
+        if label == "metadata.name" || (label == "metadata.namespace" && (resource.namespaced || self.as_custom().is_none())) {
             return Ok(());
+        }
+        if let Some(custom) = self.as_custom() {
+            let known = custom.version().selectable.iter().any(|(name, _)| name == label);
+            return if known { Ok(()) } else { Err(ApiError::bad_request(format!("field label not supported: {label}"))) };
         }
         if let Some(home) = self.conversion.field_label(label) {
             *label = home.to_owned();
@@ -138,6 +221,9 @@ pub(crate) struct Resources {
     all: Vec<Arc<Resource>>,
     by_gvr: HashMap<Gvr, (usize, usize)>,
     by_prefix: HashMap<Bytes, usize>,
+    extensions: ArcSwap<Extensions>,
+    /// For resources that come later.
+    pub(crate) encryption: Encryption,
 }
 
 impl Resources {
@@ -159,10 +245,10 @@ impl Resources {
                 home.served.push(served);
             }
         }
-        Resources::index(homes.into_iter().map(Arc::new).collect())
+        Resources::index(homes.into_iter().map(Arc::new).collect(), encryption.clone())
     }
 
-    fn index(all: Vec<Arc<Resource>>) -> Resources {
+    fn index(all: Vec<Arc<Resource>>, encryption: Encryption) -> Resources {
         let mut by_gvr = HashMap::new();
         let mut by_prefix = HashMap::new();
         for (i, resource) in all.iter().enumerate() {
@@ -171,27 +257,34 @@ impl Resources {
                 by_gvr.insert(served.gvr.clone(), (i, j));
             }
         }
-        Resources { all, by_gvr, by_prefix }
+        Resources { all, by_gvr, by_prefix, extensions: ArcSwap::default(), encryption }
     }
 
     /// The resource, and which of its versions it is.
-    pub(crate) fn find(&self, gvr: &Gvr) -> Option<(&Arc<Resource>, usize)> {
-        let (i, j) = *self.by_gvr.get(gvr)?;
-        Some((self.all.get(i)?, j))
+    pub(crate) fn find(&self, gvr: &Gvr) -> Option<(Arc<Resource>, usize)> {
+        match self.by_gvr.get(gvr) {
+            Some((i, j)) => Some((self.all.get(*i)?.clone(), *j)),
+            None => self.extensions.load().find(gvr).map(|(resource, version)| (resource.clone(), version)),
+        }
     }
 
-    pub(crate) fn all(&self) -> &[Arc<Resource>] {
-        &self.all
+    pub(crate) fn all(&self) -> Vec<Arc<Resource>> {
+        self.all.iter().chain(self.extensions.load().all()).cloned().collect()
+    }
+
+    pub(crate) fn extensions(&self) -> Arc<Extensions> {
+        self.extensions.load_full()
+    }
+
+    pub(crate) fn set_extensions(&self, extensions: Extensions) {
+        self.extensions.store(Arc::new(extensions));
     }
 
     /// The resource that a key belongs to: its prefix ends at the third or at the fourth slash.
-    pub(crate) fn of_key(&self, key: &[u8]) -> Option<&Arc<Resource>> {
-        self.position_of_key(key).and_then(|i| self.all.get(i))
-    }
-
-    pub(crate) fn position_of_key(&self, key: &[u8]) -> Option<usize> {
-        let mut slashes = key.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).skip(2).take(2);
-        slashes.find_map(|end| self.by_prefix.get(&key[..=end])).copied()
+    pub(crate) fn of_key(&self, key: &[u8]) -> Option<Arc<Resource>> {
+        let ends = || key.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).skip(2).take(2);
+        let builtin = ends().find_map(|end| self.by_prefix.get(&key[..=end])).and_then(|i| self.all.get(*i)).cloned();
+        builtin.or_else(|| self.extensions.load().of_prefix(&key[..=ends().nth(1)?]).cloned())
     }
 }
 

@@ -264,7 +264,8 @@ fn make_door(
     if let Some(oidc) = oidc {
         tasks.spawn("oidc keys", oidc.follow_keys(streams.dialer.clone()));
     }
-    let webhooks = Arc::new(Webhooks::new(objects.clone(), streams.dialer.clone(), Some(authorization.clone())));
+    let webhooks = Webhooks::new(objects.clone(), streams.dialer.clone(), Some(authorization.clone()), Arc::downgrade(&registry));
+    let webhooks = Arc::new(webhooks);
     registry.set_webhooks(webhooks.clone());
     let catalogue: Arc<Catalogue> = Arc::default();
     let front_proxy = config.proxy_client.as_ref().map(|pair| Reloading::new(pair.clone(), config.clock.clone())).transpose()?;
@@ -290,7 +291,7 @@ fn make_door(
         registry,
         objects,
         tokens,
-        documents: Documents { checks, address: format!("{}:{}", facts.advertise_address, facts.secure_port), catalogue },
+        documents: Documents::new(checks, format!("{}:{}", facts.advertise_address, facts.secure_port), catalogue),
         streams,
         webhooks,
         aggregator,

@@ -22,6 +22,7 @@ use tiphys_client::{
 };
 use tiphys_meta::Gvr;
 use tiphys_types::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+use tiphys_types::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use tiphys_types::pods;
 use tiphys_types::resources::{self, ResourceList};
 use tokio::time::Instant;
@@ -54,6 +55,7 @@ pub(crate) fn start(context: &Context) {
     counter.count_again_on(&counter.pods, pod_weighs_otherwise);
     counter.count_again_on(&counter.services, |old, new| old.spec != new.spec);
     counter.count_again_on(&counter.claims, |old, new| old.spec != new.spec || old.status != new.status);
+    counter.count_again_when_kinds_change(context);
     let told = Arc::clone(&counter);
     quotas.on_change(move |delta| {
         told.note_charge(delta);
@@ -209,6 +211,16 @@ impl Quotas {
             self.count_again_on(&informer, |_, _| false);
         }
         informer
+    }
+
+    /// What a quota counts may come to be served only later.
+    fn count_again_when_kinds_change(&self, context: &Context) {
+        let (quotas, queue) = (self.quotas.clone(), self.queue.clone());
+        context.informers.of::<CustomResourceDefinition>().on_change(move |_| {
+            let counts = |q: &ResourceQuota| q.spec.iter().flat_map(|s| &s.hard).flatten().any(|(name, _)| count::counted(name).is_some());
+            quotas.list().iter().filter(|q| counts(q)).for_each(|q| queue.add_after(ObjectKey::of(&**q), SETTLING));
+            true
+        });
     }
 
     fn count_again_on<T: Stored>(&self, informer: &Informer<T>, matters: fn(&T, &T) -> bool) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Custom;
+use super::{Custom, words};
 use crate::facts::{Facts, Field, Shape, Type};
 
 pub(super) const REF: &str = "#/components/schemas/";
@@ -53,7 +53,9 @@ fn definition(name: &str, home: &[(&str, &str)], custom: &[Custom], form: Form) 
         return Some(special);
     }
     if let Some(ty) = Facts::builtin().type_named(name) {
-        return Some(of_type(ty, home));
+        let mut schema = of_type(ty, home);
+        words::describe(name, &mut schema);
+        return Some(schema);
     }
     custom.iter().find_map(|c| match () {
         () if c.definition_name() == name => Some(of_custom(c, form)),
@@ -281,9 +283,9 @@ fn add_properties(schema: &mut Value) {
     if !schema["properties"].is_object() {
         schema["properties"] = json!({});
     }
-    schema["properties"]["apiVersion"] = json!({"type": "string"});
-    schema["properties"]["kind"] = json!({"type": "string"});
-    schema["properties"]["metadata"] = json!({"allOf": [{"$ref": meta}]});
+    schema["properties"]["apiVersion"] = json!({"type": "string", "description": words::API_VERSION});
+    schema["properties"]["kind"] = json!({"type": "string", "description": words::KIND});
+    schema["properties"]["metadata"] = json!({"allOf": [{"$ref": meta}], "description": words::METADATA});
 }
 
 /// Objects within objects have the fields of all objects.
@@ -366,10 +368,10 @@ fn of_custom_list(custom: &Custom) -> Value {
         "type": "object",
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"allOf": [{"$ref": meta}]},
-            "items": {"type": "array", "items": {"$ref": item}},
+            "apiVersion": {"type": "string", "description": words::API_VERSION},
+            "kind": {"type": "string", "description": words::KIND},
+            "metadata": {"allOf": [{"$ref": meta}], "description": words::LIST_METADATA},
+            "items": {"type": "array", "items": {"$ref": item}, "description": words::ITEMS},
         },
         "x-kubernetes-group-version-kind": [gvk(custom, &custom.list_kind)],
     })

@@ -5,13 +5,14 @@
 //! Custom resources come in as [`Custom`] with a schema of their own.
 //!
 //! They hold what clients decide on (types, required fields, list and map types, patch strategies, kinds, paths, parameters), equal to upstream's.
-//! Deliberately absent: descriptions, which are prose of upstream's.
+//! Deliberately absent: most descriptions, which are prose of upstream's ([`words`] has those of metadata).
 
 mod definitions;
 mod gnostic;
 mod paths;
 mod v2;
 mod v3;
+mod words;
 
 use std::borrow::Cow;
 

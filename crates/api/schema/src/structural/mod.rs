@@ -4,17 +4,19 @@
 //! fields come in upstream's words and order. [`crate::codec::json::decode_custom`] reads the objects, [`crate::apply`] and [`crate::openapi`] take
 //! the same schemas.
 //!
-//! Deliberately absent: CEL rules (`x-kubernetes-validations`), coercion of the metadata of embedded resources, and whether a schema is structural
-//! at all, which is validation of the definition and lives with its kind.
+//! Deliberately absent: CEL rules (`x-kubernetes-validations`), and whether a schema is structural at all, which is validation of the definition
+//! and lives with its kind.
 
+pub mod embedded;
 mod formats;
 mod jsonpath;
+mod patterns;
 mod validate;
 
 use serde_json::{Map, Value};
 
 pub use jsonpath::{JsonPath, JsonPathError};
-pub use validate::validate;
+pub use validate::{validate, validate_at, validate_items};
 
 const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
@@ -127,7 +129,8 @@ fn default_of(schema: &Value) -> Option<&Value> {
     schema.get("default").filter(|d| !d.is_null())
 }
 
-fn drop_nulls(schema: &Value, value: &mut Value) {
+/// Removes nulls that may not be and that no default replaces.
+pub fn drop_nulls(schema: &Value, value: &mut Value) {
     let schema_of = |name: &str| properties(schema).and_then(|p| p.get(name)).or_else(|| additional(schema).flatten());
     match value {
         Value::Object(map) => {

@@ -5,16 +5,27 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 use tiphys_meta::{ErrorList, ErrorType, FieldError};
 
-use super::{flag, formats};
+use super::{flag, formats, patterns};
 
 /// Everything in which the object does not fit the schema.
 pub fn validate(schema: &Value, object: &Value) -> ErrorList {
-    let mut found = Found::default();
-    check(schema, object, "", &mut found);
-    unique_items(schema, object, "", &mut found);
-    let mut errors = ErrorList::new();
-    found.errors.into_iter().for_each(|e| errors.push(e));
+    let mut errors = validate_at(schema, object, None, "");
+    errors.append(validate_items(schema, object));
     errors
+}
+
+/// Everything in which a part of an object, at `path`, does not fit its schema. What is as it was before is let through (KEP-4008).
+pub fn validate_at(schema: &Value, value: &Value, old: Option<&Value>, path: &str) -> ErrorList {
+    let mut found = Found::default();
+    check(schema, value, old, path, &mut found);
+    found.into()
+}
+
+/// What comes twice in sets and in lists that are maps.
+pub fn validate_items(schema: &Value, object: &Value) -> ErrorList {
+    let mut found = Found::default();
+    unique_items(schema, object, "", &mut found);
+    found.into()
 }
 
 #[derive(Default)]
@@ -29,6 +40,14 @@ impl Found {
 
     fn invalid(&mut self, path: &str, value: &Value, detail: String) {
         self.push(ErrorType::Invalid, path, Some(value.clone()), detail);
+    }
+}
+
+impl From<Found> for ErrorList {
+    fn from(found: Found) -> ErrorList {
+        let mut errors = ErrorList::new();
+        found.errors.into_iter().for_each(|e| errors.push(e));
+        errors
     }
 }
 
@@ -49,7 +68,15 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn check(schema: &Value, value: &Value, path: &str, found: &mut Found) {
+fn check(schema: &Value, value: &Value, old: Option<&Value>, path: &str, found: &mut Found) {
+    let before = found.errors.len();
+    check_new(schema, value, old, path, found);
+    if found.errors.len() > before && old == Some(value) {
+        found.errors.truncate(before);
+    }
+}
+
+fn check_new(schema: &Value, value: &Value, old: Option<&Value>, path: &str, found: &mut Found) {
     if !check_type(schema, value, path, found) {
         return;
     }
@@ -57,8 +84,8 @@ fn check(schema: &Value, value: &Value, path: &str, found: &mut Found) {
     match value {
         Value::String(text) => check_text(schema, text, path, found),
         Value::Number(_) => check_number(schema, value, path, found),
-        Value::Array(items) => check_list(schema, items, path, found),
-        Value::Object(map) => check_map(schema, map, path, found),
+        Value::Array(items) => check_list(schema, items, old, path, found),
+        Value::Object(map) => check_map(schema, map, old, path, found),
         _ => {}
     }
     check_enum(schema, value, path, found);
@@ -104,7 +131,7 @@ fn check_text(schema: &Value, text: &str, path: &str, found: &mut Found) {
         found.invalid(path, &value, format!("{} in body should be at least {least} chars long", named(path)));
     }
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
-        && !regex::Regex::new(pattern).is_ok_and(|r| r.is_match(text))
+        && !patterns::fits(pattern, text)
     {
         found.invalid(path, &value, format!("{} in body should match '{pattern}'", named(path)));
     }
@@ -147,10 +174,10 @@ fn check_number(schema: &Value, value: &Value, path: &str, found: &mut Found) {
     }
 }
 
-fn check_list(schema: &Value, items: &[Value], path: &str, found: &mut Found) {
+fn check_list(schema: &Value, items: &[Value], old: Option<&Value>, path: &str, found: &mut Found) {
     if let Some(of) = schema.get("items") {
         for (i, item) in items.iter().enumerate() {
-            check(of, item, &format!("{path}[{i}]"), found);
+            check(of, item, counterpart(schema, item, old), &format!("{path}[{i}]"), found);
         }
     }
     let length = items.len() as u64;
@@ -165,7 +192,19 @@ fn check_list(schema: &Value, items: &[Value], path: &str, found: &mut Found) {
     }
 }
 
-fn check_map(schema: &Value, map: &Map<String, Value>, path: &str, found: &mut Found) {
+/// The item that an item of a list was before: only lists that are maps can tell.
+fn counterpart<'o>(schema: &Value, item: &Value, old: Option<&'o Value>) -> Option<&'o Value> {
+    if schema.get("x-kubernetes-list-type").and_then(Value::as_str) != Some("map") {
+        return None;
+    }
+    let keys = schema.get("x-kubernetes-list-map-keys")?.as_array()?;
+    let same = |o: &&Value| keys.iter().filter_map(Value::as_str).all(|k| o.get(k) == item.get(k));
+    old?.as_array()?.iter().find(same)
+}
+
+fn check_map(schema: &Value, map: &Map<String, Value>, old: Option<&Value>, path: &str, found: &mut Found) {
+    let atomic = schema.get("x-kubernetes-map-type").and_then(Value::as_str) == Some("atomic");
+    let old = old.filter(|_| !atomic);
     let length = map.len() as u64;
     if let Some(least) = length_of(schema, "minProperties").filter(|m| length < *m) {
         found.invalid(path, &Value::from(length), format!("{} in body should have at least {least} properties", named(path)));
@@ -177,9 +216,9 @@ fn check_map(schema: &Value, map: &Map<String, Value>, path: &str, found: &mut F
     for (name, value) in map {
         let below = format!("{path}.{name}");
         match properties.and_then(|p| p.get(name)) {
-            Some(property) => check(property, value, &below, found),
+            Some(property) => check(property, value, old.and_then(|o| o.get(name)), &below, found),
             None => match schema.get("additionalProperties") {
-                Some(of @ Value::Object(_)) => check(of, value, &below, found),
+                Some(of @ Value::Object(_)) => check(of, value, old.and_then(|o| o.get(name)), &below, found),
                 Some(Value::Bool(false)) => {
                     found.invalid(path, &Value::from(name.as_str()), format!("{}.{name} in body is a forbidden property", named(path)));
                 }
@@ -246,7 +285,7 @@ fn combined(schema: &Value, value: &Value, path: &str, found: &mut Found) {
 
 fn attempt(schema: &Value, value: &Value, path: &str) -> Found {
     let mut found = Found::default();
-    check(schema, value, path, &mut found);
+    check(schema, value, None, path, &mut found);
     found
 }
 
@@ -349,6 +388,20 @@ mod tests {
         for (schema, value, words) in cases {
             assert_eq!(errors(&property(schema.clone()), &json!({"spec": {"a": value}})), [words], "{schema}");
         }
+    }
+
+    #[test]
+    fn what_was_wrong_before_may_stay() {
+        let schema = json!({"type": "object", "properties": {
+            "a": {"type": "string", "maxLength": 1}, "b": {"type": "string", "maxLength": 1},
+            "l": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {"type": "object",
+                "properties": {"k": {"type": "string"}, "v": {"type": "integer", "maximum": 1}}}},
+        }});
+        let old = json!({"a": "long", "b": "x", "l": [{"k": "x", "v": 5}, {"k": "y", "v": 1}]});
+        let new = json!({"a": "long", "b": "long", "l": [{"k": "y", "v": 5}, {"k": "x", "v": 5}]});
+        let fields: Vec<String> = validate_at(&schema, &new, Some(&old), "").iter().map(|e| e.field.clone()).collect();
+        assert_eq!(fields, ["b", "l[0].v"]);
+        assert!(validate_at(&schema, &old, Some(&old), "").is_empty());
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl<'a> Attributes<'a> {
     pub(crate) fn new(call: &Call<'a>, operation: Operation, name: String, dry_run: bool) -> Attributes<'a> {
         Attributes {
             operation,
-            gvr: &call.resource.gvr,
+            // Of a custom resource, the version of the request.
+            gvr: if call.served.as_custom().is_some() { &call.served.gvr } else { &call.resource.gvr },
             subresource: &call.info.subresource,
             namespace: &call.info.namespace,
             name,

@@ -33,7 +33,7 @@ impl Plugin for NamespaceLifecycle {
     async fn admit(&self, registry: &Arc<Registry>, attributes: &Attributes<'_>, _: &mut Value, _: Option<&Value>) -> Result<(), ApiError> {
         let gvr = namespaces();
         let cached = registry.cached(&gvr);
-        let mut namespace = cached.and_then(|c| c.get("", attributes.namespace));
+        let mut namespace = cached.as_ref().and_then(|c| c.get("", attributes.namespace));
         if namespace.is_none() {
             registry.catch_up().await;
             namespace = cached.and_then(|c| c.get("", attributes.namespace));

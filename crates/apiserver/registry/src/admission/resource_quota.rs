@@ -55,7 +55,7 @@ impl Plugin for ResourceQuota {
             return Ok(());
         }
         for quota in quotas {
-            charge(registry, resource, attributes, quota, object, old).await?;
+            charge(registry, &resource, attributes, quota, object, old).await?;
         }
         Ok(())
     }

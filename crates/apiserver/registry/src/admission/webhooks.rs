@@ -8,11 +8,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 use tiphys_meta::ApiError;
-use tiphys_schema::codec::{Strictness, json};
 
 use super::{Attributes, Plugin};
 use crate::config::{About, Write};
 use crate::registry::Registry;
+use crate::verbs::rules::after_webhooks;
 
 pub(super) struct MutatingAdmissionWebhook;
 pub(super) struct ValidatingAdmissionWebhook;
@@ -53,10 +53,8 @@ impl Plugin for MutatingAdmissionWebhook {
         let Some(webhooks) = registry.webhooks().filter(|_| !attributes.reinvoked()) else { return Ok(()) };
         let patched = webhooks.mutate(&parts(attributes, Some(object), old), &about(attributes)).await?;
         let Some(patched) = patched else { return Ok(()) };
-        let Some((resource, _)) = registry.resources.find(attributes.gvr) else { return Ok(()) };
-        let decoded = json::canonicalize(resource.kind, patched, Strictness::Ignore);
-        *object = decoded.map_err(|e| ApiError::internal(format!("the object as webhooks changed it cannot be read: {e}")))?.object;
-        resource.strategy.default(object);
+        let Some((resource, version)) = registry.resources.find(attributes.gvr) else { return Ok(()) };
+        *object = after_webhooks(&resource, version, patched)?;
         attributes.note_change();
         Ok(())
     }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tiphys_store::{Engine, Event as StoreEvent, EventKind, KeyRange, StoreError, Watch};
 use tokio::sync::watch;
 
+use crate::custom::follow as custom;
 use crate::hooks::Hooks;
 use crate::registry::load;
 use crate::resource::Resources;
@@ -87,7 +88,14 @@ pub(crate) async fn feed(
     loop {
         match watch.next().await {
             Ok(batch) => {
-                batch.events.iter().for_each(|event| apply_safely(&resources, &pending, &hooks, event));
+                for event in batch.events.iter() {
+                    if event.kv.key.starts_with(custom::PREFIX)
+                        && let Err(error) = custom::changed(&*engine, &resources, event).await
+                    {
+                        tracing::error!(%error, "a definition could not take effect");
+                    }
+                    apply_safely(&resources, &pending, &hooks, event);
+                }
                 applied.advance(batch.revision);
             }
             Err(StoreError::Closed) => return,
@@ -131,7 +139,7 @@ fn apply(resources: &Resources, pending: &Pending, hooks: &Hooks, event: &StoreE
     match event.kind {
         EventKind::Delete => {
             if let Some(last) = resource.cache.delete(&event.kv.key, event.kv.mod_revision) {
-                hooks.deleted(resource, &last);
+                hooks.deleted(&resource, &last);
             }
         }
         EventKind::Put => {
@@ -143,7 +151,7 @@ fn apply(resources: &Resources, pending: &Pending, hooks: &Hooks, event: &StoreE
                 }
             };
             let previous = resource.cache.put(entry.clone());
-            hooks.written(resource, previous.as_deref(), &entry);
+            hooks.written(&resource, previous.as_deref(), &entry);
         }
     }
 }

@@ -45,6 +45,12 @@ impl Json {
         &self.bytes
     }
 
+    /// `apiVersion`, which has nothing in it that JSON would escape.
+    pub(crate) fn api_version(&self) -> &str {
+        let head = self.bytes.get(..self.body as usize).and_then(|head| std::str::from_utf8(head).ok()).unwrap_or_default();
+        head.rsplit('"').nth(1).unwrap_or_default()
+    }
+
     /// The object without its opening brace, kind and apiVersion: an item of a list is `{` and this.
     pub(crate) fn body(&self) -> &[u8] {
         self.bytes.get(self.body as usize..).unwrap_or_default()
@@ -198,5 +204,6 @@ mod tests {
             json!({"metadata": {"name": "a", "resourceVersion": "1000"}})
         );
         assert_eq!(parsed(&json.with_type("apps/v1beta1", "Deployment"))["apiVersion"], "apps/v1beta1");
+        assert_eq!(json.api_version(), "apps/v1");
     }
 }

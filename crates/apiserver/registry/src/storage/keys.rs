@@ -19,6 +19,11 @@ pub(crate) fn builtin_prefix(group: &str, resource: &str) -> String {
     format!("{ROOT}{place}/")
 }
 
+/// The prefix of a custom resource.
+pub(crate) fn custom_prefix(group: &str, plural: &str) -> String {
+    format!("{ROOT}{group}/{plural}/")
+}
+
 /// Everything that begins with `prefix`.
 pub(crate) fn everything_under(prefix: &[u8]) -> KeyRange {
     KeyRange { start: Bytes::copy_from_slice(prefix), end: successor(prefix) }

@@ -13,9 +13,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use tiphys_meta::{ApiError, Gvk, object};
 use tiphys_schema::codec;
+use tiphys_schema::structural::embedded::Misfit;
 
 use encryption::{Opened, Sealer};
 pub(crate) use json::Json;
+
+use crate::custom::{Definition, Version};
 
 /// A strategy's `fields`.
 pub(crate) type SelectableFields = fn(&Value) -> Vec<(&'static str, Cow<'_, str>)>;
@@ -26,16 +29,47 @@ pub(crate) struct Shape {
     pub(crate) gvk: Gvk,
     pub(crate) api_version: String,
     pub(crate) namespaced: bool,
-    pub(crate) fields: SelectableFields,
+    pub(crate) fields: Fields,
     /// How the stored bytes are encrypted, where they are.
     pub(crate) sealer: Option<Arc<Sealer>>,
 }
 
+/// What objects can be selected on.
+pub(crate) enum Fields {
+    Builtin(SelectableFields),
+    /// Those of a version of a definition, in its order.
+    Custom(Arc<Definition>, usize),
+}
+
 impl Shape {
+    /// Of a custom resource in one of its versions.
+    pub(crate) fn custom(definition: &Arc<Definition>, at: usize, sealer: Option<Arc<Sealer>>) -> Shape {
+        let version = &definition.versions[at];
+        Shape {
+            gvk: version.gvk.clone(),
+            api_version: version.api_version.clone(),
+            namespaced: definition.namespaced,
+            fields: Fields::Custom(definition.clone(), at),
+            sealer,
+        }
+    }
+
+    fn is_custom(&self) -> bool {
+        matches!(self.fields, Fields::Custom(..))
+    }
+
+    fn version(&self) -> Option<&Version> {
+        match &self.fields {
+            Fields::Custom(definition, at) => definition.versions.get(*at),
+            Fields::Builtin(_) => None,
+        }
+    }
+
     /// Bytes of a tree to be stored at `key`. What only a read knows, `resourceVersion`, is left out.
     fn encode(&self, key: &[u8], tree: &mut Value) -> Result<Bytes, ApiError> {
         object::meta_mut(tree).remove("resourceVersion");
-        let plain = codec::proto::encode(&self.gvk, tree).map_err(ApiError::internal)?;
+        let plain =
+            if self.is_custom() { codec::json::encode(tree) } else { codec::proto::encode(&self.gvk, tree).map_err(ApiError::internal)? };
         Ok(match &self.sealer {
             Some(sealer) => sealer.seal(key, plain),
             None => plain,
@@ -56,20 +90,45 @@ impl Shape {
         if stored.starts_with(wire::MAGIC) {
             codec::proto::decode(stored).map(|(_, tree)| tree).map_err(ApiError::internal)
         } else {
-            serde_json::from_slice(stored).map_err(ApiError::internal)
+            let mut tree = serde_json::from_slice(stored).map_err(ApiError::internal)?;
+            self.freshen(&mut tree)?;
+            Ok(tree)
         }
+    }
+
+    /// Stored custom resources are read by what their definition says now: new defaults are there, forgotten fields are not.
+    fn freshen(&self, tree: &mut Value) -> Result<(), ApiError> {
+        let Fields::Custom(definition, _) = &self.fields else { return Ok(()) };
+        let Some(version) = definition.version_of(tree["apiVersion"].as_str().unwrap_or("")) else { return Ok(()) };
+        if let Err(error) = codec::json::canonicalize_metadata(tree, codec::Strictness::Ignore) {
+            tracing::warn!(%error, "metadata of a stored custom resource does not fit");
+        }
+        version.coerce(tree, Misfit::Drop)?;
+        version.default(tree);
+        Ok(())
     }
 
     /// Name and namespace are left out: the key has them.
     fn selected(&self, tree: &Value) -> Box<[(&'static str, Box<str>)]> {
-        let fields = (self.fields)(tree).into_iter().filter(|(name, _)| !name.starts_with("metadata."));
-        fields.map(|(name, value)| (name, value.as_ref().into())).collect()
+        match &self.fields {
+            Fields::Builtin(fields) => {
+                let fields = fields(tree).into_iter().filter(|(name, _)| !name.starts_with("metadata."));
+                fields.map(|(name, value)| (name, value.as_ref().into())).collect()
+            }
+            Fields::Custom(..) => {
+                let selectable = self.version().map_or(&[][..], |v| &v.selectable);
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                selectable.iter().map(|(_, path)| ("", path.find(tree).first().map(|v| text(v)).unwrap_or_default().into())).collect()
+            }
+        }
     }
 
     fn form(&self, tree: &Value, revision: i64) -> Form {
         let owned = |(k, v): (&str, &str)| (k.into(), v.into());
+        // A custom resource may be kept in an older version than the one that is stored now.
+        let own = tree.get("apiVersion").and_then(Value::as_str).filter(|_| self.is_custom());
         Form {
-            json: Json::write(&self.api_version, &self.gvk.kind, tree, revision),
+            json: Json::write(own.unwrap_or(&self.api_version), &self.gvk.kind, tree, revision),
             labels: object::labels(tree).map(owned).collect(),
             fields: self.selected(tree),
         }
@@ -132,6 +191,15 @@ impl Entry {
         self.revision
     }
 
+    pub(crate) fn has_shape(&self, shape: &Arc<Shape>) -> bool {
+        Arc::ptr_eq(&self.shape, shape)
+    }
+
+    /// The version that the object is kept in.
+    pub(crate) fn api_version(&self) -> &str {
+        if self.shape.is_custom() { self.form().json.api_version() } else { &self.shape.api_version }
+    }
+
     /// The key in the store.
     pub(crate) fn key(&self) -> &Bytes {
         &self.key
@@ -182,6 +250,10 @@ impl Entry {
     }
 
     pub fn field(&self, name: &str) -> Option<&str> {
+        if let Some(version) = self.shape.version() {
+            let place = version.selectable.iter().position(|(n, _)| n == name)?;
+            return self.form().fields.get(place).map(|(_, value)| &**value);
+        }
         self.form().fields.iter().find(|(n, _)| *n == name).map(|(_, value)| &**value)
     }
 
@@ -193,6 +265,12 @@ impl Entry {
         let bytes = match wire::raw(&self.shape.open(&self.key, &self.stored)?.plain) {
             Some(raw) if self.revision == 0 => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, raw),
             Some(raw) => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, &wire::with_revision(raw, self.revision)),
+            // Of a custom resource there is only the metadata in protobuf.
+            None if self.shape.is_custom() => {
+                let partial = Gvk::new("meta.k8s.io", "v1", "PartialObjectMetadata");
+                let tree = serde_json::json!({"metadata": self.to_value()["metadata"]});
+                codec::proto::encode(&partial, &tree).map(Bytes::from).map_err(ApiError::internal)?
+            }
             None => codec::proto::encode(&self.shape.gvk, &self.to_value()).map(Bytes::from).map_err(ApiError::internal)?,
         };
         Ok(self.protobuf.get_or_init(|| bytes))

@@ -21,7 +21,7 @@ pub(crate) async fn handle(call: &mut Call<'_>, body: Bytes) -> Result<Answer, A
         ("binding", Verb::Create) => binding::create(call, body).await,
         ("eviction", Verb::Create) => eviction::create(call, body).await,
         (name, verb) => {
-            let subresource = call.resource.strategy.subresource(name).ok_or_else(|| not_allowed(call.served, call.info))?;
+            let subresource = call.subresource(name).ok_or_else(|| not_allowed(call.served, call.info))?;
             let how = How { subresource: Some(subresource), unconditional: call.resource.strategy.allow_unconditional_update };
             match verb {
                 Verb::Get => call.get().await,

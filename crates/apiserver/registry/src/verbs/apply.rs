@@ -6,19 +6,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 use tiphys_meta::{ApiError, ErrorList, Path, object, time};
-use tiphys_schema::apply::{self, Options, Schema};
-use tiphys_schema::codec::{self, Strictness};
+use tiphys_schema::apply::{self, Options};
+use tiphys_schema::codec;
 
 use super::Call;
 use super::update::{Change, How};
 use crate::answer::Answer;
-use crate::options::WriteOptions;
+use crate::options::{Validation, WriteOptions};
 
 impl Call<'_> {
     /// Notes in `managedFields` which fields this write changes; `old` is none on create. Both are of the stored version.
     pub(crate) fn fields_updated(&self, old: Option<&Value>, new: &mut Value, manager: &str) {
         let now = time::format(self.registry.config.clock.now());
-        apply::update(&Schema::Kind(self.resource.kind), old, new, &self.managing(manager, &now, false));
+        apply::update(&self.settled_schema(), old, new, &self.managing(manager, &now, false));
     }
 
     fn managing<'o>(&'o self, manager: &'o str, now: &'o str, force: bool) -> Options<'o> {
@@ -26,7 +26,7 @@ impl Call<'_> {
         const SPEC: &[&[&str]] = &[&["spec"]];
         let reset = match self.info.subresource.as_str() {
             "status" => SPEC,
-            "" if self.resource.strategy.initial_status.is_some() => STATUS,
+            "" if self.owns_status() => STATUS,
             _ => &[],
         };
         Options { manager, subresource: &self.info.subresource, now, reset, force }
@@ -38,15 +38,22 @@ impl Call<'_> {
             errors.required(&Path::new("fieldManager"), "is required for apply patch");
             return Err(errors.into_invalid("meta.k8s.io", "PatchOptions", ""));
         }
-        let config = codec::yaml::to_tree(&body).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+        let read = codec::yaml::read(&body).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+        let (config, problem) = read;
+        let twice = problem.map(|problem| format!("error strict decoding YAML: error converting YAML to JSON: {problem}"));
+        match (twice, options.validation) {
+            (Some(why), Validation::Strict) => return Err(ApiError::bad_request(why)),
+            (Some(why), Validation::Warn) => self.warnings.push(why),
+            _ => {}
+        }
         let mut change = Apply { config, options: options.clone() };
         if how.subresource.is_none() && self.current().await.is_none() {
             let tree = change.applied(self, None)?;
             let entry = self.create_tree(tree, options).await?;
-            return self.answer(201, &entry);
+            return self.answer(201, &entry).await;
         }
         let entry = self.change(&mut change, how, options).await?;
-        self.answer(200, &entry)
+        self.answer(200, &entry).await
     }
 }
 
@@ -66,16 +73,14 @@ impl Apply {
         let now = time::format(call.registry.config.clock.now());
         let force = self.options.force.unwrap_or(false);
         let managing = call.managing(&self.options.manager, &now, force);
-        let merged = apply::apply(&Schema::Kind(call.served.kind), live.as_ref(), &self.config, &managing)?;
-        let decoded = codec::json::canonicalize(call.served.kind, merged, Strictness::Ignore);
-        let mut tree = decoded.map_err(|e| ApiError::bad_request(e.to_string()))?.object;
+        let merged = apply::apply(&call.schema(), live.as_ref(), &self.config, &managing)?;
+        let mut tree = call.canonical(merged, Validation::Ignore)?;
         call.check_namespace(&mut tree)?;
         call.check_name(&mut tree)?;
         if live.is_none() {
             super::create::wipe_system_fields(&mut tree);
         }
-        call.served.conversion.to_stored(&mut tree);
-        call.resource.strategy.default(&mut tree);
+        call.settle(&mut tree);
         Ok(tree)
     }
 }

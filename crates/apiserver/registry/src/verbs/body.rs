@@ -30,7 +30,7 @@ impl Call<'_> {
     /// The request's object, which is to be of `kind`.
     pub(crate) fn decode(&mut self, body: &Bytes, kind: &'static Kind, validation: Validation) -> Result<Value, ApiError> {
         let format = body_format(&self.info.content_type)?;
-        let cannot = |error: DecodeError, said: Option<&Gvk>| unreadable(kind, said, &error.to_string(), body);
+        let cannot = |error: DecodeError, said: Option<&Gvk>| unreadable(&kind.gvk, said, &error.to_string(), body);
         let decoded = match format {
             Format::Json => {
                 codec::json::decode(kind, body, validation.strictness()).map_err(|e| cannot(e, json_type(kind, body).as_ref()))?
@@ -47,16 +47,16 @@ impl Call<'_> {
             }
         };
         self.check_type(kind, &decoded.object)?;
-        self.report(kind, decoded, validation)
+        self.report(&kind.gvk, decoded, validation)
     }
 
     /// Unknown and duplicate fields are errors or warnings.
-    pub(crate) fn report(&mut self, kind: &Kind, decoded: Decoded, validation: Validation) -> Result<Value, ApiError> {
+    pub(crate) fn report(&mut self, gvk: &Gvk, decoded: Decoded, validation: Validation) -> Result<Value, ApiError> {
         if !decoded.problems.is_empty() {
             match validation {
                 Validation::Strict => {
                     let why = format!("strict decoding error: {}", decoded.problems.join(", "));
-                    return Err(unreadable(kind, Some(&kind.gvk), &why, b""));
+                    return Err(unreadable(gvk, Some(gvk), &why, b""));
                 }
                 Validation::Warn => self.warnings.extend(decoded.problems),
                 Validation::Ignore => {}
@@ -70,12 +70,12 @@ impl Call<'_> {
         let gvk = said_or(kind, version, said_kind);
         if Facts::builtin().kind(&gvk).is_none() {
             let why = format!("no kind \"{}\" is registered for version \"{}\" in scheme {SCHEME}", gvk.kind, gvk.api_version());
-            return Err(unreadable(kind, Some(&gvk), &why, b""));
+            return Err(unreadable(&kind.gvk, Some(&gvk), &why, b""));
         }
         if gvk.kind != kind.gvk.kind {
             let internal = if kind.gvk.group.is_empty() { "core" } else { kind.gvk.group.split('.').next().unwrap_or("") };
             let why = format!("converting ({}.{}) to ({internal}.{}): unknown conversion", gvk.version, gvk.kind, kind.gvk.kind);
-            return Err(unreadable(kind, Some(&gvk), &why, b""));
+            return Err(unreadable(&kind.gvk, Some(&gvk), &why, b""));
         }
         let wanted = kind.gvk.api_version();
         if !version.is_empty() && version != wanted {
@@ -135,24 +135,24 @@ fn json_type(wanted: &Kind, body: &[u8]) -> Option<Gvk> {
     body.trim_ascii_start().starts_with(b"{").then(|| said_or(wanted, &api_version, &kind))
 }
 
-fn unreadable(kind: &Kind, said: Option<&Gvk>, why: &str, body: &[u8]) -> ApiError {
-    let wanted = &kind.gvk.kind;
+pub(super) fn unreadable(wanted: &Gvk, said: Option<&Gvk>, why: &str, body: &[u8]) -> ApiError {
+    let kind = &wanted.kind;
     ApiError::bad_request(match said {
-        Some(gvk) => format!("{} in version \"{}\" cannot be handled as a {wanted}: {why}", gvk.kind, gvk.version),
+        Some(gvk) => format!("{} in version \"{}\" cannot be handled as a {kind}: {why}", gvk.kind, gvk.version),
         None => {
-            let why = untyped(why, kind);
-            format!("the object provided is unrecognized (must be of type {wanted}): {why} ({})", summary(body))
+            let why = untyped(why, wanted);
+            format!("the object provided is unrecognized (must be of type {kind}): {why} ({})", summary(body))
         }
     })
 }
 
 /// The type is read first, into a small struct of its own, which the message names.
-fn untyped(why: &str, kind: &Kind) -> String {
+fn untyped(why: &str, wanted: &Gvk) -> String {
     if why.contains("YAML") {
         return why.to_owned();
     }
     let small = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-    let full = format!("Go value of type {}.{}", kind.gvk.version, kind.gvk.kind);
+    let full = format!("Go value of type {}.{}", wanted.version, wanted.kind);
     format!("couldn't get version/kind; json parse error: {}", why.replace(&full, &format!("Go value of type {small}")))
 }
 

@@ -13,7 +13,7 @@ use crate::chance;
 use crate::hooks;
 use crate::options::WriteOptions;
 use crate::registry::WriteError;
-use crate::storage::{Draft, Entry};
+use crate::storage::Entry;
 
 /// Names are generated again this often when the first is taken (KEP-4420).
 const NAME_TRIES: usize = 8;
@@ -21,19 +21,29 @@ const NAME_TRIES: usize = 8;
 impl Call<'_> {
     pub(crate) async fn create(&mut self, body: Bytes) -> Result<Answer, ApiError> {
         let options = WriteOptions::parse(self.info, &self.query, "CreateOptions")?;
-        let mut tree = self.decode(&body, self.served.kind, options.validation)?;
+        let mut tree = self.decode_object(&body, options.validation)?;
         drop(body);
         wipe_system_fields(&mut tree);
         self.check_namespace(&mut tree)?;
-        self.served.conversion.to_stored(&mut tree);
-        self.resource.strategy.default(&mut tree);
+        self.settle(&mut tree);
         self.fields_updated(None, &mut tree, &options.manager);
         let entry = self.create_tree(tree, &options).await?;
-        self.answer(201, &entry)
+        self.answer(201, &entry).await
+    }
+
+    fn check_not_terminating(&self) -> Result<(), ApiError> {
+        match self.resource.definition() {
+            Some(definition) if definition.is_terminating() => {
+                let why = "create not allowed while custom resource definition is terminating";
+                Err(ApiError::forbidden(&self.served.gvr, &self.info.name, why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Creates from a tree of the stored version with its defaults.
     pub(crate) async fn create_tree(&mut self, tree: Value, options: &WriteOptions) -> Result<Arc<Entry>, ApiError> {
+        self.check_not_terminating()?;
         if !matches!(object::resource_version(&tree), "" | "0") {
             return Err(ApiError::new(Reason::Unknown, "resourceVersion should not be set on objects to be created"));
         }
@@ -58,19 +68,19 @@ impl Call<'_> {
         registry.admission.admit(&registry, &attributes, &mut tree, None).await?;
         self.fill_system_fields(&mut tree);
         let name = object::name(&tree).to_owned();
-        self.resource.strategy.prepare_create(&mut tree, &self.ctx());
+        self.prepare_create(&mut tree);
         let hold = hooks::before_create(self, &mut tree)?;
-        let errors = self.resource.strategy.validate_create(&tree);
+        let errors = self.validate_create(&tree);
         if !errors.is_empty() {
             return Err(errors.into_invalid(&self.served.gvk.group, self.resource.kind_name(), &name));
         }
-        let warnings = self.resource.strategy.warnings(&tree, None);
+        let warnings = self.rule_warnings(&tree, None);
         self.warnings.extend(warnings);
         attributes.name.clone_from(&name);
         registry.admission.validate(&registry, &attributes, Some(&tree), None).await?;
         self.warnings.append(&mut attributes.warnings.lock());
         let key = self.resource.key(&self.info.namespace, &name);
-        let draft = Arc::new(Draft::new(&self.resource.shape, key, tree)?);
+        let draft = Arc::new(self.draft(key, tree).await?);
         if options.dry_run {
             return match self.resource.cache.get(draft.key()) {
                 Some(_) => Err(ApiError::already_exists(&self.served.gvr, &name)),

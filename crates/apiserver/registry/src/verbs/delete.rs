@@ -12,6 +12,7 @@ use super::list::collect;
 use super::update::Outcome;
 use crate::admission::{Attributes, Operation};
 use crate::answer::{Answer, Document};
+use crate::custom::lifecycle;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::registry::WriteError;
 use crate::render::ListMeta;
@@ -44,19 +45,19 @@ impl Call<'_> {
     pub(crate) async fn delete(&mut self, body: Bytes) -> Result<Answer, ApiError> {
         let options = DeleteOptions::parse(self.info, &self.query, &body)?;
         let deleted = self.delete_named(&self.info.name, &options).await?;
-        self.deleted(&deleted, &options)
+        self.deleted(&deleted, &options).await
     }
 
     /// The object where the kind returns it or where it is still there, else a Status that says what was deleted.
-    fn deleted(&mut self, deleted: &Deleted, options: &DeleteOptions) -> Result<Answer, ApiError> {
+    async fn deleted(&mut self, deleted: &Deleted, options: &DeleteOptions) -> Result<Answer, ApiError> {
         let tree = match deleted {
             Deleted::Still(entry) => {
                 let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
-                return self.answer(code, entry);
+                return self.answer(code, entry).await;
             }
             Deleted::Gone(tree, revision) if returns_object(self.resource) => {
-                let entry = self.shown(tree, *revision);
-                return self.answer(200, &entry);
+                let entry = Arc::new(self.shown(tree, *revision));
+                return self.answer(200, &entry).await;
             }
             Deleted::Gone(tree, _) => tree,
         };
@@ -82,7 +83,7 @@ impl Call<'_> {
     }
 
     async fn delete_once(&mut self, entry: &Arc<Entry>, name: &str, options: &DeleteOptions) -> Result<Attempt, ApiError> {
-        let old = entry.to_value();
+        let old = self.settled(entry).await?;
         self.check_preconditions(&old, name, options)?;
         let registry = self.registry.clone();
         let attributes = Attributes::new(self, Operation::Delete, name.to_owned(), options.dry_run);
@@ -134,7 +135,7 @@ impl Call<'_> {
         let options = DeleteOptions::parse(self.info, &self.query, &body)?;
         let list_options = ListOptions::parse(&self.query, false)?;
         let selection = Selection::new(self.resource, self.served, &self.info.namespace, "", &list_options)?;
-        let (entries, meta) = collect(self.registry, self.resource, &selection, &list_options).await?;
+        let (entries, meta) = collect(self.registry, self.resource, self.served, &selection, &list_options).await?;
         let mut deleted = Vec::with_capacity(entries.len());
         for entry in entries {
             match self.delete_in(entry.namespace(), entry.name(), &options).await {
@@ -146,6 +147,7 @@ impl Call<'_> {
         }
         let renderer = self.renderer()?;
         let content_type = renderer.content_type().into();
+        let deleted = self.registry.views(self.served, deleted).await?;
         let body = renderer.list(deleted, &ListMeta { revision: meta.revision, ..ListMeta::default() })?;
         Ok(Answer::Object(Document { code: 200, content_type, body, warnings: std::mem::take(&mut self.warnings) }))
     }
@@ -195,6 +197,10 @@ fn plan(resource: &Resource, old: &Value, options: &DeleteOptions, now: Timestam
         return plan_namespace(old, options, now);
     }
     let mut new = old.clone();
+    if is_definition(resource) && object::deletion_timestamp(old).is_none() {
+        lifecycle::mark_for_deletion(&mut new, &time::format(now));
+        return Plan::Mark(new);
+    }
     let graceful = match resource.strategy.grace {
         Some(grace) => match set_grace(&mut new, options, grace, now) {
             Grace::Pending => return Plan::Pending,
@@ -214,6 +220,11 @@ fn plan(resource: &Resource, old: &Value, options: &DeleteOptions, now: Timestam
         return Plan::Mark(new);
     }
     Plan::Remove(new)
+}
+
+/// Definitions stay until the objects that they define are gone.
+fn is_definition(resource: &Resource) -> bool {
+    resource.gvr.group == "apiextensions.k8s.io" && &*resource.gvr.resource == "customresourcedefinitions"
 }
 
 fn is_namespace(resource: &Resource) -> bool {

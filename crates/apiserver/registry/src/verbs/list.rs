@@ -12,7 +12,7 @@ use crate::cache::Scope;
 use crate::options::{ListOptions, Match};
 use crate::registry::Registry;
 use crate::render::ListMeta;
-use crate::resource::Resource;
+use crate::resource::{Resource, Served};
 use crate::select::Selection;
 use crate::storage::{Entry, keys};
 use crate::tokens::{self, Position};
@@ -24,7 +24,7 @@ impl Call<'_> {
     pub(crate) async fn list(&mut self) -> Result<Answer, ApiError> {
         let options = ListOptions::parse(&self.query, false)?;
         let selection = Selection::new(self.resource, self.served, &self.info.namespace, &self.info.name, &options)?;
-        let (entries, meta) = collect(self.registry, self.resource, &selection, &options).await?;
+        let (entries, meta) = collect(self.registry, self.resource, self.served, &selection, &options).await?;
         let renderer = self.renderer()?;
         let content_type = renderer.content_type().into();
         let body = renderer.list(entries, &meta)?;
@@ -36,6 +36,7 @@ impl Call<'_> {
 pub(crate) async fn collect(
     registry: &Registry,
     resource: &Arc<Resource>,
+    served: &Served,
     selection: &Selection,
     options: &ListOptions,
 ) -> Result<(Vec<Arc<Entry>>, ListMeta), ApiError> {
@@ -61,6 +62,7 @@ pub(crate) async fn collect(
         }
         from_memory(registry, resource, selection, start)
     };
+    let entries = registry.views(served, entries).await?;
     Ok(page(entries, revision, selection, options.limit))
 }
 

@@ -6,6 +6,7 @@ mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
 pub(crate) mod patch;
+pub(crate) mod rules;
 mod scale;
 pub(crate) mod update;
 mod watch;
@@ -43,22 +44,22 @@ pub(crate) struct Call<'a> {
 
 /// Answers a request.
 pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: Bytes) -> Result<Answer, ApiError> {
-    let (resource, version) = registry.resources.find(&info.gvr).ok_or_else(unknown_resource)?;
+    let (resource, version) = find(registry, info).await.ok_or_else(unknown_resource)?;
     let served = &resource.served[version];
-    if !info.subresource.is_empty() && served.facts.subresources.iter().all(|s| s.name != info.subresource) {
+    if !served.declares(&info.subresource) {
         return Err(unknown_resource());
     }
     if !served.has_verb(&info.subresource, info.verb.as_str()) {
         return Err(not_allowed(served, info));
     }
     let query = Query::parse(&info.query);
-    let output = Output::negotiate(&info.accept, info.verb == Verb::Watch)?;
+    let output = Output::negotiate(&info.accept, info.verb == Verb::Watch, served.as_custom().is_none())?;
     if !matches!(info.verb, Verb::Get | Verb::List | Verb::Watch) {
         // Rules and admission see everything that was acknowledged before: nobody has to think about stale caches.
         registry.catch_up().await;
     }
-    let warnings = deprecation(served).map(str::to_owned).into_iter().collect();
-    let mut call = Call { registry, info, resource, served, version, query, output, warnings };
+    let warnings = deprecation(served).into_iter().collect();
+    let mut call = Call { registry, info, resource: &resource, served, version, query, output, warnings };
     if !info.subresource.is_empty() {
         return subresources::handle(&mut call, body).await;
     }
@@ -75,9 +76,25 @@ pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: B
 }
 
 /// Of kinds that are still served, but should not be written any more.
-fn deprecation(served: &Served) -> Option<&'static str> {
+fn deprecation(served: &Served) -> Option<String> {
+    if let Some(custom) = served.as_custom() {
+        return custom.version().warning.clone();
+    }
     let endpoints = served.gvr.group.is_empty() && &*served.gvr.resource == "endpoints";
-    endpoints.then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    endpoints.then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned())
+}
+
+/// What a definition says holds for everybody who has seen it, so that of custom resources nothing is read before the caches have caught up.
+async fn find(registry: &Registry, info: &RequestInfo) -> Option<(Arc<Resource>, usize)> {
+    let found = match registry.resources.find(&info.gvr) {
+        Some(builtin) if builtin.0.definition().is_none() => Some(builtin),
+        _ => {
+            registry.catch_up().await;
+            registry.resources.find(&info.gvr)
+        }
+    };
+    let across = matches!(info.verb, Verb::List | Verb::Watch);
+    found.filter(|(r, _)| r.definition().is_none() || (r.namespaced != info.namespace.is_empty()) || (r.namespaced && across))
 }
 
 fn unknown_resource() -> ApiError {
@@ -122,13 +139,13 @@ impl Call<'_> {
         }
         let key = self.resource.key(&self.info.namespace, &self.info.name);
         let entry = self.resource.cache.get(&key).ok_or_else(|| self.not_found(&self.info.name))?;
-        self.answer(200, &entry)
+        self.answer(200, &entry).await
     }
 
     /// A stored object as the answer.
-    pub(crate) fn answer(&mut self, code: u16, entry: &Entry) -> Result<Answer, ApiError> {
+    pub(crate) async fn answer(&mut self, code: u16, entry: &Arc<Entry>) -> Result<Answer, ApiError> {
         let renderer = self.renderer()?;
-        let body = renderer.object(entry)?;
+        let body = renderer.object(&*self.registry.view(self.served, entry).await?)?;
         Ok(self.document(code, body))
     }
 

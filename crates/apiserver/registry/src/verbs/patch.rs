@@ -10,7 +10,9 @@ use tiphys_schema::{Kind, patch};
 use super::Call;
 use super::update::{Change, How};
 use crate::answer::Answer;
+use crate::negotiate::unsupported;
 use crate::options::{Validation, WriteOptions};
+use crate::resource::Model;
 
 pub(crate) const JSON: &str = "application/json-patch+json";
 pub(crate) const MERGE: &str = "application/merge-patch+json";
@@ -36,6 +38,15 @@ impl Patch {
         }
     }
 
+    /// For custom resources, which know no strategic merge.
+    fn apply_untyped(&self, target: &mut Value) -> Result<(), ApiError> {
+        match self {
+            Patch::Json(operations) => patch::json(target, operations).map_err(ApiError::from),
+            Patch::Merge(merge) => patch::merge(target, merge).map_err(ApiError::from),
+            Patch::Strategic(_) => Err(unsupported(&[JSON, MERGE, APPLY])),
+        }
+    }
+
     pub(crate) fn apply(&self, kind: &Kind, target: &mut Value) -> Result<(), ApiError> {
         match self {
             Patch::Json(operations) => patch::json(target, operations),
@@ -52,11 +63,23 @@ struct Patched {
 }
 
 impl Patched {
+    /// The patched object of a built-in kind.
+    fn builtin(&self, call: &mut Call<'_>, kind: &'static Kind, old: &Value, mut tree: Value) -> Result<Value, ApiError> {
+        self.patch.apply(kind, &mut tree)?;
+        let decoded = codec::json::canonicalize(kind, tree, self.options.validation.strictness());
+        let decoded: Decoded = decoded.map_err(|e| self.unreadable(call, kind, old, &e.to_string()))?;
+        if !decoded.problems.is_empty() && self.options.validation == Validation::Strict {
+            let why = format!("strict decoding error: {}", decoded.problems.join(", "));
+            return Err(self.unreadable(call, kind, old, &why));
+        }
+        call.report(&kind.gvk, decoded, self.options.validation)
+    }
+
     /// What came of the patch is no object of the kind: 422, with all of it in the message.
-    fn unreadable(&self, call: &Call<'_>, old: &Value, why: &str) -> ApiError {
+    fn unreadable(&self, call: &Call<'_>, kind: &Kind, old: &Value, why: &str) -> ApiError {
         let mut tree = old.clone();
         call.serve(&mut tree);
-        let patched = self.patch.apply(call.served.kind, &mut tree).map(|()| tree.to_string()).unwrap_or_default();
+        let patched = self.patch.apply(kind, &mut tree).map(|()| tree.to_string()).unwrap_or_default();
         let mut errors = ErrorList::new();
         errors.invalid(&Path::new("patch"), patched, why);
         errors.into_invalid("", "", "")
@@ -66,20 +89,17 @@ impl Patched {
 #[async_trait]
 impl Change for Patched {
     async fn wanted(&mut self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError> {
-        let kind = call.served.kind;
         let mut tree = old.clone();
         call.serve(&mut tree);
-        self.patch.apply(kind, &mut tree)?;
-        let decoded = codec::json::canonicalize(kind, tree, self.options.validation.strictness());
-        let decoded: Decoded = decoded.map_err(|e| self.unreadable(call, old, &e.to_string()))?;
-        if !decoded.problems.is_empty() && self.options.validation == Validation::Strict {
-            let why = format!("strict decoding error: {}", decoded.problems.join(", "));
-            return Err(self.unreadable(call, old, &why));
-        }
-        let mut wanted = call.report(kind, decoded, self.options.validation)?;
+        let mut wanted = match &call.served.model {
+            Model::Builtin(kind, _) => self.builtin(call, kind, old, tree)?,
+            Model::Custom(_) => {
+                self.patch.apply_untyped(&mut tree)?;
+                call.canonical(tree, self.options.validation)?
+            }
+        };
         call.check_namespace(&mut wanted)?;
-        call.served.conversion.to_stored(&mut wanted);
-        call.resource.strategy.default(&mut wanted);
+        call.settle(&mut wanted);
         call.fields_updated(Some(old), &mut wanted, &self.options.manager);
         Ok(wanted)
     }
@@ -100,10 +120,13 @@ impl Call<'_> {
             return Err(force_without_apply());
         }
         let (patch, problems) = Patch::parse(&self.info.content_type, &body)?;
-        self.report(self.served.kind, Decoded { object: Value::Null, problems }, options.validation)?;
+        if matches!(patch, Patch::Strategic(_)) && self.served.as_custom().is_some() {
+            return Err(unsupported(&[JSON, MERGE, APPLY]));
+        }
+        self.report(&self.served.gvk, Decoded { object: Value::Null, problems }, options.validation)?;
         let mut change = Patched { patch, options: options.clone() };
         let entry = self.change(&mut change, how, &options).await?;
-        self.answer(200, &entry)
+        self.answer(200, &entry).await
     }
 
     /// Turns a tree of the stored version into one of the served version.

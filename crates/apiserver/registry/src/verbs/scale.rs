@@ -11,6 +11,7 @@ use super::Call;
 use super::patch::{APPLY, Patch};
 use super::update::{Change, How};
 use crate::answer::Answer;
+use crate::custom::scale::ScalePaths;
 use crate::negotiate::unsupported;
 use crate::options::WriteOptions;
 use crate::request::Verb;
@@ -20,22 +21,28 @@ fn scale_kind() -> Result<&'static Kind, ApiError> {
 }
 
 /// Reads the Scale out of a workload.
-fn scale_of(tree: &Value) -> Result<Value, ApiError> {
+fn scale_of(tree: &Value, paths: Option<&ScalePaths>) -> Result<Value, ApiError> {
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = tree["metadata"].get(field) {
             metadata.insert(field.into(), value.clone());
         }
     }
-    let selector = selector_text(&tree["spec"]["selector"])?;
     let replicas = |v: &Value| v.as_i64().unwrap_or(0);
-    let mut status = json!({"replicas": replicas(&tree["status"]["replicas"])});
+    let (wanted, present, selector) = match paths {
+        Some(paths) => paths.read(tree)?,
+        None => {
+            let wanted = replicas(&tree["spec"]["replicas"]);
+            (Some(wanted), replicas(&tree["status"]["replicas"]), selector_text(&tree["spec"]["selector"])?)
+        }
+    };
+    let mut status = json!({"replicas": present});
     if !selector.is_empty() {
         status["selector"] = json!(selector);
     }
     let mut spec = Map::new();
-    if replicas(&tree["spec"]["replicas"]) != 0 {
-        spec.insert("replicas".into(), tree["spec"]["replicas"].clone());
+    if let Some(wanted) = wanted.filter(|w| *w != 0) {
+        spec.insert("replicas".into(), json!(wanted));
     }
     Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
 }
@@ -66,10 +73,10 @@ impl Change for Rescale {
         let scale = match &self.0 {
             Source::Sent(scale) => scale.clone(),
             Source::Patch(patch, options) => {
-                let mut scale = scale_of(old)?;
+                let mut scale = scale_of(old, call.scale_paths())?;
                 patch.apply(kind, &mut scale)?;
                 let decoded = codec::json::canonicalize(kind, scale, options.validation.strictness());
-                call.report(kind, decoded.map_err(|e| ApiError::bad_request(e.to_string()))?, options.validation)?
+                call.report(&kind.gvk, decoded.map_err(|e| ApiError::bad_request(e.to_string()))?, options.validation)?
             }
         };
         let mut wanted = call.rescaled(&scale, old)?;
@@ -101,8 +108,13 @@ impl Call<'_> {
             }
             _ => return Err(super::not_allowed(self.served, self.info)),
         };
-        let scale = scale_of(&entry.to_value())?;
+        let entry = self.registry.view(self.served, &entry).await?;
+        let scale = scale_of(&entry.to_value(), self.scale_paths())?;
         self.answer_tree(200, &Gvk::new("autoscaling", "v1", "Scale"), &scale)
+    }
+
+    fn scale_paths(&self) -> Option<&ScalePaths> {
+        self.served.as_custom().and_then(|c| c.version().scale.as_ref())
     }
 
     fn rescaled(&self, scale: &Value, old: &Value) -> Result<Value, ApiError> {
@@ -120,7 +132,13 @@ impl Call<'_> {
             return Err(error);
         }
         let mut new = old.clone();
-        object::as_map(object::as_map(&mut new).entry("spec").or_insert(Value::Null)).insert("replicas".into(), json!(replicas));
+        match self.scale_paths() {
+            Some(paths) => paths.set(&mut new, replicas),
+            None => {
+                let spec = object::as_map(&mut new).entry("spec").or_insert(Value::Null);
+                object::as_map(spec).insert("replicas".into(), json!(replicas));
+            }
+        }
         let version = object::resource_version(scale);
         if !version.is_empty() {
             object::meta_mut(&mut new).insert("resourceVersion".into(), Value::from(version));

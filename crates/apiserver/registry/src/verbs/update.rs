@@ -15,7 +15,7 @@ use crate::hooks;
 use crate::options::WriteOptions;
 use crate::registry::WriteError;
 use crate::resource::Resource;
-use crate::storage::{Draft, Entry};
+use crate::storage::Entry;
 
 pub(crate) const OPTIMISTIC_LOCK: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
@@ -59,22 +59,21 @@ impl Call<'_> {
     /// PUT of the object or of one of its subresources that are the object.
     pub(crate) async fn replace(&mut self, body: Bytes, how: How) -> Result<Answer, ApiError> {
         let options = WriteOptions::parse(self.info, &self.query, "UpdateOptions")?;
-        let mut tree = self.decode(&body, self.served.kind, options.validation)?;
+        let mut tree = self.decode_object(&body, options.validation)?;
         drop(body);
         self.check_namespace(&mut tree)?;
         self.check_name(&mut tree)?;
-        self.served.conversion.to_stored(&mut tree);
-        self.resource.strategy.default(&mut tree);
+        self.settle(&mut tree);
         let creates = how.subresource.is_none() && self.resource.strategy.allow_create_on_update;
         if creates && self.current().await.is_none() {
             object::meta_mut(&mut tree).remove("resourceVersion");
             self.fields_updated(None, &mut tree, &options.manager);
             let entry = self.create_tree(tree, &options).await?;
-            return self.answer(201, &entry);
+            return self.answer(201, &entry).await;
         }
         let mut change = Replace { sent: tree, manager: options.manager.clone() };
         let entry = self.change(&mut change, how, &options).await?;
-        self.answer(200, &entry)
+        self.answer(200, &entry).await
     }
 
     /// The newest state.
@@ -104,7 +103,7 @@ impl Call<'_> {
         how: How,
         options: &WriteOptions,
     ) -> Result<Outcome, ApiError> {
-        let old = old_entry.to_value();
+        let old = self.settled(old_entry).await?;
         let mut new = change.wanted(self, &old).await?;
         self.stamp_type(&mut new);
         self.check_version(&mut new, old_entry, how)?;
@@ -125,41 +124,27 @@ impl Call<'_> {
     /// What `rest.BeforeUpdate` does: what a client may not change is put back, the kind's rules are applied and checked.
     fn prepare(&mut self, new: &mut Value, old: &Value, how: How) -> Result<hooks::Hold, ApiError> {
         keep_system_fields(new, old);
-        let strategy = self.resource.strategy;
         let (errors, hold) = match how.subresource {
             Some(subresource) => {
                 subresource.update(new, old, &self.ctx());
                 keep_system_fields(new, old);
-                (subresource.validate(new, old), hooks::Hold::default())
+                (self.validate_subresource(subresource, new, old), hooks::Hold::default())
             }
             None => {
-                strategy.prepare_update(new, old, &self.ctx());
+                self.prepare_update(new, old);
                 keep_system_fields(new, old);
                 let hold = hooks::before_update(self, new, old)?;
-                (strategy.validate_update(new, old), hold)
+                (self.validate_update(new, old), hold)
             }
         };
         if !errors.is_empty() {
             return Err(errors.into_invalid(&self.served.gvk.group, self.resource.kind_name(), &self.info.name));
         }
         if how.subresource.is_none() {
-            let warnings = strategy.warnings(new, Some(old));
+            let warnings = self.rule_warnings(new, Some(old));
             self.warnings.extend(warnings);
         }
         Ok(hold)
-    }
-
-    /// A tree as an entry that is only shown.
-    pub(crate) fn shown(&self, tree: &Value, revision: i64) -> Entry {
-        let key = self.resource.key(object::namespace(tree), object::name(tree));
-        Entry::shown(self.resource.shape.clone(), key, tree, revision)
-    }
-
-    /// Stored trees say their type, so that an unchanged object compares equal.
-    pub(crate) fn stamp_type(&self, tree: &mut Value) {
-        let map = object::as_map(tree);
-        map.insert("kind".into(), Value::from(self.resource.kind_name()));
-        map.insert("apiVersion".into(), Value::from(self.resource.shape.api_version.as_str()));
     }
 
     fn check_version(&self, new: &mut Value, old: &Entry, how: How) -> Result<(), ApiError> {
@@ -192,7 +177,7 @@ impl Call<'_> {
 
     /// Writes unless nothing changed; an object whose last finalizer went while it was being deleted is deleted now.
     pub(crate) async fn store(&mut self, new: Value, old: &Value, old_entry: &Arc<Entry>, dry_run: bool) -> Result<Outcome, ApiError> {
-        if new == *old && !old_entry.stale() {
+        if new == *old && !old_entry.stale() && self.is_kept_well(old_entry) {
             return Ok(Outcome::Written(old_entry.clone()));
         }
         let registry = self.registry.clone();
@@ -209,7 +194,7 @@ impl Call<'_> {
         if dry_run {
             return Ok(Outcome::Written(Arc::new(self.shown(&new, old_entry.revision()))));
         }
-        let draft = Arc::new(Draft::new(&self.resource.shape, old_entry.key().clone(), new)?);
+        let draft = Arc::new(self.draft(old_entry.key().clone(), new).await?);
         match registry.write(self.resource, &draft, old_entry.revision()).await {
             Ok(entry) => Ok(Outcome::Written(entry)),
             Err(WriteError::Conflict(newer)) => Ok(Outcome::Changed(newer)),

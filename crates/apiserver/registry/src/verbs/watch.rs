@@ -21,7 +21,7 @@ use crate::negotiate::Format;
 use crate::options::ListOptions;
 use crate::registry::Registry;
 use crate::render::{Renderer, document};
-use crate::resource::Resource;
+use crate::resource::{Resource, Served};
 use crate::select::Selection;
 use crate::storage::{Entry, keys};
 
@@ -37,7 +37,7 @@ impl Call<'_> {
         let content_type = format!("{};stream=watch", renderer.content_type());
         let content_type = if renderer.output.format == Format::Json { "application/json".into() } else { content_type.into() };
         let frame = if renderer.output.format == Format::Protobuf { frame_protobuf } else { frame_json };
-        let start = start(self.registry, self.resource, &selection, &options).await?;
+        let start = start(self.registry, self.resource, self.served, &selection, &options).await?;
         let client = Client::new(self.registry, renderer, selection, start, &options);
         let events = futures_util::stream::unfold(client, |mut client| async move { client.next().await.map(|batch| (batch, client)) });
         Ok(Answer::Watch(WatchStream::new(content_type, std::mem::take(&mut self.warnings), Box::pin(events), frame)))
@@ -60,6 +60,7 @@ struct Start {
 async fn start(
     registry: &Arc<Registry>,
     resource: &Arc<Resource>,
+    served: &Served,
     selection: &Selection,
     options: &ListOptions,
 ) -> Result<Start, ApiError> {
@@ -79,7 +80,8 @@ async fn start(
     let applied = registry.applied.revision();
     let (watcher, entries, changed) = resource.cache.watch(&selection.scope, &selection.prefix);
     let silent = options.send_initial_events == Some(false);
-    let initial = if silent { Vec::new() } else { entries.into_iter().filter(|e| selection.matches(e)).collect() };
+    let entries = if silent { Vec::new() } else { registry.views(served, entries).await? };
+    let initial = entries.into_iter().filter(|e| selection.matches(e)).collect();
     let bookmark = listing && options.bookmarks;
     Ok(Start { watcher, initial, revision: applied.max(changed), bookmark, events: Vec::new(), history: None })
 }
@@ -186,6 +188,7 @@ impl Client {
         let mut batch = Vec::new();
         for event in std::mem::take(&mut self.queue) {
             if event.revision() > self.seen {
+                let event = self.registry.event_view(self.renderer.served(), event).await?;
                 batch.extend(self.shown(&event)?);
             }
         }

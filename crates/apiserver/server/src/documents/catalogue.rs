@@ -17,7 +17,6 @@ use super::etag_of;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     /// CustomResourceDefinitions.
-    #[allow(dead_code, reason = "custom resources are served by the registry's work that is under way")]
     Custom,
     /// APIServices behind which another server stands.
     Remote,
@@ -34,9 +33,27 @@ pub(crate) struct Extra {
 
 impl Extra {
     /// The priorities that all custom resources have upstream.
-    #[allow(dead_code, reason = "as Source::Custom")]
-    pub(crate) fn custom(group: impl Into<String>, version: Version) -> Self {
-        Extra { group: group.into(), version, group_priority: 1000, version_priority: 100 }
+    fn custom(group: &str, version: Version) -> Self {
+        Extra { group: group.to_owned(), version, group_priority: 1000, version_priority: 100 }
+    }
+
+    /// The versions of groups of custom resources, each with all its resources.
+    pub(crate) fn all_custom(groups: Vec<Group>) -> Vec<Extra> {
+        let mut all: BTreeMap<(String, String), Version> = BTreeMap::new();
+        for Group { name, versions } in groups {
+            for version in versions {
+                let key = (name.clone(), version.version.clone());
+                match all.get_mut(&key) {
+                    Some(same) => same.resources.extend(version.resources),
+                    None => drop(all.insert(key, version)),
+                }
+            }
+        }
+        let sorted = |mut version: Version| {
+            version.resources.sort_by(|a, b| a.name.cmp(&b.name));
+            version
+        };
+        all.into_iter().map(|((group, _), version)| Extra::custom(&group, sorted(version))).collect()
     }
 }
 

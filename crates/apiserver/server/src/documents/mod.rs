@@ -9,8 +9,10 @@ pub(crate) mod version;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Method, header};
 use serde_json::json;
+use tiphys_registry::Extensions;
 
 use crate::body::{self, Answered};
 use crate::chain::{Call, Door};
@@ -23,15 +25,33 @@ pub struct Documents {
     /// What `/api` names as the server's address.
     pub address: String,
     pub catalogue: Arc<catalogue::Catalogue>,
+    published: openapi::Latest,
+    /// What the catalogue shows of custom resources.
+    shown: ArcSwapOption<Extensions>,
 }
 
 impl Documents {
+    pub fn new(checks: Checks, address: String, catalogue: Arc<catalogue::Catalogue>) -> Documents {
+        Documents { checks, address, catalogue, published: openapi::Latest::default(), shown: ArcSwapOption::default() }
+    }
+
+    /// The custom resources that there are now, which the catalogue then shows.
+    fn extensions(&self, door: &Door) -> Arc<Extensions> {
+        let extensions = door.registry.extensions();
+        if !self.shown.load().as_ref().is_some_and(|shown| Arc::ptr_eq(shown, &extensions)) {
+            self.catalogue.set(catalogue::Source::Custom, catalogue::Extra::all_custom(extensions.groups()));
+            self.shown.store(Some(extensions.clone()));
+        }
+        extensions
+    }
+
     pub fn answer(&self, door: &Arc<Door>, call: &Call) -> Result<Answered, DoorError> {
         if !matches!(call.parts.method, Method::GET | Method::HEAD) {
             return Err(DoorError::NoSuchPath);
         }
         let path = call.info.path.as_str();
         let trimmed = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+        let extensions = self.extensions(door);
         match trimmed {
             "/" => Ok(body::json(200, &json!({"paths": paths(&self.catalogue.shown())}))),
             "/version" => Ok(body::json(200, &version::document())),
@@ -40,7 +60,7 @@ impl Documents {
             "/.well-known/openid-configuration" => Ok(cached(body::json(200, &door.tokens.openid_configuration()))),
             "/openid/v1/jwks" => Ok(cached(body::answer(200, "application/jwk-set+json", body::full(door.tokens.jwks().to_string())))),
             _ if health::is_health(trimmed) => self.checks.answer(trimmed, &call.info.query),
-            _ if trimmed.starts_with("/openapi/") => openapi::answer(call, trimmed),
+            _ if trimmed.starts_with("/openapi/") => openapi::answer(&self.published.of(extensions), call, trimmed),
             _ => discovery::answer(self, call, trimmed),
         }
     }
@@ -48,12 +68,13 @@ impl Documents {
     /// OpenAPI with what other servers bring; it has to be asked of them.
     pub(crate) async fn merged_openapi(&self, door: &Arc<Door>, call: &mut Call) -> Result<Answered, DoorError> {
         let path = call.info.path.trim_end_matches('/').to_owned();
+        let published = self.published.of(self.extensions(door));
         match path.as_str() {
             "/openapi/v2" => {
                 let more = door.aggregator.openapi_v2().await;
-                Ok(openapi::merged_v2(call, more))
+                Ok(openapi::merged_v2(&published, call, more))
             }
-            "/openapi/v3" => Ok(openapi::merged_index(call, door.aggregator.openapi_index())),
+            "/openapi/v3" => Ok(openapi::merged_index(&published, call, door.aggregator.openapi_index())),
             path => match door.aggregator.openapi_v3(path.strip_prefix("/openapi/v3/").unwrap_or("")).await {
                 Some(Ok(document)) => Ok(body::answer(200, "application/json", body::full(document))),
                 Some(Err(why)) => Ok(body::text(503, format!("{why}\n"))),

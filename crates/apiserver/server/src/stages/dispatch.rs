@@ -28,6 +28,10 @@ async fn dispatch(door: &Arc<Door>, call: &mut Call) -> Result<Outcome, DoorErro
         return door.documents.merged_openapi(door, call).await.map(Outcome::Http);
     }
     if !call.info.is_resource {
+        if is_about_resources(&call.info.path) {
+            // Who has seen a definition established finds it here.
+            door.registry.catch_up().await;
+        }
         return door.documents.answer(door, call).map(Outcome::Http);
     }
     if let Some(kind) = streams::Kind::of(&call.info) {
@@ -40,6 +44,11 @@ async fn dispatch(door: &Arc<Door>, call: &mut Call) -> Result<Outcome, DoorErro
         return reviews::serve(door, call, review).await.map(Outcome::Http);
     }
     to_registry(door, call).await.map(Outcome::Objects)
+}
+
+/// Discovery and OpenAPI.
+fn is_about_resources(path: &str) -> bool {
+    ["/api", "/openapi"].iter().any(|prefix| path.starts_with(prefix))
 }
 
 async fn to_registry(door: &Arc<Door>, call: &mut Call) -> Result<Answer, DoorError> {

@@ -17,6 +17,8 @@ pub struct Hook {
     pub dry_run_safe: bool,
     pub conditions: Vec<Value>,
     pub reinvoked: bool,
+    /// `matchPolicy: Equivalent`: rules for one version of a resource are meant for all.
+    pub equivalent: bool,
     rules: Vec<Value>,
     namespaces: Value,
     objects: Value,
@@ -52,6 +54,7 @@ impl Hook {
             dry_run_safe: matches!(text(webhook, &["sideEffects"]), "None" | "NoneOnDryRun"),
             conditions: items(webhook, &["matchConditions"]).to_vec(),
             reinvoked: text(webhook, &["reinvocationPolicy"]) == "IfNeeded",
+            equivalent: text(webhook, &["matchPolicy"]) != "Exact",
             rules: items(webhook, &["rules"]).to_vec(),
             namespaces: webhook["namespaceSelector"].clone(),
             objects: webhook["objectSelector"].clone(),

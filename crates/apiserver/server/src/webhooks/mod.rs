@@ -2,23 +2,27 @@
 //! the other on what the one before left, validating ones all at once. A webhook's Service is resolved to an endpoint here, so that nothing depends
 //! on the host's packet rules.
 //!
-//! Absent: conversion for `matchPolicy: Equivalent` (a rule is held against the stored version), AdmissionReview v1beta1.
+//! Absent: conversion of built-in kinds for `matchPolicy: Equivalent` (a rule is held against their stored version), AdmissionReview v1beta1.
 
 mod call;
+mod equivalent;
 mod hook;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tiphys_meta::{ApiError, Gvk, Gvr, object};
-use tiphys_registry::{About, Authorizer, Conditions, Operation, Review, UserInfo, Write};
+use tiphys_registry::{About, Authorizer, Conditions, Operation, Registry, Review, UserInfo, Write};
 
 use crate::errors::DoorError;
 use crate::objects::{Objects, known};
 use crate::streams::Dialer;
-use hook::{Hook, Subject};
+use hook::Hook;
+
+/// How long a conversion may take, as upstream's.
+const CONVERSION_SECONDS: u64 = 30;
 
 pub struct Webhooks {
     objects: Arc<dyn Objects>,
@@ -26,6 +30,8 @@ pub struct Webhooks {
     authorizer: Option<Arc<dyn Authorizer>>,
     /// Compiled match conditions, by their text.
     conditions: Mutex<HashMap<String, Arc<Conditions>>>,
+    /// Knows the versions of custom resources. It holds this, so this does not hold it.
+    registry: Weak<Registry>,
 }
 
 /// When there are more, they are compiled anew as they are needed.
@@ -46,8 +52,8 @@ pub struct Told<'a> {
 }
 
 impl Webhooks {
-    pub fn new(objects: Arc<dyn Objects>, dialer: Arc<Dialer>, authorizer: Option<Arc<dyn Authorizer>>) -> Self {
-        Webhooks { objects, dialer, authorizer, conditions: Mutex::default() }
+    pub fn new(objects: Arc<dyn Objects>, dialer: Arc<Dialer>, authorizer: Option<Arc<dyn Authorizer>>, registry: Weak<Registry>) -> Self {
+        Webhooks { objects, dialer, authorizer, conditions: Mutex::default(), registry }
     }
 
     fn hooks(&self, gvr: &Gvr) -> Vec<Hook> {
@@ -58,9 +64,7 @@ impl Webhooks {
 
     /// Whether the hook is to hear of this; an error where that cannot be known.
     fn concerns(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>) -> Result<bool, ApiError> {
-        let subject =
-            Subject { operation: told.operation, gvr: told.gvr, subresource: told.subresource, namespaced: !told.namespace.is_empty() };
-        if !hook.rules_match(&subject) {
+        if self.home(hook, told).is_none() {
             return Ok(false);
         }
         let selected = self.namespace_selected(hook, told, object) && hook.object_selected(object, told.old);
@@ -149,7 +153,7 @@ impl Webhooks {
                 answer.refusal.map_or(Ok(()), Err)?;
                 match answer.patch {
                     None => Ok(None),
-                    Some(patch) => hook::apply(object, &patch).map(Some).map_err(|why| hook.failed(&why)),
+                    Some(patch) => self.patched(hook, told, object, &patch).await.map(Some).map_err(|why| hook.failed(&why)),
                 }
             }
             Err(why) if hook.fails_open => {
@@ -183,7 +187,11 @@ impl Webhooks {
 
     async fn ask(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>) -> Result<hook::Answer, String> {
         let uid = crate::tokens::new_uuid();
-        let said = call::post(self.objects.as_ref(), &self.dialer, hook, review(told, object, &uid).to_string()).await?;
+        let review = match self.heard(hook, told, object).await? {
+            Some(heard) => heard.review(told, &uid),
+            None => review(told, object, &uid),
+        };
+        let said = call::post(self.objects.as_ref(), &self.dialer, hook, review.to_string()).await?;
         hook.read(&said, &uid)
     }
 
@@ -254,5 +262,10 @@ impl tiphys_registry::Webhooks for Webhooks {
         let verdict = self.validate_told(&told(write, about), write.object, &mut warnings).await;
         about.warnings.lock().append(&mut warnings);
         verdict
+    }
+
+    async fn convert(&self, client: &Value, review: &Value) -> Result<Value, String> {
+        let said = call::send(self.objects.as_ref(), &self.dialer, client, CONVERSION_SECONDS, review.to_string()).await?;
+        serde_json::from_slice(&said).map_err(|e| e.to_string())
     }
 }

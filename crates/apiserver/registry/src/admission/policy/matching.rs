@@ -30,7 +30,7 @@ impl<'a> Subject<'a> {
     ) -> Subject<'a> {
         let found = registry.resources.find(attributes.gvr);
         let mut versions: Vec<(Gvr, Gvk)> = Vec::new();
-        if let Some((resource, _)) = found {
+        if let Some((resource, _)) = &found {
             versions.extend(resource.served.iter().map(|s| (s.gvr.clone(), s.gvk.clone())));
             versions.sort_by_key(|(gvr, _)| *gvr != *attributes.gvr);
         }
@@ -39,7 +39,7 @@ impl<'a> Subject<'a> {
         } else {
             registry.get_value(&Gvr::new("", "v1", "namespaces"), "", attributes.namespace)
         };
-        Subject { attributes, object, old, namespace, namespaced: found.is_some_and(|(r, _)| r.namespaced), versions }
+        Subject { attributes, object, old, namespace, namespaced: found.as_ref().is_some_and(|(r, _)| r.namespaced), versions }
     }
 
     /// The resource and kind as the rules name them, where rules and selectors fit.

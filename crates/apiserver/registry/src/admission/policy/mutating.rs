@@ -18,6 +18,8 @@ use super::{Bound, bound, concerned, in_version, namespace, params, review};
 use crate::admission::{Attributes, Plugin};
 use crate::conditions::{Inputs, Scope};
 use crate::registry::Registry;
+use crate::resource::Model;
+use crate::verbs::rules::after_webhooks;
 
 pub(in crate::admission) struct MutatingAdmissionPolicy;
 
@@ -154,9 +156,12 @@ impl Round<'_> {
             let mut config = Val::Struct(made.clone()).to_json().map_err(|e| e.to_string())?;
             config["apiVersion"] = json!(served.api_version);
             config["kind"] = json!(served.gvk.kind);
-            apply::merge_config(&apply::Schema::Kind(served.kind), object, &config).map_err(|why| format!("error applying patch: {why}"))?
+            apply::merge_config(&served.schema(), object, &config).map_err(|why| format!("error applying patch: {why}"))?
         };
-        let decoded = codec::canonicalize(served.kind, patched, Strictness::Ignore).map_err(|e| e.to_string())?;
+        let Model::Builtin(kind, _) = &served.model else {
+            return after_webhooks(&resource, version, patched).map_err(|e| e.message);
+        };
+        let decoded = codec::canonicalize(kind, patched, Strictness::Ignore).map_err(|e| e.to_string())?;
         let mut object = decoded.object;
         served.conversion.to_stored(&mut object);
         object["apiVersion"] = Value::from(resource.gvr.api_version());

@@ -9,18 +9,19 @@ use super::Bound;
 use crate::admission::tree::text;
 use crate::conditions::selects;
 use crate::registry::Registry;
-use crate::resource::{Resource, Served};
+use crate::resource::Resource;
 
 /// The resource of a kind, and its version.
-pub(super) fn resource_of<'r>(registry: &'r Registry, kind: &Gvk) -> Option<(&'r Arc<Resource>, &'r Served)> {
-    registry.resources.all().iter().find_map(|r| r.served.iter().find(|s| s.gvk == *kind).map(|s| (r, s)))
+pub(super) fn resource_of(registry: &Registry, kind: &Gvk) -> Option<(Arc<Resource>, usize)> {
+    registry.resources.all().into_iter().find_map(|r| r.served.iter().position(|s| s.gvk == *kind).map(|at| (r, at)))
 }
 
 /// The parameters to run a binding with: one `None` where it takes none, nothing where there are none and that is fine.
 pub(super) fn collect(registry: &Registry, bound: &Bound, namespace: &str) -> Result<Vec<Option<Value>>, String> {
     let (Some(kind), Some(reference)) = (&bound.policy.param_kind, bound.binding["spec"].get("paramRef")) else { return Ok(vec![None]) };
-    let (resource, served) = resource_of(registry, kind)
+    let (resource, version) = resource_of(registry, kind)
         .ok_or_else(|| format!("paramKind kind `&ParamKind{{APIVersion:{},Kind:{},}}` not known", kind.api_version(), kind.kind))?;
+    let served = &resource.served[version];
     let given = text(reference, "namespace");
     if !given.is_empty() && !resource.namespaced {
         return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into());

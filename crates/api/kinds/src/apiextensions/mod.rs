@@ -1,9 +1,15 @@
-//! `apiextensions.k8s.io`: CustomResourceDefinition. Its schema is checked for being there and structural in the large; the engine that applies it
-//! (schema crate) says what it cannot use.
+//! `apiextensions.k8s.io`: CustomResourceDefinition. [`schema`]: whether schemas are structural and say what makes sense; [`parts`]: columns,
+//! subresources, selectable fields.
+//!
+//! Deliberately absent: warnings about unknown formats.
+
+mod parts;
+mod schema;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use tiphys_cel::crd_rules;
 use tiphys_meta::{ErrorList, Path, names, object};
 
 use crate::resources::Entry;
@@ -17,6 +23,7 @@ static CRD: Strategy = Strategy::new(false)
     .unconditional_update(false)
     .defaults(defaults)
     .on_create(|o, _| stored_versions(o))
+    .on_update(|o, _, _| remember_storage_version(o))
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: nothing_on_update }])
     .checks(check, check_update)
     .check_created(check_name);
@@ -52,6 +59,17 @@ fn stored_versions(o: &mut Value) {
     }
 }
 
+/// Objects may be stored in every version that ever was the storage version.
+fn remember_storage_version(o: &mut Value) {
+    let storage = array(o, "spec.versions").iter().find(|v| is_true(v, "storage")).map(|v| v["name"].clone());
+    let Some(storage) = storage.filter(|s| !array(o, "status.storedVersions").contains(s)) else { return };
+    let stored = &mut child(o, "status")["storedVersions"];
+    match stored.as_array_mut() {
+        Some(list) => list.push(storage),
+        None => *stored = json!([storage]),
+    }
+}
+
 fn check(o: &Value, errors: &mut ErrorList) {
     check_group(text(o, "spec.group"), errors);
     let scope = text(o, "spec.scope");
@@ -65,8 +83,62 @@ fn check(o: &Value, errors: &mut ErrorList) {
     check_conversion(o, errors);
 }
 
+/// The rules in CEL of all versions. A schema that was there before may cost what it did.
+fn check_rules(o: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    let (versions, list) = (array(o, "spec.versions"), SPEC.child("versions"));
+    let of = |v: &Value| at(v, "schema.openAPIV3Schema").cloned();
+    let before: Vec<Option<Value>> = old.map(|old| array(old, "spec.versions").iter().map(of).collect()).unwrap_or_default();
+    let shared = versions.iter().all(|v| of(v) == versions.first().and_then(of));
+    for (i, version) in versions.iter().enumerate().filter(|(i, _)| *i == 0 || !shared) {
+        let Some(schema) = of(version) else { continue };
+        let of_version = list.index(i);
+        let path = if shared { SPEC.child("validation.openAPIV3Schema") } else { of_version.child("schema.openAPIV3Schema") };
+        let unchanged = before.iter().flatten().any(|b| *b == schema);
+        errors.append(crd_rules::check(&schema, &path, unchanged));
+    }
+}
+
+/// Only a name under `k8s.io` that is new, or whose approval changed, has to be approved (KEP-2337).
+fn check_approval(o: &Value, errors: &mut ErrorList) {
+    const APPROVED: &str = "api-approved.kubernetes.io";
+    let group = text(o, "spec.group");
+    let protected = ["k8s.io", "kubernetes.io"].iter().any(|d| group == *d || group.strip_suffix(d).is_some_and(|g| g.ends_with('.')));
+    let approval = approval(o);
+    let metadata = Path::new("metadata");
+    let annotations = metadata.child("annotations");
+    let see = "see https://github.com/kubernetes/enhancements/pull/1111";
+    let must = format!("protected groups must have approval annotation \"{APPROVED}\"");
+    match () {
+        () if !protected => {}
+        () if approval.is_empty() => errors.required(&annotations.key(APPROVED), format!("{must}, {see}")),
+        () if approval.starts_with("unapproved") || is_address(approval) => {}
+        () => {
+            let why = format!("{must} with either a URL or a reason starting with \"unapproved\", {see}");
+            errors.invalid(&annotations.key(APPROVED), approval, why);
+        }
+    }
+}
+
+fn approval(o: &Value) -> &str {
+    object::annotations(o).find(|(name, _)| *name == "api-approved.kubernetes.io").map_or("", |(_, text)| text)
+}
+
+fn is_address(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.split('/').next().unwrap_or("").is_empty())
+}
+
+fn check_preserve(o: &Value, errors: &mut ErrorList) {
+    if at(o, "spec.preserveUnknownFields") == Some(&Value::Bool(true)) {
+        let why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        errors.invalid(&SPEC.child("preserveUnknownFields"), true, why);
+    }
+}
+
 /// Upstream says this first.
 fn check_name(o: &Value, errors: &mut ErrorList) {
+    check_rules(o, None, errors);
+    check_approval(o, errors);
+    check_preserve(o, errors);
     let wanted = format!("{}.{}", text(o, "spec.names.plural"), text(o, "spec.group"));
     if object::name(o) != wanted {
         let rest = std::mem::take(errors);
@@ -105,11 +177,12 @@ fn check_versions(o: &Value, errors: &mut ErrorList) {
         match at(version, "schema.openAPIV3Schema") {
             None => errors.required(&path.child("schema.openAPIV3Schema"), ""),
             Some(_) if shared => {}
-            Some(schema) => check_schema(schema, &path.child("schema.openAPIV3Schema"), errors),
+            Some(of) => schema::check(of, &path.child("schema.openAPIV3Schema"), errors),
         }
     }
+    parts::check(versions, errors);
     if let Some(schema) = versions.first().and_then(|v| at(v, "schema.openAPIV3Schema")).filter(|_| shared) {
-        check_schema(schema, &SPEC.child("validation.openAPIV3Schema"), errors);
+        schema::check(schema, &SPEC.child("validation.openAPIV3Schema"), errors);
     }
     if seen.len() < versions.len() {
         errors.invalid(&list, json!(versions), "must contain unique version names");
@@ -135,153 +208,6 @@ fn check_versions(o: &Value, errors: &mut ErrorList) {
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"
             );
             errors.invalid(&stored.index(i), name, why);
-        }
-    }
-}
-
-/// The root says that objects are objects, and keeps `metadata` for the server.
-fn check_schema(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    match text(schema, "type") {
-        "object" => {}
-        "" => errors.required(&path.child("type"), "must not be empty at the root"),
-        other => errors.invalid(&path.child("type"), other, "must be object at the root"),
-    }
-    structural(schema, path, Level::Root, errors);
-    vocabulary(schema, path, errors);
-}
-
-/// Where a schema stands, for the words of its errors.
-#[derive(Clone, Copy, PartialEq)]
-enum Level {
-    Root,
-    Field,
-    Item,
-}
-
-/// Structural rules (KEP-1151): types everywhere, unless integers-or-strings or unknown fields are asked for.
-fn structural(schema: &Value, path: &Path<'_>, level: Level, errors: &mut ErrorList) {
-    let kind = text(schema, "type");
-    if kind == "array" && at(schema, "items").is_none() {
-        errors.required(&path.child("items"), "must be specified");
-    }
-    if let Some(items) = at(schema, "items").filter(|i| i.is_object()) {
-        structural(items, &path.child("items"), Level::Item, errors);
-    }
-    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        let properties = path.child("properties");
-        structural(property, &properties.key(name), Level::Field, errors);
-    }
-    if let Some(more) = at(schema, "additionalProperties").filter(|a| a.is_object()) {
-        structural(more, &path.child("additionalProperties"), Level::Field, errors);
-    }
-    let both = is_true(schema, "x-kubernetes-int-or-string");
-    junctors(schema, both && either_type(schema), both && array(schema, "allOf").first().is_some_and(either_type), path, errors);
-    if kind.is_empty() && !both && !is_true(schema, "x-kubernetes-preserve-unknown-fields") {
-        let why = match level {
-            Level::Root => return, // said by `check_schema`
-            Level::Field => "must not be empty for specified object fields",
-            Level::Item => "must not be empty for specified array items",
-        };
-        errors.required(&path.child("type"), why);
-    }
-}
-
-/// `anyOf` an integer or a string, which `x-kubernetes-int-or-string` may have beside it.
-fn either_type(schema: &Value) -> bool {
-    at(schema, "anyOf") == Some(&json!([{"type": "integer"}, {"type": "string"}]))
-}
-
-fn junctors(schema: &Value, skip_any: bool, skip_first_all: bool, path: &Path<'_>, errors: &mut ErrorList) {
-    for list in ["anyOf", "allOf", "oneOf"] {
-        if list == "anyOf" && skip_any {
-            continue;
-        }
-        for (i, part) in array(schema, list).iter().enumerate() {
-            let list_path = path.child(list);
-            nested(part, list == "allOf" && i == 0 && skip_first_all, &list_path.index(i), errors);
-        }
-    }
-    if let Some(part) = at(schema, "not") {
-        nested(part, false, &path.child("not"), errors);
-    }
-}
-
-/// Inside `anyOf` and the like a schema may restrict values, never shape them.
-fn nested(schema: &Value, skip_any: bool, path: &Path<'_>, errors: &mut ErrorList) {
-    junctors(schema, skip_any, false, path, errors);
-    if let Some(items) = at(schema, "items").filter(|i| i.is_object()) {
-        nested(items, false, &path.child("items"), errors);
-    }
-    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        let properties = path.child("properties");
-        nested(property, false, &properties.key(name), errors);
-    }
-    for (field, must_be) in [
-        ("type", "empty"),
-        ("additionalProperties", "undefined"),
-        ("default", "undefined"),
-        ("title", "empty"),
-        ("description", "empty"),
-        ("nullable", "false"),
-        ("x-kubernetes-preserve-unknown-fields", "false"),
-        ("x-kubernetes-embedded-resource", "false"),
-        ("x-kubernetes-int-or-string", "false"),
-        ("x-kubernetes-list-map-keys", "empty"),
-        ("x-kubernetes-list-type", "undefined"),
-        ("x-kubernetes-map-type", "undefined"),
-    ] {
-        if schema.get(field).is_some_and(|v| !v.is_null() && v != false && v != "") {
-            errors.forbidden(&path.child(field), format!("must be {must_be} to be structural"));
-        }
-    }
-    if schema.get("properties").and_then(|p| p.get("metadata")).is_some() {
-        errors.forbidden(&path.child("properties").key("metadata"), "must not be specified in a nested context");
-    }
-}
-
-const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
-const LIST_TYPES: [&str; 3] = ["atomic", "set", "map"];
-
-/// What OpenAPI as Kubernetes has it leaves out, at every schema of the tree.
-fn vocabulary(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    if is_true(schema, "uniqueItems") {
-        errors.forbidden(&path.child("uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
-    }
-    if at(schema, "properties").is_some() && at(schema, "additionalProperties").is_some_and(|a| a != &Value::Bool(false)) {
-        errors.forbidden(&path.child("additionalProperties"), "additionalProperties and properties are mutual exclusive");
-    }
-    for field in ["$ref", "definitions", "dependencies", "patternProperties", "deprecated", "discriminator"] {
-        if schema.get(field).is_some_and(|v| !v.is_null()) {
-            errors.forbidden(&path.child(field), format!("{field} is not supported"));
-        }
-    }
-    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        let properties = path.child("properties");
-        vocabulary(property, &properties.key(name), errors);
-    }
-    for field in ["items", "additionalProperties", "not"] {
-        if let Some(part) = schema.get(field).filter(|p| p.is_object()) {
-            vocabulary(part, &path.child(field), errors);
-        }
-    }
-    for field in ["allOf", "oneOf", "anyOf"] {
-        for (i, part) in array(schema, field).iter().enumerate() {
-            let list = path.child(field);
-            vocabulary(part, &list.index(i), errors);
-        }
-    }
-    let kind = text(schema, "type");
-    if !kind.is_empty() && !TYPES.contains(&kind) {
-        errors.not_supported(&path.child("type"), kind, &TYPES);
-    }
-    let list = schema.get("x-kubernetes-list-type").and_then(Value::as_str);
-    if let Some(list) = list.filter(|l| !LIST_TYPES.contains(l)) {
-        errors.not_supported(&path.child("x-kubernetes-list-type"), list, &LIST_TYPES);
-    }
-    for (i, rule) in array(schema, "x-kubernetes-validations").iter().enumerate() {
-        if text(rule, "rule").trim().is_empty() {
-            let rules = path.child("x-kubernetes-validations");
-            errors.required(&rules.index(i).child("rule"), "rule is not specified");
         }
     }
 }
@@ -347,6 +273,13 @@ fn check_conversion(o: &Value, errors: &mut ErrorList) {
 
 /// Once established, what objects are called and where they live stays.
 fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    check_rules(new, Some(old), errors);
+    if approval(new) != approval(old) {
+        check_approval(new, errors);
+    }
+    if at(old, "spec.preserveUnknownFields") != Some(&Value::Bool(true)) {
+        check_preserve(new, errors);
+    }
     let established = array(old, "status.conditions").iter().any(|c| text(c, "type") == "Established" && text(c, "status") == "True");
     for field in ["group", "scope"] {
         if field == "group" || established {
