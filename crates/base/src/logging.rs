@@ -23,6 +23,9 @@ pub fn filter_for_verbosity(v: u8) -> &'static str {
 pub fn init(filter: &str, format: Format) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::NONE).with_writer(std::io::stderr);
+    // A line that cannot be written, to a full disk, would be complained about by eprintln, which panics for the same reason and takes
+    // the thread along that had something to say.
+    let builder = builder.log_internal_errors(false);
     let _ = match format {
         Format::Text => builder.with_ansi(false).try_init(),
         Format::Json => builder.json().try_init(),

@@ -22,21 +22,27 @@ pub type RemoveTables<'a> = &'a dyn Fn(&Cluster) -> Result<()>;
 
 /// Stops everything of the cluster and leaves its files. A cluster that does not run is fine.
 pub fn stop(layout: &Layout, cluster: &Cluster, remove_tables: RemoveTables<'_>) -> Result<()> {
+    take_down(layout, cluster, remove_tables)?;
+    let mut stopped = cluster.clone();
+    stopped.recorded = tiphys_cni::sysctl::Recorded::default();
+    layout.save(&stopped)
+}
+
+/// Everything but the files, of which none is written: the disk may be full.
+fn take_down(layout: &Layout, cluster: &Cluster, remove_tables: RemoveTables<'_>) -> Result<()> {
     end_all(layout)?;
     unmount_below(&layout.cluster_dir())?;
     remove_tables(cluster)?;
     remove_pod_links(cluster)?;
     cluster.network.tear_down_host(&cluster.recorded).context("cannot take the cluster's network away")?;
     remove_cgroups(&cluster.name);
-    let mut stopped = cluster.clone();
-    stopped.recorded = tiphys_cni::sysctl::Recorded::default();
-    layout.save(&stopped)
+    Ok(())
 }
 
 /// Removes the cluster for good, whatever state it is in.
 pub fn delete(layout: &Layout, remove_tables: RemoveTables<'_>) -> Result<()> {
     if layout.exists() {
-        stop(layout, &layout.load()?, remove_tables)?;
+        take_down(layout, &layout.load()?, remove_tables)?;
     } else {
         end_all(layout)?;
         unmount_below(&layout.cluster_dir())?;

@@ -113,3 +113,27 @@ fn a_disk_that_is_nearly_full_is_told_as_the_reason() -> Result<()> {
         Ok(())
     })
 }
+#[test]
+fn a_store_that_takes_no_writes_is_told() -> Result<()> {
+    in_new_namespace(|| {
+        let cluster = Cluster::new("sealed")?;
+        let data = cluster.data_dir();
+        let size = (std::fs::metadata(&cluster.program)?.len() >> 20) + 200;
+        let disk = Disk::mount(&data, &format!("{size}m"))?;
+        cluster.tiphys(&["up", "--detach", "--wait"])?;
+        ensure!(cluster.status()?["problems"] == serde_json::json!([]), "a healthy cluster has no problems");
+        disk.fill(0)?;
+        // Small writes fit for a while into what a block has left.
+        let text = "x".repeat(100_000);
+        let full =
+            (0..20).any(|n| cluster.kubectl(&["create", "configmap", &format!("big-{n}"), &format!("--from-literal=a={text}")]).is_err());
+        let told = cluster.tiphys(&["status"]);
+        let read = cluster.k("get nodes");
+        let deleted = cluster.tiphys(&["delete"]);
+        ensure!(full, "a full disk takes no writes");
+        let told = told?;
+        ensure!(told.contains("read-only") && told.contains("space"), "status tells it: {told}");
+        read.context("reading goes on")?;
+        deleted.context("delete works on a full disk").map(drop)
+    })
+}
