@@ -12,12 +12,12 @@ use crate::objects::{Objects, text};
 use crate::streams::{Dialer, boxed, endpoint_of_service};
 
 /// The answer's body. Errors are told as Go's client tells them, since clients look for parts of them.
-pub async fn post(objects: &dyn Objects, dialer: &Dialer, hook: &Hook, review: String) -> Result<Vec<u8>, String> {
+pub(crate) async fn post(objects: &dyn Objects, dialer: &Dialer, hook: &Hook, review: String) -> Result<Vec<u8>, String> {
     send(objects, dialer, &hook.client, hook.seconds, review).await.map_err(|why| format!("failed to call webhook: {why}"))
 }
 
 /// Sends a review to what `client` (a `clientConfig`) names.
-pub async fn send(objects: &dyn Objects, dialer: &Dialer, client: &Value, seconds: u64, review: String) -> Result<Vec<u8>, String> {
+pub(crate) async fn send(objects: &dyn Objects, dialer: &Dialer, client: &Value, seconds: u64, review: String) -> Result<Vec<u8>, String> {
     let url = url_of(client);
     let joint = if url.contains('?') { '&' } else { '?' };
     let url = format!("{url}{joint}timeout={seconds}s");

@@ -8,40 +8,40 @@ use tiphys_schema::patch;
 
 use crate::objects::{at, items, selector_matches, strings, text};
 
-pub struct Hook {
-    pub name: String,
-    pub client: Value,
-    pub seconds: u64,
+pub(crate) struct Hook {
+    pub(crate) name: String,
+    pub(crate) client: Value,
+    pub(crate) seconds: u64,
     /// `failurePolicy: Ignore`.
-    pub fails_open: bool,
-    pub dry_run_safe: bool,
-    pub conditions: Vec<Value>,
-    pub reinvoked: bool,
+    pub(crate) fails_open: bool,
+    pub(crate) dry_run_safe: bool,
+    pub(crate) conditions: Vec<Value>,
+    pub(crate) reinvoked: bool,
     /// `matchPolicy: Equivalent`: rules for one version of a resource are meant for all.
-    pub equivalent: bool,
+    pub(crate) equivalent: bool,
     rules: Vec<Value>,
     namespaces: Value,
     objects: Value,
 }
 
 /// What rules are held against.
-pub struct Subject<'a> {
-    pub operation: &'a str,
-    pub gvr: &'a Gvr,
-    pub subresource: &'a str,
-    pub namespaced: bool,
+pub(crate) struct Subject<'a> {
+    pub(crate) operation: &'a str,
+    pub(crate) gvr: &'a Gvr,
+    pub(crate) subresource: &'a str,
+    pub(crate) namespaced: bool,
 }
 
 /// What a webhook said.
 #[derive(Debug)]
-pub struct Answer {
-    pub refusal: Option<ApiError>,
-    pub patch: Option<Vec<u8>>,
-    pub warnings: Vec<String>,
+pub(crate) struct Answer {
+    pub(crate) refusal: Option<ApiError>,
+    pub(crate) patch: Option<Vec<u8>>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Hook {
-    pub fn all_of(configuration: &Value) -> Vec<Hook> {
+    pub(crate) fn all_of(configuration: &Value) -> Vec<Hook> {
         items(configuration, &["webhooks"]).iter().map(Hook::of).collect()
     }
 
@@ -61,26 +61,26 @@ impl Hook {
         }
     }
 
-    pub fn rules_match(&self, subject: &Subject<'_>) -> bool {
+    pub(crate) fn rules_match(&self, subject: &Subject<'_>) -> bool {
         self.rules.iter().any(|rule| rule_matches(rule, subject))
     }
 
-    pub fn namespace_selected(&self, namespace: &Value) -> bool {
+    pub(crate) fn namespace_selected(&self, namespace: &Value) -> bool {
         selector_matches(&self.namespaces, namespace)
     }
 
     /// Either state of the object fits.
-    pub fn object_selected(&self, new: Option<&Value>, old: Option<&Value>) -> bool {
+    pub(crate) fn object_selected(&self, new: Option<&Value>, old: Option<&Value>) -> bool {
         let empty = self.objects.as_object().is_none_or(serde_json::Map::is_empty);
         empty || [new, old].into_iter().flatten().any(|o| selector_matches(&self.objects, o))
     }
 
     /// The webhook could not be asked, and must be.
-    pub fn failed(&self, why: &str) -> ApiError {
+    pub(crate) fn failed(&self, why: &str) -> ApiError {
         ApiError::internal(format!("failed calling webhook {:?}: {why}", self.name))
     }
 
-    pub fn read(&self, said: &[u8], uid: &str) -> Result<Answer, String> {
+    pub(crate) fn read(&self, said: &[u8], uid: &str) -> Result<Answer, String> {
         let review: Value = serde_json::from_slice(said).map_err(|e| format!("failed to call webhook: {e}"))?;
         let kind = (text(&review, &["apiVersion"]), text(&review, &["kind"]));
         if kind != ("admission.k8s.io/v1", "AdmissionReview") {
@@ -142,7 +142,7 @@ fn rule_matches(rule: &Value, subject: &Subject<'_>) -> bool {
 }
 
 /// A JSON patch (RFC 6902) on the object.
-pub fn apply(object: &Value, bytes: &[u8]) -> Result<Value, String> {
+pub(crate) fn apply(object: &Value, bytes: &[u8]) -> Result<Value, String> {
     let (operations, _) = patch::parse_json_patch(bytes).map_err(|e| e.to_string())?;
     let mut patched = object.clone();
     patch::json(&mut patched, &operations).map_err(|e| e.to_string())?;
@@ -150,7 +150,7 @@ pub fn apply(object: &Value, bytes: &[u8]) -> Result<Value, String> {
 }
 
 /// `https://name.namespace.svc:port/path` of a service, or the URL that is given.
-pub fn url_of(client: &Value) -> String {
+pub(crate) fn url_of(client: &Value) -> String {
     match at(client, &["service"]) {
         Some(service) => {
             let path = text(service, &["path"]).trim_start_matches('/').to_owned();
