@@ -64,6 +64,11 @@ struct Started {
 }
 
 impl Job {
+    /// Containers are stopped so that others of the same name can start.
+    pub(crate) fn replaces(&self) -> bool {
+        !self.actions.kill.is_empty() && !self.actions.containers.is_empty()
+    }
+
     pub(crate) async fn run(self) -> Report {
         let mut report = Report::default();
         if let Err(error) = self.all(&mut report).await {

@@ -6,10 +6,14 @@ use crate::pod::job::{self, Job};
 use crate::pod::spec::{self, ProbeKind};
 use crate::pod::{kill, plan, sandbox};
 use crate::probe;
+use jiff::SignedDuration;
 use std::sync::Arc;
 use tiphys_client::DeleteOptions;
 use tiphys_types::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
+
+/// The period of upstream's relist.
+const REPLACEMENT_SHOWN_AFTER: SignedDuration = SignedDuration::from_secs(1);
 
 impl Worker {
     pub(super) fn plan(&mut self) {
@@ -30,6 +34,9 @@ impl Worker {
             progress: self.progress.clone(),
             cancel: cancel.clone(),
         };
+        // Upstream's kubelet looks at containers once a second, so the gap of a quick replacement is seldom seen, and clients that
+        // read a status to write it back rely on a pod that stays ready.
+        self.replacing = job.replaces().then(|| self.now().checked_add(REPLACEMENT_SHOWN_AFTER).ok()).flatten();
         self.hold.planned_for(self.signature);
         self.job = Some((tokio::spawn(async move { Ended::Synced(job.run().await) }), cancel));
     }

@@ -79,6 +79,8 @@ struct Worker {
     hold: Hold,
     signature: u64,
     write_after: Option<Timestamp>,
+    /// While containers are replaced on purpose: until when their gap is not shown.
+    replacing: Option<Timestamp>,
     cleaned: bool,
     deleted: bool,
 }
@@ -120,6 +122,7 @@ impl Worker {
             hold: Hold::new(),
             signature: 0,
             write_after: None,
+            replacing: None,
             cleaned: false,
             deleted: false,
             pod,
@@ -270,6 +273,7 @@ impl Worker {
 
     async fn job_ended(&mut self, ended: Ended) {
         self.job = None;
+        self.replacing = None;
         // The decision to wait holds for what there is now, not for what there was before the job.
         if let Err(error) = self.observe().await {
             tracing::warn!(%error, "the runtime does not answer");
@@ -313,7 +317,7 @@ impl Worker {
         let renew = *self.progress.renew.lock();
         let deadline = self.deadline().filter(|_| self.verdict.is_none() && self.stage == Stage::Running);
         let renew = renew.filter(|_| self.stage == Stage::Running && self.job.is_none());
-        [blocked, renew, deadline, self.write_after].into_iter().flatten().filter(|at| *at > Timestamp::UNIX_EPOCH).min()
+        [blocked, renew, deadline, self.write_after, self.replacing].into_iter().flatten().filter(|at| *at > Timestamp::UNIX_EPOCH).min()
     }
 
     async fn wait(&mut self) {

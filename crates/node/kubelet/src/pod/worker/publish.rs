@@ -13,7 +13,7 @@ impl Worker {
     }
 
     pub(super) fn publish(&mut self) {
-        let early = self.write_after.is_some_and(|at| self.now() < at);
+        let early = [self.write_after, self.replacing].into_iter().flatten().any(|at| self.now() < at);
         if self.write.is_some() || self.gone || self.deleted || early {
             return;
         }
