@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::actual_cost::{CHECK, LIST, MAP, REGEX_FACTOR, STRING_FACTOR, STRUCT};
+use crate::actual_cost::{CHECK, COSTS_ONE, LIST, MAP, REGEX_FACTOR, STRING_FACTOR, STRUCT};
 use crate::ast::{ACCU, Comprehension, Expr, Id, Kind, Literal};
 use crate::checker::{Checked, Reference};
 use crate::schema::Schema;
@@ -421,33 +421,7 @@ impl Coster<'_> {
             "ip.isCanonical" => parse(2.0),
             "containsIP" | "containsCIDR" => first.map(|text| contained(function, overload, text).into()),
             "validate" => first.map(|size| size.scaled(STRING_FACTOR).scaled(128.0 * REGEX_FACTOR).into()),
-            "masked"
-            | "prefixLength"
-            | "family"
-            | "isUnspecified"
-            | "isLoopback"
-            | "isLinkLocalMulticast"
-            | "isLinkLocalUnicast"
-            | "isGlobalUnicast"
-            | "format.named"
-            | "sign"
-            | "asInteger"
-            | "isInteger"
-            | "asApproximateFloat"
-            | "isGreaterThan"
-            | "isLessThan"
-            | "compareTo"
-            | "add"
-            | "sub"
-            | "major"
-            | "minor"
-            | "patch"
-            | "getScheme"
-            | "getHostname"
-            | "getHost"
-            | "getPort"
-            | "getEscapedPath"
-            | "getQuery" => one,
+            _ if COSTS_ONE.contains(&function) => one,
             "_==_" if args.len() == 2 && args[0].ty == args[1].ty => opaque_equality(&args[0], &args[1]),
             _ => None,
         }

@@ -1,35 +1,20 @@
 //! Names of fields as identifiers: `a-b` is `a__dash__b`, `namespace` is `__namespace__` (KEP-2876).
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::parser::RESERVED;
+
+/// Words of the language that are tokens, not reserved identifiers.
+const LITERALS: [&str; 4] = ["true", "false", "null", "in"];
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || LITERALS.contains(&name)
+}
 
 /// None for names that no identifier can stand for.
 pub(crate) fn escape(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if is_reserved(name) {
         return Some(format!("__{name}__"));
     }
     let mut out = String::with_capacity(name.len());
@@ -52,7 +37,7 @@ pub(crate) fn escape(name: &str) -> Option<String> {
 
 /// Words of the language may be written plainly as names of fields.
 pub(crate) fn reserved(name: &str) -> Option<String> {
-    RESERVED.contains(&name).then(|| format!("__{name}__"))
+    is_reserved(name).then(|| format!("__{name}__"))
 }
 
 #[cfg(test)]

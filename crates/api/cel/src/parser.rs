@@ -20,7 +20,8 @@ const MAX_CODE_POINTS: usize = 100_000;
 
 const WANTED: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
-const RESERVED: [&str; 17] = [
+/// Identifiers that no expression may use (CEL specification, "Reserved words").
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",

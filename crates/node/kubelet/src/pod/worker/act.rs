@@ -43,16 +43,12 @@ impl Worker {
 
     pub(super) fn refresh(&mut self) {
         let due = self.progress.renew.lock().is_some_and(|at| at <= self.now());
-        let busy = self.refresh.as_ref().is_some_and(|r| !r.is_finished()) || self.job.is_some();
-        if !(self.touched || due) || busy {
+        if !(self.touched || due) || self.refresh.is_some() || self.job.is_some() {
             return;
         }
         self.touched = false;
         let (agent, pod, view, progress) = (self.agent.clone(), self.pod.clone(), self.view.clone(), self.progress.clone());
-        self.refresh = Some(tokio::spawn(async move {
-            job::refresh_volumes(&agent, &pod, view.ips(), &progress).await;
-            (progress.changed)();
-        }));
+        self.refresh = Some(tokio::spawn(async move { job::refresh_volumes(&agent, &pod, view.ips(), &progress).await }));
     }
 
     pub(super) fn terminate(&mut self) {

@@ -41,6 +41,11 @@ impl Hold {
         self.blocked.map(|(_, until)| until)
     }
 
+    /// A wait that is over is forgotten, or the worker would wake for it again and again.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        self.blocked = self.blocked.filter(|(_, until)| now < *until);
+    }
+
     pub(super) fn release(&mut self) {
         self.blocked = None;
     }
@@ -98,6 +103,16 @@ mod tests {
         assert_eq!(hold.until(), None, "something came of it");
         hold.after_sync(&error, 2, at(0));
         assert_eq!(hold.until().map(|t| t.as_millisecond()), Some(500));
+    }
+
+    #[test]
+    fn a_wait_that_is_over_wakes_nobody() {
+        let mut hold = Hold::new();
+        hold.after_sync(&Report { failed: true, ..Report::default() }, 7, at(0));
+        hold.expire(at(9));
+        assert_eq!(hold.until(), Some(at(10)));
+        hold.expire(at(10));
+        assert_eq!(hold.until(), None);
     }
 
     #[test]

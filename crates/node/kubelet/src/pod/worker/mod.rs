@@ -200,6 +200,7 @@ impl Worker {
         if let Some(wanted) = self.wanted.clone().filter(|_| self.stage == Stage::Running) {
             self.allocate(wanted);
         }
+        self.hold.expire(self.now());
         self.check_deadline();
         self.compute();
         if self.stage == Stage::Running {
@@ -316,7 +317,7 @@ impl Worker {
         let blocked = self.hold.until().filter(|_| self.job.is_none());
         let renew = *self.progress.renew.lock();
         let deadline = self.deadline().filter(|_| self.verdict.is_none() && self.stage == Stage::Running);
-        let renew = renew.filter(|_| self.stage == Stage::Running && self.job.is_none());
+        let renew = renew.filter(|_| self.stage == Stage::Running && self.job.is_none() && self.refresh.is_none());
         [blocked, renew, deadline, self.write_after, self.replacing].into_iter().flatten().filter(|at| *at > Timestamp::UNIX_EPOCH).min()
     }
 
@@ -335,10 +336,11 @@ impl Worker {
         enum Woken {
             Job(Ended),
             Written(Box<Result<Pod, ClientError>>),
+            Refreshed,
             Other,
         }
         let handle = self.handle.clone();
-        let (job, write) = (&mut self.job, &mut self.write);
+        let (job, write, refresh) = (&mut self.job, &mut self.write, &mut self.refresh);
         let woken = tokio::select! {
             () = handle.woken() => Woken::Other,
             () = timer => Woken::Other,
@@ -348,6 +350,8 @@ impl Worker {
             result = async { match write { Some(handle) => handle.await, None => std::future::pending().await } } => {
                 Woken::Written(Box::new(result.unwrap_or_else(|e| Err(ClientError::Transport(e.to_string())))))
             }
+            // A refresh that panicked has said so already; what it left undone the next change does.
+            _ = async { match refresh { Some(handle) => handle.await, None => std::future::pending().await } } => Woken::Refreshed,
         };
         match woken {
             Woken::Job(ended) => self.job_ended(ended).await,
@@ -355,6 +359,7 @@ impl Worker {
                 self.write = None;
                 self.was_written(*result);
             }
+            Woken::Refreshed => self.refresh = None,
             Woken::Other => {}
         }
     }

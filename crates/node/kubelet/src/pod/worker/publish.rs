@@ -13,7 +13,12 @@ impl Worker {
     }
 
     pub(super) fn publish(&mut self) {
-        let early = [self.write_after, self.replacing].into_iter().flatten().any(|at| self.now() < at);
+        // A time that has come is forgotten, or the worker would wake for it again and again.
+        let now = self.now();
+        for time in [&mut self.write_after, &mut self.replacing] {
+            *time = time.filter(|at| now < *at);
+        }
+        let early = self.write_after.is_some() || self.replacing.is_some();
         if self.write.is_some() || self.gone || self.deleted || early {
             return;
         }
