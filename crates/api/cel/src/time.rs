@@ -1,4 +1,6 @@
 //! Timestamps and durations: RFC 3339, within the years 1 to 9999.
+//!
+//! The calendar is computed here because jiff's timestamps end a day before CEL's, on 9999-12-30.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant {
