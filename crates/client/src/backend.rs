@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::Method;
+use tiphys_meta::EventType;
 
 use crate::ClientError;
 
@@ -32,32 +33,6 @@ pub struct Response {
     pub body: Bytes,
     /// The texts of `Warning` headers.
     pub warnings: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventType {
-    Added,
-    Modified,
-    Deleted,
-    Bookmark,
-    Error,
-}
-
-impl EventType {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EventType::Added => "ADDED",
-            EventType::Modified => "MODIFIED",
-            EventType::Deleted => "DELETED",
-            EventType::Bookmark => "BOOKMARK",
-            EventType::Error => "ERROR",
-        }
-    }
-
-    pub fn from_name(name: &str) -> Option<Self> {
-        const ALL: [EventType; 5] = [EventType::Added, EventType::Modified, EventType::Deleted, EventType::Bookmark, EventType::Error];
-        ALL.into_iter().find(|t| t.as_str() == name)
-    }
 }
 
 /// Events in order, each with the JSON of its object. The end of the stream is the end of the watch (the server's timeout), not an error.

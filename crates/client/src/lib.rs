@@ -24,7 +24,7 @@ pub mod random;
 mod reflector;
 mod runner;
 
-pub use backend::{Backend, EventType, Request, Response, WatchStream};
+pub use backend::{Backend, Request, Response, WatchStream};
 pub use client::{Client, retry_on_conflict};
 pub use error::ClientError;
 pub use events::{EventRecorder, EventType as RecordedType};
@@ -37,4 +37,5 @@ pub use options::{DeleteOptions, ListOptions, Patch, Propagation};
 pub use plan::{Action, Note, Plan, Step, Verb};
 pub use queue::{QueueKey, WorkQueue};
 pub use runner::{Planned, Planner, Reconcile, ReconcileError, run_controller};
+pub use tiphys_meta::EventType;
 pub use tiphys_types::owners::controller_of;

@@ -2,10 +2,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tiphys_meta::{ApiError, Gvr};
+use tiphys_meta::{ApiError, EventType, Gvr};
 use tokio::time::Instant;
 
-use crate::backend::EventType;
 use crate::decode::decode;
 use crate::informer::Informer;
 use crate::object::{Partial, Stored};

@@ -2,6 +2,8 @@
 //!
 //! The calendar is computed here because jiff's timestamps end a day before CEL's, on 9999-12-30.
 
+use tiphys_meta::time::{civil_from_days, days_from_civil};
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant {
     /// Since 1970 in UTC.
@@ -40,7 +42,7 @@ impl Instant {
     /// The civil time at this offset from UTC, in seconds.
     pub(crate) fn civil(self, offset: i64) -> Civil {
         let local = self.seconds + offset;
-        let (year, month, day) = date_of_days(local.div_euclid(86_400));
+        let (year, month, day) = civil_from_days(local.div_euclid(86_400));
         let second = local.rem_euclid(86_400);
         Civil { year, month, day, hour: second / 3600, minute: second / 60 % 60, second: second % 60 }
     }
@@ -51,7 +53,7 @@ impl Instant {
 
     pub(crate) fn day_of_year(self, offset: i64) -> i64 {
         let days = (self.seconds + offset).div_euclid(86_400);
-        days - days_of_date(self.civil(offset).year, 1, 1)
+        days - days_from_civil(self.civil(offset).year, 1, 1)
     }
 
     pub(crate) fn format(self) -> String {
@@ -66,30 +68,9 @@ impl Instant {
     }
 }
 
-/// Days since 1970 (proleptic Gregorian; the algorithm counts years from March).
-fn days_of_date(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-fn date_of_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
-}
-
 fn month_length(year: i64, month: i64) -> i64 {
-    let next = if month == 12 { days_of_date(year + 1, 1, 1) } else { days_of_date(year, month + 1, 1) };
-    next - days_of_date(year, month, 1)
+    let next = if month == 12 { days_from_civil(year + 1, 1, 1) } else { days_from_civil(year, month + 1, 1) };
+    next - days_from_civil(year, month, 1)
 }
 
 fn digits(text: &str, from: usize, count: usize) -> Option<i64> {
@@ -121,7 +102,7 @@ pub(crate) fn parse(text: &str) -> Option<Instant> {
     }
     let rest = text.get(19..)?;
     let (nanos, rest) = fraction(rest)?;
-    let seconds = days_of_date(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset(rest)?;
+    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset(rest)?;
     (MIN_SECONDS..=MAX_SECONDS).contains(&seconds).then_some(Instant { seconds, nanos })
 }
 

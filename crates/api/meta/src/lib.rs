@@ -13,6 +13,7 @@ pub mod quantity;
 pub mod selector;
 mod status;
 pub mod time;
+mod watch;
 
 pub use field::{ErrorList, ErrorType, FieldError, Path};
 pub use gvk::{Gvk, Gvr};
@@ -20,3 +21,4 @@ pub use intstr::IntOrString;
 pub use quantity::Quantity;
 pub use selector::{FieldSelector, LabelSelector};
 pub use status::{ApiError, Cause, Reason};
+pub use watch::EventType;

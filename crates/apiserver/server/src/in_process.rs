@@ -8,7 +8,7 @@ use futures_util::stream;
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http_body_util::BodyExt;
-use tiphys_client::{Backend, Client, ClientError, EventType, Request, Response, WatchStream};
+use tiphys_client::{Backend, Client, ClientError, Request, Response, WatchStream};
 use tiphys_meta::ApiError;
 use tiphys_registry::{Answer, UserInfo, WatchEvent};
 
@@ -111,7 +111,7 @@ impl Backend for InProcess {
                 () = stop.cancelled() => None,
                 event = watch.next_event() => event,
             };
-            event.map(|WatchEvent { kind, object }| (Ok((kind_of(kind), object)), (watch, stop, guards)))
+            event.map(|WatchEvent { kind, object }| (Ok((kind, object)), (watch, stop, guards)))
         });
         Ok(Box::pin(events))
     }
@@ -125,16 +125,6 @@ fn refused(error: DoorError) -> Response {
 async fn whole(body: Body) -> Result<Bytes, ClientError> {
     let collected = body.collect().await.map_err(|e| ClientError::from(ApiError::internal(e)))?;
     Ok(collected.to_bytes())
-}
-
-fn kind_of(kind: tiphys_registry::EventType) -> EventType {
-    match kind {
-        tiphys_registry::EventType::Added => EventType::Added,
-        tiphys_registry::EventType::Modified => EventType::Modified,
-        tiphys_registry::EventType::Deleted => EventType::Deleted,
-        tiphys_registry::EventType::Bookmark => EventType::Bookmark,
-        tiphys_registry::EventType::Error => EventType::Error,
-    }
 }
 
 #[cfg(test)]

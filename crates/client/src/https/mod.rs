@@ -22,11 +22,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tiphys_meta::ApiError;
+use tiphys_meta::{ApiError, EventType};
 
 pub use config::{Config, Identity};
 
-use crate::backend::{Backend, EventType, Request, Response, WatchStream};
+use crate::backend::{Backend, Request, Response, WatchStream};
 use crate::error::ClientError;
 use connection::Endpoint;
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use tiphys_meta::time::{civil_from_days, days_from_civil};
+
 pub(crate) fn quote(text: &str) -> String {
     tiphys_meta::field::go_quote(text)
 }
@@ -35,26 +37,6 @@ impl Instant {
         let _ = write!(text, ".{:06}Z", self.nanos / 1000);
         text
     }
-}
-
-/// Days since 1970-01-01 of a day in the proleptic Gregorian calendar, counted in eras of 400 years.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let month = (shifted + 2) % 12 + 1;
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
 
 /// `time.Parse(time.RFC3339, text)`.

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 pub(crate) use feed::{Applied, Pending, feed};
-pub use stream::{EventType, WatchEvent, WatchStream};
+pub use stream::{WatchEvent, WatchStream};
+pub use tiphys_meta::EventType;
 pub(crate) use watcher::{Scope, Watcher, Watchers};
 
 use crate::storage::Entry;
