@@ -48,6 +48,7 @@ mod statefulset;
 mod taint_eviction;
 mod ttl;
 mod ttl_after_finished;
+mod validating_policy_status;
 mod volume_binder;
 mod volume_expander;
 mod volume_protection;
@@ -114,4 +115,5 @@ pub static CONTROLLERS: &[Entry] = &[
     on("ttl-after-finished-controller", "ttl-after-finished-controller", ttl_after_finished::start),
     on("ttl-controller", "ttl-controller", ttl::start),
     on("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", attributes_class_protection::start),
+    on("validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller", validating_policy_status::start),
 ];
