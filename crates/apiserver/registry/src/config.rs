@@ -11,8 +11,8 @@ use tiphys_base::tasks::Tasks;
 use tiphys_base::{Clock, SystemClock};
 use tiphys_meta::{ApiError, Gvr};
 
-use crate::admission::Operation;
-use crate::request::UserInfo;
+use crate::admission::{Operation, PodSecuritySettings};
+use crate::request::{AuditNotes, UserInfo};
 use crate::storage::encryption::Encryption;
 
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct RegistryConfig {
     pub compaction_interval: Duration,
     /// Which resources are encrypted at rest, and how.
     pub encryption: Encryption,
+    /// How pods are judged where namespaces do not say, and which are not.
+    pub pod_security: PodSecuritySettings,
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
 }
@@ -42,6 +44,7 @@ impl Default for RegistryConfig {
             min_watch_timeout: Duration::from_secs(1800),
             compaction_interval: Duration::from_secs(300),
             encryption: Encryption::default(),
+            pod_security: PodSecuritySettings::default(),
             clock: SystemClock::shared(),
             tasks: Tasks::new(),
         }
@@ -105,6 +108,7 @@ pub struct About<'a> {
     pub dry_run: bool,
     /// What webhooks want the client to know.
     pub warnings: &'a Mutex<Vec<String>>,
+    pub notes: &'a AuditNotes,
 }
 
 /// A write that is about to happen, in the stored version.

@@ -4,7 +4,7 @@ use tiphys_meta::Gvr;
 use tiphys_schema::Facts;
 
 use crate::admission::{Attributes, Chain, Operation};
-use crate::request::UserInfo;
+use crate::request::{AuditNotes, UserInfo};
 use crate::storage::keys;
 
 /// Where objects are kept, and which admission plugins look at writes of them.
@@ -29,7 +29,7 @@ pub fn describe(gvr: &Gvr) -> Option<Description> {
         };
         verbs.contains(&word(operation))
     };
-    let user = UserInfo::default();
+    let (user, notes) = (UserInfo::default(), AuditNotes::default());
     let attributes = |operation, subresource| Attributes {
         operation,
         gvr,
@@ -38,6 +38,7 @@ pub fn describe(gvr: &Gvr) -> Option<Description> {
         name: String::new(),
         user: &user,
         dry_run: false,
+        notes: &notes,
         warnings: parking_lot::Mutex::default(),
         changed: false.into(),
         reinvoked: false.into(),
@@ -56,6 +57,7 @@ fn word(operation: Operation) -> &'static str {
         Operation::Create => "create",
         Operation::Update => "update",
         Operation::Delete => "delete",
+        Operation::Connect => "connect",
     }
 }
 

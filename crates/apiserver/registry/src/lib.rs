@@ -35,7 +35,7 @@ mod tests;
 mod tokens;
 mod verbs;
 
-pub use admission::Operation;
+pub use admission::{Connect, Operation, PodSecuritySettings};
 pub use answer::{Answer, Body, Document};
 pub use cache::{EventType, WatchEvent, WatchStream};
 pub use chance::uuid;
@@ -44,6 +44,6 @@ pub use config::{About, Authorizer, Cidr, Question, RegistryConfig, Webhooks, Wr
 pub use custom::Extensions;
 pub use describe::{Description, describe};
 pub use registry::{Cached, Change, Registry, Subscription, error_document};
-pub use request::{RequestInfo, UserInfo, Verb};
+pub use request::{AuditNotes, RequestInfo, UserInfo, Verb};
 pub use storage::Entry;
 pub use storage::encryption::{Encryption, EncryptionError};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tiphys_meta::Gvr;
 
 /// Who asks (`authentication.k8s.io` UserInfo).
@@ -57,6 +58,42 @@ impl Verb {
     }
 }
 
+/// What admission has to say for the audit log (`annotations` of an audit event). Where nobody keeps a log, nothing is kept here either.
+#[derive(Debug, Clone, Default)]
+pub struct AuditNotes(Option<Arc<Notes>>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    /// The log keeps bodies, so that it may keep patches too.
+    bodies: bool,
+    all: Mutex<BTreeMap<String, String>>,
+}
+
+impl AuditNotes {
+    /// For a request that is audited; `bodies` from the level Request on.
+    pub fn kept(bodies: bool) -> Self {
+        AuditNotes(Some(Arc::new(Notes { bodies, all: Mutex::default() })))
+    }
+
+    /// The first word for a key stands, as upstream has it.
+    pub fn add(&self, key: impl FnOnce() -> String, value: impl FnOnce() -> String) {
+        if let Some(notes) = &self.0 {
+            notes.all.lock().entry(key()).or_insert_with(value);
+        }
+    }
+
+    /// What only logs with bodies hear.
+    pub fn add_body(&self, key: impl FnOnce() -> String, value: impl FnOnce() -> String) {
+        if self.0.as_ref().is_some_and(|notes| notes.bodies) {
+            self.add(key, value);
+        }
+    }
+
+    pub fn all(&self) -> BTreeMap<String, String> {
+        self.0.as_ref().map(|notes| notes.all.lock().clone()).unwrap_or_default()
+    }
+}
+
 /// One request to a resource. Headers and query come as they were sent: the registry reads its options from them.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
@@ -77,6 +114,7 @@ pub struct RequestInfo {
     /// The `Content-Type` header; empty when there was none.
     pub content_type: String,
     pub user_agent: String,
+    pub notes: AuditNotes,
 }
 
 impl RequestInfo {
@@ -94,6 +132,7 @@ impl RequestInfo {
             accept: String::new(),
             content_type: String::new(),
             user_agent: String::new(),
+            notes: AuditNotes::default(),
         }
     }
 }

@@ -97,6 +97,11 @@ pub(crate) fn add_warnings(response: &mut Answered, warnings: &[String]) {
     }
 }
 
+pub(crate) fn with_warnings(mut response: Answered, warnings: &[String]) -> Answered {
+    add_warnings(&mut response, warnings);
+    response
+}
+
 /// The registry's answer as it goes over the wire. A watch ends by itself when the registry's tasks are told to, which are the server's.
 pub(crate) fn from_registry(answered: Answer) -> Answered {
     match answered {

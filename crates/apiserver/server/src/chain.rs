@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, header};
 use tiphys_base::Clock;
-use tiphys_registry::{Answer, Registry, UserInfo};
+use tiphys_registry::{Answer, AuditNotes, Registry, UserInfo};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -100,6 +100,11 @@ impl Call {
 
     pub fn header(&self, name: impl header::AsHeaderName) -> &str {
         self.parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
+    }
+
+    /// Where admission puts what the audit log is to hear.
+    pub(crate) fn notes(&self) -> AuditNotes {
+        self.audit.as_ref().map(|draft| draft.notes.clone()).unwrap_or_default()
     }
 
     pub fn raw_query(&self) -> &str {

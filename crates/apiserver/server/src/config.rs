@@ -151,6 +151,8 @@ pub struct Config {
     pub storage: Storage,
     /// An EncryptionConfiguration; without one everything is stored as it is.
     pub encryption: Option<PathBuf>,
+    /// An AdmissionConfiguration.
+    pub admission: Option<PathBuf>,
     /// Primary range first.
     pub service_cluster_ip_ranges: Vec<String>,
     pub service_node_port_range: (u16, u16),
@@ -209,6 +211,7 @@ impl Config {
             advertise_address: None,
             storage: Storage::Memory,
             encryption: None,
+            admission: None,
             service_cluster_ip_ranges: vec!["10.0.0.0/24".into()],
             service_node_port_range: (30000, 32767),
             serving,

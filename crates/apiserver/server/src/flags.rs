@@ -135,6 +135,7 @@ fn objects() -> Vec<Arg> {
         value("service-node-port-range", "ports of NodePort Services, 30000-32767 by default"),
         list("enable-admission-plugins", "plugins that must run; those that do not are refused"),
         list("disable-admission-plugins", "refused so far"),
+        value("admission-control-config-file", "file with the configurations of admission plugins (PodSecurity)"),
         list("runtime-config", "group/version=true for what must be served"),
         switch("allow-privileged", "privileged containers are allowed; false is refused"),
     ]
@@ -198,6 +199,7 @@ pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
         config.min_watch_timeout = Duration::from_secs(*seconds);
     }
     config.storage = storage(m)?;
+    config.admission = m.get_one::<String>("admission-control-config-file").map(PathBuf::from);
     config.encryption = m.get_one::<String>("encryption-provider-config").map(PathBuf::from);
     config.oidc = oidc(m)?;
     config.audit = audit(m, &config.storage)?;
@@ -344,7 +346,7 @@ fn request_header(m: &ArgMatches) -> Result<Option<RequestHeader>, FlagError> {
 
 /// Plugins that run in any case may be named; the set cannot be changed yet, and a flag that does nothing must not pass.
 fn check_admission(m: &ArgMatches) -> Result<(), FlagError> {
-    const ALWAYS: [&str; 21] = [
+    const ALWAYS: [&str; 25] = [
         "NamespaceLifecycle",
         "LimitRanger",
         "ServiceAccount",
@@ -366,6 +368,10 @@ fn check_admission(m: &ArgMatches) -> Result<(), FlagError> {
         "NodeRestriction",
         "OwnerReferencesPermissionEnforcement",
         "NodeDeclaredFeatureValidator",
+        "MutatingAdmissionPolicy",
+        "MutatingAdmissionWebhook",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionWebhook",
     ];
     if let Some(other) = strings(m, "enable-admission-plugins").into_iter().find(|p| !ALWAYS.contains(&p.as_str())) {
         return wrong("enable-admission-plugins", format!("{other} is not supported yet"));

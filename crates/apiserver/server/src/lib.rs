@@ -4,6 +4,7 @@
 //!
 //! Deliberately absent: webhook authenticators and authorizers.
 
+mod admission_config;
 mod aggregate;
 mod audit;
 pub mod authenticate;

@@ -13,6 +13,7 @@ use tiphys_client::{Client, ClientError};
 use tiphys_registry::{Cidr, Encryption, Registry, RegistryConfig, UserInfo};
 use tokio::net::TcpListener;
 
+use crate::admission_config;
 use crate::aggregate::{self, Aggregator};
 use crate::audit::{Audit, AuditError};
 use crate::authenticate::bearer::{TokenFileError, read_token_file};
@@ -83,6 +84,8 @@ pub enum StartError {
     Audit(#[from] AuditError),
     #[error("the store: {0}")]
     Store(String),
+    #[error(transparent)]
+    Admission(#[from] admission_config::AdmissionConfigError),
     #[error("--encryption-provider-config {}: {why}", path.display())]
     Encryption { path: PathBuf, why: String },
     #[error("kubelets: {0}")]
@@ -203,6 +206,7 @@ async fn open_registry(config: &Config, ranges: &[Cidr], tasks: &Tasks) -> Resul
         min_watch_timeout: config.min_watch_timeout,
         clock: config.clock.clone(),
         encryption: encryption(config)?,
+        pod_security: config.admission.as_deref().map(admission_config::read).transpose()?.unwrap_or_default(),
         tasks: tasks.child(),
         ..RegistryConfig::default()
     };

@@ -31,6 +31,11 @@ pub enum PatchError {
 }
 
 impl PatchError {
+    /// A `test` of a JSON patch that did not hold.
+    pub fn is_failed_test(&self) -> bool {
+        matches!(self, PatchError::Unprocessable(why) if why.ends_with(": test failed"))
+    }
+
     pub fn to_api_error(&self) -> ApiError {
         match self {
             PatchError::Malformed(m) => ApiError::bad_request(m),

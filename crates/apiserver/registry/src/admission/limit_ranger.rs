@@ -27,7 +27,7 @@ impl Plugin for LimitRanger {
             Operation::Update => {
                 attributes.is_whole("", "persistentvolumeclaims") || attributes.is("", "pods") && attributes.subresource == "resize"
             }
-            Operation::Delete => false,
+            Operation::Delete | Operation::Connect => false,
         }
     }
 

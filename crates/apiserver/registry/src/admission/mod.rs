@@ -4,6 +4,7 @@
 //! of their own.
 
 mod certificates;
+mod connect;
 mod default_ingress_class;
 mod default_toleration_seconds;
 mod limit_ranger;
@@ -21,6 +22,8 @@ mod taint_nodes_by_condition;
 mod tree;
 mod webhooks;
 
+pub use connect::Connect;
+pub use pod_security::PodSecuritySettings;
 pub(crate) use policy::Policies;
 
 use std::sync::Arc;
@@ -31,7 +34,7 @@ use serde_json::Value;
 use tiphys_meta::{ApiError, Gvr};
 
 use crate::registry::Registry;
-use crate::request::UserInfo;
+use crate::request::{AuditNotes, UserInfo};
 use crate::verbs::Call;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,20 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    /// Exec and its kin, and the proxies: the object is what was asked for (`PodExecOptions`, …).
+    Connect,
+}
+
+impl Operation {
+    /// As AdmissionReviews and rules have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// What a plugin knows besides the object.
@@ -51,6 +68,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) name: String,
     pub(crate) user: &'a UserInfo,
     pub(crate) dry_run: bool,
+    /// What the audit log is to hear.
+    pub(crate) notes: &'a AuditNotes,
     /// What plugins want the client to know.
     pub(crate) warnings: parking_lot::Mutex<Vec<String>>,
     /// What users configured has changed the object.
@@ -69,6 +88,7 @@ impl<'a> Attributes<'a> {
             name,
             user: &call.info.user,
             dry_run,
+            notes: &call.info.notes,
             warnings: parking_lot::Mutex::default(),
             changed: false.into(),
             reinvoked: false.into(),
@@ -105,6 +125,11 @@ pub(crate) trait Plugin: Send + Sync {
 
     /// Whether the plugin has anything to do with such a request. Asked first, so that most plugins cost a comparison.
     fn handles(&self, attributes: &Attributes<'_>) -> bool;
+
+    /// Whether it looks at connections too. Only what users configure does, as upstream.
+    fn connects(&self) -> bool {
+        false
+    }
 
     /// May change the object.
     async fn admit(
@@ -167,6 +192,11 @@ impl Chain {
         self.0.iter().map(|plugin| f(*plugin)).collect()
     }
 
+    fn concerned(&self, attributes: &Attributes<'_>) -> impl Iterator<Item = &&'static dyn Plugin> {
+        let connect = attributes.operation == Operation::Connect;
+        self.0.iter().filter(move |p| (!connect || p.connects()) && p.handles(attributes))
+    }
+
     pub(crate) async fn admit(
         &self,
         registry: &Arc<Registry>,
@@ -175,7 +205,7 @@ impl Chain {
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
         for round in 0..2 {
-            for plugin in self.0.iter().filter(|p| p.handles(attributes)) {
+            for plugin in self.concerned(attributes) {
                 plugin.admit(registry, attributes, object, old).await.inspect_err(|error| refused(*plugin, error))?;
             }
             if round == 0 && !attributes.changed.load(Relaxed) {
@@ -193,7 +223,7 @@ impl Chain {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        for plugin in self.0.iter().filter(|p| p.handles(attributes)) {
+        for plugin in self.concerned(attributes) {
             plugin.validate(registry, attributes, object, old).await.inspect_err(|error| refused(*plugin, error))?;
         }
         registry.check_write(attributes, object, old)

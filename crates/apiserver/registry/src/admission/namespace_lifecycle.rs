@@ -27,6 +27,7 @@ impl Plugin for NamespaceLifecycle {
         match attributes.operation {
             Operation::Create | Operation::Update => !attributes.namespace.is_empty() && !attributes.is("", "namespaces"),
             Operation::Delete => attributes.is("", "namespaces"),
+            Operation::Connect => false,
         }
     }
 

@@ -29,7 +29,11 @@ impl Plugin for ServiceAccount {
     }
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.operation == Operation::Create && attributes.is_whole("", "pods")
+        match attributes.operation {
+            Operation::Create => attributes.is_whole("", "pods"),
+            Operation::Update => attributes.is("", "pods") && attributes.subresource == "ephemeralcontainers",
+            Operation::Delete | Operation::Connect => false,
+        }
     }
 
     async fn admit(
@@ -41,6 +45,9 @@ impl Plugin for ServiceAccount {
     ) -> Result<(), ApiError> {
         if is_mirror(pod) {
             return check_mirror(attributes, pod);
+        }
+        if attributes.operation == Operation::Update {
+            return Ok(());
         }
         let spec_map = spec(pod);
         let name = match spec_map.get("serviceAccountName").and_then(Value::as_str).unwrap_or("") {
@@ -64,9 +71,6 @@ impl Plugin for ServiceAccount {
                 spec_map.insert("imagePullSecrets".into(), names);
             }
         }
-        if object::annotations(&account).any(|(k, v)| k == "kubernetes.io/enforce-mountable-secrets" && v == "true") {
-            limit_secrets(&account, &pod["spec"]).map_err(|why| attributes.forbidden(&why))?;
-        }
         Ok(())
     }
 
@@ -77,13 +81,25 @@ impl Plugin for ServiceAccount {
         pod: Option<&Value>,
         _: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let Some(pod) = pod.filter(|p| !is_mirror(p)) else { return Ok(()) };
+        let Some(pod) = pod else { return Ok(()) };
+        if is_mirror(pod) {
+            return if attributes.operation == Operation::Create { check_mirror(attributes, pod) } else { Ok(()) };
+        }
         let name = text(&pod["spec"], "serviceAccountName");
         if name.is_empty() {
             let why = format!("no service account specified for pod {}/{}", attributes.namespace, attributes.name);
             return Err(attributes.forbidden(&why));
         }
-        account(registry, attributes, name).await.map(drop)
+        let account = account(registry, attributes, name).await?.to_value();
+        if !object::annotations(&account).any(|(k, v)| k == "kubernetes.io/enforce-mountable-secrets" && v == "true") {
+            return Ok(());
+        }
+        // Here and not before: what webhooks put in counts as well, and so does what is added to a pod that runs (CVE-2023-2728).
+        let limited = match attributes.operation {
+            Operation::Create => limit_secrets(&account, &pod["spec"]),
+            _ => limit_containers(&account, &pod["spec"], "ephemeralContainers"),
+        };
+        limited.map_err(|why| attributes.forbidden(&why))
     }
 }
 
@@ -174,32 +190,51 @@ fn check_mirror(attributes: &Attributes<'_>, pod: &Value) -> Result<(), ApiError
 }
 
 fn limit_secrets(account: &Value, spec: &Value) -> Result<(), String> {
-    let owner = object::name(account);
-    let known = |field: &str, name: &str| list(account, field).iter().any(|s| text(s, "name") == name);
-    let tail = |what: &str| format!("is not allowed because service account {owner} does not reference that {what}");
     for name in list(spec, "volumes").iter().filter_map(|v| v["secret"]["secretName"].as_str()) {
-        if !known("secrets", name) {
-            return Err(format!("volume with secret.secretName=\"{name}\" {}", tail("secret")));
+        if !refers(account, "secrets", name) {
+            return Err(format!("volume with secret.secretName=\"{name}\" {}", not_referred(account, "secret")));
         }
     }
-    for (field, container) in containers(spec) {
-        let what = if field == "containers" { "container" } else { "init container" };
+    limit_containers(account, spec, "initContainers")?;
+    limit_containers(account, spec, "containers")?;
+    for (i, secret) in list(spec, "imagePullSecrets").iter().enumerate() {
+        let name = text(secret, "name");
+        if !refers(account, "imagePullSecrets", name) {
+            return Err(format!("imagePullSecrets[{i}].name=\"{name}\" {}", not_referred(account, "imagePullSecret")));
+        }
+    }
+    Ok(())
+}
+
+fn refers(account: &Value, field: &str, name: &str) -> bool {
+    list(account, field).iter().any(|s| text(s, "name") == name)
+}
+
+fn not_referred(account: &Value, what: &str) -> String {
+    format!("is not allowed because service account {} does not reference that {what}", object::name(account))
+}
+
+/// Secrets that containers take their environment from.
+fn limit_containers(account: &Value, spec: &Value, field: &str) -> Result<(), String> {
+    let what = match field {
+        "initContainers" => "init container",
+        "ephemeralContainers" => "ephemeral container",
+        _ => "container",
+    };
+    let refuse = |called: &str, how: String, name: &str| {
+        Err(format!("{what} {called} with {how} referencing secret.secretName=\"{name}\" {}", not_referred(account, "secret")))
+    };
+    for container in list(spec, field) {
         let called = text(container, "name");
         for env in list(container, "env") {
-            if let Some(name) = env["valueFrom"]["secretKeyRef"]["name"].as_str().filter(|n| !known("secrets", n)) {
-                let var = text(env, "name");
-                return Err(format!("{what} {called} with envVar {var} referencing secret.secretName=\"{name}\" {}", tail("secret")));
+            if let Some(name) = env["valueFrom"]["secretKeyRef"]["name"].as_str().filter(|n| !refers(account, "secrets", n)) {
+                return refuse(called, format!("envVar {}", text(env, "name")), name);
             }
         }
         for name in list(container, "envFrom").iter().filter_map(|e| e["secretRef"]["name"].as_str()) {
-            if !known("secrets", name) {
-                return Err(format!("{what} {called} with envFrom referencing secret.secretName=\"{name}\" {}", tail("secret")));
+            if !refers(account, "secrets", name) {
+                return refuse(called, "envFrom".into(), name);
             }
-        }
-    }
-    for (i, secret) in list(spec, "imagePullSecrets").iter().enumerate() {
-        if !known("imagePullSecrets", text(secret, "name")) {
-            return Err(format!("imagePullSecrets[{i}].name=\"{}\" {}", text(secret, "name"), tail("imagePullSecret")));
         }
     }
     Ok(())

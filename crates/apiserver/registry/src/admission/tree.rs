@@ -29,7 +29,7 @@ pub(super) fn list_mut<'a>(map: &'a mut Map<String, Value>, field: &str) -> &'a 
 
 /// Init containers and containers of a pod's spec, each with the name of its list.
 pub(super) fn containers(spec: &Value) -> impl Iterator<Item = (&'static str, &Value)> {
-    ["initContainers", "containers"].into_iter().flat_map(|field| list(spec, field).iter().map(move |c| (field, c)))
+    ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(|field| list(spec, field).iter().map(move |c| (field, c)))
 }
 
 pub(super) fn is_mirror(pod: &Value) -> bool {

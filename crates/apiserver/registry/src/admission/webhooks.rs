@@ -30,7 +30,7 @@ fn parts<'a>(attributes: &'a Attributes<'_>, object: Option<&'a Value>, old: Opt
 }
 
 fn about<'a>(attributes: &'a Attributes<'_>) -> About<'a> {
-    About { user: attributes.user, dry_run: attributes.dry_run, warnings: &attributes.warnings }
+    About { user: attributes.user, dry_run: attributes.dry_run, warnings: &attributes.warnings, notes: attributes.notes }
 }
 
 #[async_trait]
@@ -41,6 +41,10 @@ impl Plugin for MutatingAdmissionWebhook {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         may_be_sent(attributes)
+    }
+
+    fn connects(&self) -> bool {
+        true
     }
 
     async fn admit(
@@ -68,6 +72,10 @@ impl Plugin for ValidatingAdmissionWebhook {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         may_be_sent(attributes)
+    }
+
+    fn connects(&self) -> bool {
+        true
     }
 
     async fn validate(

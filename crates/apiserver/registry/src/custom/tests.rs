@@ -281,3 +281,45 @@ async fn apply_merges_by_the_schema() {
     let conflict = apply("two", json!({"ports": [{"port": 1, "name": "y"}]})).await.unwrap_err();
     assert_eq!(conflict.code, 409);
 }
+
+/// Binds a policy that changes things as the version `version` has them.
+async fn mutating(rig: &Rig, name: &str, version: &str, mutation: Value) {
+    let gvr = |resource: &'static str| Gvr::new("admissionregistration.k8s.io", "v1", resource);
+    let rule = json!({"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": [version], "resources": ["things"]});
+    let spec = json!({"reinvocationPolicy": "Never", "matchConstraints": {"resourceRules": [rule]}, "mutations": [mutation]});
+    rig.post(&gvr("mutatingadmissionpolicies"), "", json!({"metadata": {"name": name}, "spec": spec})).await.expect("a policy");
+    let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name}});
+    rig.post(&gvr("mutatingadmissionpolicybindings"), "", binding).await.expect("a binding");
+}
+
+#[tokio::test]
+async fn policies_change_custom_resources() {
+    let rig = Rig::new().await;
+    define(&rig, simple()).await;
+    let expression =
+        "Object{spec: Object.spec{color: 'red', size: object.spec.size + 1}, metadata: Object.metadata{labels: {'seen': 'yes'}}}";
+    mutating(&rig, "a", "v1", json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}})).await;
+    let expression = "[JSONPatch{op: 'test', path: '/spec/color', value: 'red'}, JSONPatch{op: 'add', path: '/metadata/annotations', value: {'patched': 'yes'}}]";
+    mutating(&rig, "b", "v1", json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}})).await;
+    let made = rig.post(&things("v1"), "default", thing("t", json!({"size": 2}))).await.expect("made");
+    assert_eq!(made["spec"], json!({"color": "red", "size": 3}));
+    assert_eq!((&made["metadata"]["labels"], &made["metadata"]["annotations"]), (&json!({"seen": "yes"}), &json!({"patched": "yes"})));
+    // What a policy makes of an object is held to the schema like anything else.
+    let error = rig.post(&things("v1"), "default", thing("u", json!({"size": 9}))).await.expect_err("too large then");
+    assert!(error.message.contains("spec.size") && error.code == 422, "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_policy_sees_the_version_that_it_names() {
+    let rig = Rig::new().await;
+    rig.registry.set_webhooks(Arc::new(Converter));
+    let size = |name: &str| spec_schema(json!({name: {"type": "integer"}}));
+    let mut crd = definition(json!([version("v1", true, size("size")), version("v2", false, size("width"))]));
+    crd["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": "https://example.com/convert"}}});
+    define(&rig, crd).await;
+    let expression = "Object{spec: Object.spec{width: object.spec.width + 1}}";
+    mutating(&rig, "a", "v2", json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}})).await;
+    let made = rig.post(&things("v1"), "default", thing("t", json!({"size": 2}))).await.expect("made");
+    assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("example.com/v1"), &json!({"size": 3})));
+}

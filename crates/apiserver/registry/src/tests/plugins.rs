@@ -167,3 +167,110 @@ async fn namespaces_ask_for_pod_security() {
     let refused = rig.post(&core("pods"), "default", host).await.expect_err("refused");
     assert_eq!(refused.message, "pods \"b\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)");
 }
+
+/// CVE-2023-2728: ephemeral containers and `envFrom` are held to the account's list of secrets as everything else is.
+#[tokio::test]
+async fn no_container_takes_a_secret_that_its_account_may_not_mount() {
+    let rig = Rig::new().await;
+    let account = json!({"metadata": {"name": "default", "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}, "secrets": [{"name": "mine"}]});
+    rig.post(&core("serviceaccounts"), "default", account).await.expect("an account");
+    rig.registry.catch_up().await;
+    let from = |secret: &str| json!([{"secretRef": {"name": secret}}]);
+    let with = |name: &str, field: &str, secret: &str| {
+        let mut pod = pod(name);
+        pod["spec"][field] = json!([{"name": "x", "image": "i", "envFrom": from(secret)}]);
+        pod
+    };
+    for (field, what) in [("containers", "container"), ("initContainers", "init container")] {
+        rig.post(&core("pods"), "default", with(&field.to_lowercase(), field, "mine")).await.expect("its own");
+        let refused = rig.post(&core("pods"), "default", with("other", field, "other")).await.expect_err("not its own");
+        let want = format!(
+            "pods \"other\" is forbidden: {what} x with envFrom referencing secret.secretName=\"other\" is not allowed because service account default does not reference that secret"
+        );
+        assert_eq!(refused.message, want);
+    }
+    let made = rig.post(&core("pods"), "default", pod("runs")).await.expect("a pod");
+    let debug = |secret: &str| {
+        let mut pod = made.clone();
+        pod["spec"]["ephemeralContainers"] = json!([{"name": "debug", "image": "i", "terminationMessagePolicy": "File",
+            "env": [{"name": "V", "valueFrom": {"secretKeyRef": {"name": secret, "key": "k"}}}]}]);
+        rig.ask(Verb::Update, &core("pods"), "default", "runs").sub("ephemeralcontainers").json(pod)
+    };
+    let refused = debug("other").await.expect_err("not its own");
+    assert!(
+        refused.message.contains("ephemeral container debug with envVar V referencing secret.secretName=\"other\""),
+        "{}",
+        refused.message
+    );
+    debug("mine").await.expect("its own");
+}
+
+#[tokio::test]
+async fn pod_security_sees_what_is_added_to_a_pod() {
+    let rig = Rig::new().await;
+    let labels = json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30",
+        "pod-security.kubernetes.io/audit": "restricted", "pod-security.kubernetes.io/warn": "privileged"});
+    rig.post(&core("namespaces"), "", json!({"metadata": {"name": "held", "labels": labels}})).await.expect("a namespace");
+    rig.post(&core("serviceaccounts"), "held", json!({"metadata": {"name": "default"}})).await.expect("an account");
+    rig.registry.catch_up().await;
+    let notes = crate::AuditNotes::kept(false);
+    let mut ask = rig.ask(Verb::Create, &core("pods"), "held", "");
+    ask.info.notes = notes.clone();
+    let mut made = ask.json(pod("p")).await.expect("baseline");
+    let heard = notes.all();
+    assert_eq!(heard["pod-security.kubernetes.io/enforce-policy"], "baseline:v1.30");
+    let violations = &heard["pod-security.kubernetes.io/audit-violations"];
+    assert!(violations.starts_with("would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"), "{violations}");
+    made["spec"]["ephemeralContainers"] =
+        json!([{"name": "debug", "image": "i", "terminationMessagePolicy": "File", "securityContext": {"privileged": true}}]);
+    let refused = rig.ask(Verb::Update, &core("pods"), "held", "p").sub("ephemeralcontainers").json(made).await.expect_err("privileged");
+    assert_eq!(
+        refused.message,
+        "pods \"p\" is forbidden: violates PodSecurity \"baseline:v1.30\": privileged (container \"debug\" must not set securityContext.privileged=true)"
+    );
+}
+
+/// Keys end in what they name: `foo` and `foobar` share a beginning and nothing else, and a name is one step of a key.
+#[tokio::test]
+async fn names_that_begin_alike_stay_apart() {
+    let rig = Rig::new().await;
+    for namespace in ["foo", "foobar"] {
+        rig.post(&core("namespaces"), "", json!({"metadata": {"name": namespace}})).await.expect("a namespace");
+        rig.post(&core("configmaps"), namespace, json!({"metadata": {"name": "c"}})).await.expect("made");
+        rig.post(&core("configmaps"), namespace, json!({"metadata": {"name": "cc"}})).await.expect("made");
+    }
+    let list = rig.ask(Verb::List, &core("configmaps"), "foo", "").json(serde_json::Value::Null).await.expect("listed");
+    let found: Vec<_> =
+        list["items"].as_array().expect("items").iter().map(|i| (&i["metadata"]["namespace"], &i["metadata"]["name"])).collect();
+    assert_eq!(found, [(&json!("foo"), &json!("c")), (&json!("foo"), &json!("cc"))]);
+    let mut watch = rig.ask(Verb::Watch, &core("configmaps"), "foo", "").watch().await;
+    assert_eq!((watch.short().await, watch.short().await), ("ADDED c".to_owned(), "ADDED cc".to_owned()));
+    rig.ask(Verb::DeleteCollection, &core("configmaps"), "foo", "").json(serde_json::Value::Null).await.expect("deleted");
+    for name in ["c", "cc"] {
+        rig.get(&core("configmaps"), "foobar", name).await.expect("still there");
+        assert!(rig.get(&core("configmaps"), "foo", name).await.is_err(), "{name}");
+    }
+    // A whole key as a name, without a namespace or in another.
+    for (namespace, name) in [("", "foobar/c"), ("", "foobar%2Fc"), ("foo", "../foobar/c"), ("foo", "..")] {
+        let refused = rig.get(&core("configmaps"), namespace, name).await.expect_err("no such name");
+        assert!(matches!(refused.code, 400 | 404), "{namespace} {name}: {}", refused.message);
+    }
+    let ingress = |resource: &'static str| Gvr::new("networking.k8s.io", "v1", resource);
+    let class = json!({"metadata": {"name": "k"}, "spec": {"controller": "example.com/c"}});
+    rig.post(&ingress("ingressclasses"), "", class).await.expect("a class");
+    let ingresses = rig.ask(Verb::List, &ingress("ingresses"), "", "").json(serde_json::Value::Null).await.expect("listed");
+    assert_eq!(ingresses["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_resource_is_reached_by_its_own_scope_only() {
+    let rig = Rig::new().await;
+    rig.post(&core("nodes"), "", json!({"metadata": {"name": "n"}})).await.expect("a node");
+    rig.get(&core("nodes"), "", "n").await.expect("there");
+    assert_eq!(rig.get(&core("nodes"), "default", "n").await.expect_err("not in a namespace").code, 404);
+    assert_eq!(rig.delete(&core("nodes"), "default", "n").await.expect_err("not in a namespace").code, 404);
+    // The namespace of the object is that of the path.
+    let elsewhere = json!({"metadata": {"name": "c", "namespace": "kube-system"}});
+    let refused = rig.post(&core("configmaps"), "default", elsewhere).await.expect_err("elsewhere");
+    assert_eq!(refused.message, "the namespace of the provided object does not match the namespace sent on the request");
+}

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tiphys_meta::{ApiError, Gvr};
 
 use super::{Rig, core};
+use crate::{AuditNotes, Connect, UserInfo, Verb};
 
 fn gvr(resource: &'static str) -> Gvr {
     Gvr::new("admissionregistration.k8s.io", "v1", resource)
@@ -11,6 +12,10 @@ fn gvr(resource: &'static str) -> Gvr {
 
 fn constraints() -> Value {
     json!({"resourceRules": [{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]})
+}
+
+fn more_constraints(spec: &Value) -> Value {
+    spec.get("matchConstraints").cloned().unwrap_or_else(constraints)
 }
 
 impl Rig {
@@ -25,7 +30,7 @@ impl Rig {
 
     async fn policy(&self, [policies, bindings]: [&'static str; 2], name: &str, more: Value, mut binding: Value) {
         let mut spec = more;
-        spec["matchConstraints"] = constraints();
+        spec["matchConstraints"] = more_constraints(&spec);
         let policy = json!({"metadata": {"name": name}, "spec": spec});
         self.post(&gvr(policies), "", policy).await.expect("a policy");
         binding["policyName"] = json!(name);
@@ -114,4 +119,53 @@ async fn policies_change_objects() {
         "{}",
         error.message
     );
+}
+
+fn rules(operation: &str, group: &str, version: &str, resource: &str) -> Value {
+    json!({"resourceRules": [{"operations": [operation], "apiGroups": [group], "apiVersions": [version], "resources": [resource]}]})
+}
+
+async fn exec(rig: &Rig, user: &str, options: &mut Value) -> Result<(Vec<String>, std::collections::BTreeMap<String, String>), ApiError> {
+    let (user, notes, gvr) = (UserInfo::new(user, &[]), AuditNotes::kept(false), core("pods"));
+    let connect = Connect { gvr: &gvr, subresource: "exec", namespace: "default", name: "p", user: &user, notes: &notes };
+    let warnings = rig.registry.admit_connect(&connect, options).await?;
+    Ok((warnings, notes.all()))
+}
+
+#[tokio::test]
+async fn connections_are_judged_and_changed() {
+    let rig = Rig::new().await;
+    let spec = json!({"matchConstraints": rules("CONNECT", "", "v1", "pods/exec"), "validations": [
+        {"expression": "request.kind.kind == 'PodExecOptions' && object.command[0] != 'sh' && object.container == 'main'", "message": "no shells"}]});
+    rig.validating("shells.example.com", spec, json!({"validationActions": ["Deny"]})).await;
+    let main = "Object{container: has(object.container) ? object.container : 'main'}";
+    let spec = json!({"matchConstraints": rules("CONNECT", "", "v1", "pods/exec"),
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": main}}]});
+    rig.mutating("main.example.com", spec).await;
+    let options = |command: &str| json!({"apiVersion": "v1", "kind": "PodExecOptions", "command": [command], "stdin": true});
+    let mut asked = options("ls");
+    exec(&rig, "ann", &mut asked).await.expect("no shell");
+    assert_eq!(asked, json!({"apiVersion": "v1", "kind": "PodExecOptions", "command": ["ls"], "container": "main", "stdin": true}));
+    let error = exec(&rig, "ann", &mut options("sh")).await.expect_err("a shell");
+    assert_eq!(
+        error.message,
+        "pods \"p\" is forbidden: ValidatingAdmissionPolicy 'shells.example.com' with binding 'shells.example.com' denied request: no shells"
+    );
+}
+
+#[tokio::test]
+async fn the_audit_log_hears_of_policies() {
+    let rig = Rig::new().await;
+    let spec = json!({"validations": [{"expression": "true"}, {"expression": "object.data.n == '1'", "message": "not one"}],
+        "auditAnnotations": [{"key": "n", "valueExpression": "' got ' + object.data.n"}, {"key": "none", "valueExpression": "null"}]});
+    rig.validating("one.example.com", spec, json!({"validationActions": ["Audit", "Warn"]})).await;
+    let mut ask = rig.ask(Verb::Create, &core("configmaps"), "default", "");
+    let notes = AuditNotes::kept(false);
+    ask.info.notes = notes.clone();
+    let (_, _, warnings) = ask.document(json!({"metadata": {"name": "x"}, "data": {"n": "2"}}).to_string()).await.expect("not denied");
+    assert_eq!(warnings, ["Validation failed for ValidatingAdmissionPolicy 'one.example.com' with binding 'one.example.com': not one"]);
+    let failure = "[{\"message\":\"not one\",\"policy\":\"one.example.com\",\"binding\":\"one.example.com\",\"expressionIndex\":1,\"validationActions\":[\"Audit\",\"Warn\"]}]";
+    let want = [("one.example.com/n", "got 2"), ("validation.policy.admission.k8s.io/validation_failure", failure)];
+    let heard = notes.all();
+    assert_eq!(heard.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), want);
 }

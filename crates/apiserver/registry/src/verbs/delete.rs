@@ -88,6 +88,7 @@ impl Call<'_> {
         let registry = self.registry.clone();
         let attributes = Attributes::new(self, Operation::Delete, name.to_owned(), options.dry_run);
         registry.admission.validate(&registry, &attributes, None, Some(&old)).await?;
+        self.warnings.append(&mut attributes.warnings.lock());
         match plan(self.resource, &old, options, registry.config.clock.now()) {
             Plan::Pending => Ok(Attempt::Done(Deleted::Still(entry.clone()))),
             Plan::Mark(new) => Ok(match self.store(new, &old, entry, options.dry_run).await? {

@@ -75,12 +75,17 @@ impl Patched {
         call.report(&kind.gvk, decoded, self.options.validation)
     }
 
-    /// What came of the patch is no object of the kind: 422, with all of it in the message.
+    /// What came of the patch is no object of the kind: 422, with all of it in the message. Of a Secret nothing is shown (upstream shows it): who may patch
+    /// may not therefore read, and messages go into logs.
     fn unreadable(&self, call: &Call<'_>, kind: &Kind, old: &Value, why: &str) -> ApiError {
+        let mut errors = ErrorList::new();
+        if kind.gvk.group.is_empty() && kind.gvk.kind == "Secret" {
+            errors.invalid_unshown(&Path::new("patch"), why);
+            return errors.into_invalid("", "", "");
+        }
         let mut tree = old.clone();
         call.serve(&mut tree);
         let patched = self.patch.apply(kind, &mut tree).map(|()| tree.to_string()).unwrap_or_default();
-        let mut errors = ErrorList::new();
         errors.invalid(&Path::new("patch"), patched, why);
         errors.into_invalid("", "", "")
     }

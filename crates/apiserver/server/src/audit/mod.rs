@@ -7,7 +7,6 @@
 mod log;
 mod policy;
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use bytes::Bytes;
 use http::header;
 use serde::Serialize;
 use serde_json::Value;
-use tiphys_registry::{Answer, Body as AnswerBody, UserInfo};
+use tiphys_registry::{Answer, AuditNotes, Body as AnswerBody, UserInfo};
 
 use crate::chain::{Call, Origin, Outcome};
 use crate::config::AuditLog;
@@ -41,6 +40,8 @@ pub(crate) struct Draft {
     /// The body, where the level wants it.
     pub(crate) request: Option<Bytes>,
     pub(crate) annotations: Vec<(&'static str, String)>,
+    /// What admission adds to them.
+    pub(crate) notes: AuditNotes,
 }
 
 impl Draft {
@@ -131,8 +132,15 @@ impl Drop for Ended {
 impl Inner {
     fn draft(&self, call: &Call) -> Option<Draft> {
         let (level, omitted, omit_managed_fields) = self.policy.of(&call.user, &call.info);
-        let draft = Draft { level, omitted, omit_managed_fields, received: self.clock.now(), request: None, annotations: Vec::new() };
-        (level != Level::None).then_some(draft)
+        (level != Level::None).then(|| Draft {
+            level,
+            omitted,
+            omit_managed_fields,
+            received: self.clock.now(),
+            request: None,
+            annotations: Vec::new(),
+            notes: AuditNotes::kept(level >= Level::Request),
+        })
     }
 }
 
@@ -221,8 +229,10 @@ fn head(call: &Call, draft: &Draft, stage: Stage, answer: Option<(u16, Option<&D
     if let Some((code, error)) = answer {
         add_status(&mut line, code, error);
     }
-    if !draft.annotations.is_empty() {
-        line.put("annotations", &draft.annotations.iter().map(|(k, v)| (*k, v.as_str())).collect::<BTreeMap<_, _>>());
+    let mut annotations = draft.notes.all();
+    annotations.extend(draft.annotations.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+    if !annotations.is_empty() {
+        line.put("annotations", &annotations);
     }
     line.time("requestReceivedTimestamp", draft.received);
     line

@@ -1,7 +1,7 @@
 //! NodeRestriction: what a kubelet writes is about its own node and the pods on it. The Node authorizer has said that it may write at all;
 //! here the objects are looked at. Token requests are checked where they are answered (`crate::reviews`).
 //!
-//! Absent: the field-by-field check of a claim's status, and PodCertificateRequests.
+//! Absent: PodCertificateRequests, which are not served.
 
 use serde_json::Value;
 use tiphys_meta::{ApiError, object};
@@ -17,7 +17,7 @@ pub fn check(objects: &dyn Objects, user: &UserInfo, write: &Write<'_>) -> Resul
         _ if node.is_empty() => Err(format!("could not determine node from user {:?}", user.name)),
         ("", "pods") => pod(objects, node, write),
         ("", "nodes") => node_object(node, write),
-        ("", "persistentvolumeclaims") if write.subresource != "status" => Err("may only update PVC status".into()),
+        ("", "persistentvolumeclaims") => claim_status(node, write),
         ("coordination.k8s.io", "leases") => lease(node, write),
         ("storage.k8s.io", "csinodes") if name_of(write) != node => {
             Err("can only access CSINode with the same name as the requesting node".into())
@@ -42,23 +42,70 @@ fn pod(objects: &dyn Objects, node: &str, write: &Write<'_>) -> Result<(), Strin
         ("", Operation::Create) => mirror_pod(objects, node, write.object.unwrap_or(&Value::Null)),
         ("", Operation::Delete) if on_node(write.old, node) => Ok(()),
         ("", Operation::Delete) => Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
-        ("", operation) => Err(format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods")),
+        ("", operation) => {
+            Err(format!("unexpected operation {:?}, node {node:?} can only create and delete mirror pods", operation.as_str()))
+        }
         ("status", Operation::Update) if !on_node(write.old, node) => {
             Err(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"))
         }
         ("status", Operation::Update) => {
             let labels = |o: Option<&Value>| o.and_then(|o| o.pointer("/metadata/labels")).cloned();
-            let same = labels(write.object) == labels(write.old);
-            if same { Ok(()) } else { Err(format!("node {node:?} cannot update labels through pod status")) }
+            if labels(write.object) != labels(write.old) {
+                return Err(format!("node {node:?} cannot update labels through pod status"));
+            }
+            claims_stay(node, write)
         }
         ("eviction", Operation::Create) => {
             let evicted = objects.get(&known::PODS, write.namespace, name_of(write));
             let mine = on_node(evicted.as_deref(), node);
             if mine { Ok(()) } else { Err(format!("node {node} can only evict pods with spec.nodeName set to itself")) }
         }
-        ("status" | "eviction", operation) => Err(format!("unexpected operation {operation:?}")),
+        ("status" | "eviction", operation) => Err(format!("unexpected operation {:?}", operation.as_str())),
         (other, _) => Err(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")),
     }
+}
+
+/// Which claims a pod has is the resource claim controller's to say.
+fn claims_stay(node: &str, write: &Write<'_>) -> Result<(), String> {
+    let said = |o: Option<&Value>, path: &str| o.and_then(|o| o.pointer(path)).cloned();
+    for (path, what) in [
+        ("/status/resourceClaimStatuses", "resource claim statues"),
+        ("/status/extendedResourceClaimStatus", "extended resource claim status"),
+    ] {
+        if said(write.object, path) != said(write.old, path) {
+            return Err(format!("node {node:?} cannot update {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// A kubelet tells how large a volume has become, and how that goes.
+fn claim_status(node: &str, write: &Write<'_>) -> Result<(), String> {
+    if write.subresource != "status" {
+        return Err("may only update PVC status".into());
+    }
+    if write.operation != Operation::Update {
+        return Err(format!("unexpected operation {:?}", write.operation.as_str()));
+    }
+    let rest = |claim: Option<&Value>| {
+        let mut claim = claim.cloned().unwrap_or_default();
+        for (part, fields) in [
+            ("metadata", &["resourceVersion", "managedFields"][..]),
+            ("status", &["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"]),
+        ] {
+            let Some(part) = claim.get_mut(part).and_then(Value::as_object_mut) else { continue };
+            fields.iter().for_each(|field| drop(part.remove(*field)));
+        }
+        // A status with nothing left in it says as much as none.
+        if claim.get("status").and_then(Value::as_object).is_some_and(serde_json::Map::is_empty) {
+            object::as_map(&mut claim).remove("status");
+        }
+        claim
+    };
+    if rest(write.object) == rest(write.old) {
+        return Ok(());
+    }
+    Err(format!("node {node:?} is not allowed to update fields other than status.quantity and status.conditions"))
 }
 
 /// A static pod's mirror: on this node, owned by it, and without a word about objects that it would open to the node.
@@ -70,7 +117,8 @@ fn mirror_pod(objects: &dyn Objects, node: &str, pod: &Value) -> Result<(), Stri
         return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
     }
     let [owner] = items(pod, &["metadata", "ownerReferences"]) else {
-        return Err(format!("node {node:?} can only create pods with a single owner reference set to itself"));
+        let how = if items(pod, &["metadata", "ownerReferences"]).is_empty() { "an owner reference" } else { "a single owner reference" };
+        return Err(format!("node {node:?} can only create pods with {how} set to itself"));
     };
     let is_node = text(owner, &["apiVersion"]) == "v1" && text(owner, &["kind"]) == "Node" && text(owner, &["name"]) == node;
     if !is_node {
@@ -93,22 +141,42 @@ fn mirror_pod(objects: &dyn Objects, node: &str, pod: &Value) -> Result<(), Stri
     }
 }
 
+/// What of the API a pod would open to its node. Containers of all three lists count, and volumes that nobody knows.
 fn api_reference(spec: &Value) -> Option<&'static str> {
     if !text(spec, &["serviceAccountName"]).is_empty() {
         return Some("serviceaccounts");
     }
-    const FIELDS: [(&str, &str); 9] = [
-        ("secret", "secrets"),
+    const FIELDS: [(&str, &str); 11] = [
         ("secretKeyRef", "secrets"),
         ("secretRef", "secrets"),
         ("imagePullSecrets", "secrets"),
-        ("configMap", "configmaps"),
+        ("nodePublishSecretRef", "secrets"),
+        ("secretName", "secrets"),
+        ("secret", "secrets"),
         ("configMapKeyRef", "configmaps"),
         ("configMapRef", "configmaps"),
+        ("configMap", "configmaps"),
         ("persistentVolumeClaim", "persistentvolumeclaims"),
         ("resourceClaims", "resourceclaims"),
     ];
-    FIELDS.into_iter().find(|(field, _)| mentions(spec, field)).map(|(_, resource)| resource)
+    const VOLUMES: [(&str, &str); 4] = [
+        ("csi", "csidrivers (via CSI volumes)"),
+        ("glusterfs", "endpoints (via glusterFS volumes)"),
+        ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+        ("azureFile", "secrets (via azureFile volumes)"),
+    ];
+    const SOURCES: [(&str, &str); 3] = [
+        ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
+        ("clusterTrustBundle", "clustertrustbundles"),
+        ("podCertificate", "podcertificates"),
+    ];
+    let volumes = items(spec, &["volumes"]);
+    let of_volume = |volume: &Value| VOLUMES.iter().find(|(kind, _)| volume.get(kind).is_some()).map(|(_, what)| *what);
+    let of_source = |source: &Value| SOURCES.iter().find(|(kind, _)| source.get(kind).is_some()).map(|(_, what)| *what);
+    let anywhere = FIELDS.into_iter().find(|(field, _)| mentions(spec, field)).map(|(_, resource)| resource);
+    anywhere
+        .or_else(|| volumes.iter().find_map(of_volume))
+        .or_else(|| volumes.iter().flat_map(|v| items(v, &["projected", "sources"])).find_map(of_source))
 }
 
 fn mentions(value: &Value, field: &str) -> bool {
@@ -128,11 +196,18 @@ fn node_object(node: &str, write: &Write<'_>) -> Result<(), String> {
     let empty = Value::Null;
     let old = write.old.unwrap_or(&empty);
     let forbidden = forbidden_labels(new, old);
+    let source = |o: &Value| o.pointer("/spec/configSource").cloned();
+    if write.operation == Operation::Create && source(new).is_some() {
+        return Err(format!("node {node:?} is not allowed to create pods with a non-nil configSource"));
+    }
     if write.operation == Operation::Create {
         return match forbidden.as_slice() {
             [] => Ok(()),
             some => Err(format!("node {node:?} is not allowed to set the following labels: {}", some.join(", "))),
         };
+    }
+    if source(new).is_some() && source(new) != source(old) {
+        return Err(format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"));
     }
     if new.pointer("/spec/taints") != old.pointer("/spec/taints") {
         return Err(format!("node {node:?} is not allowed to modify taints"));
@@ -260,5 +335,61 @@ mod tests {
         assert_eq!(refused(&known::PODS, "", Operation::Delete, None, Some(&pod("n1"))), None);
         assert!(refused(&known::PODS, "", Operation::Delete, None, Some(&pod("n2"))).is_some());
         assert!(refused(&known::PODS, "", Operation::Create, Some(&pod("n1")), None).is_some());
+    }
+
+    #[test]
+    fn nodes_say_nothing_of_claims_and_sources() {
+        let pod = |status: Value| json!({"metadata": {"name": "p", "namespace": "a"}, "spec": {"nodeName": "n1"}, "status": status});
+        let status =
+            |new: Value| refused(&known::PODS, "status", Operation::Update, Some(&pod(new)), Some(&pod(json!({"phase": "Pending"}))));
+        assert_eq!(status(json!({"phase": "Running"})), None);
+        let message = status(json!({"resourceClaimStatuses": [{"name": "c", "resourceClaimName": "of-others"}]})).expect("refused");
+        assert_eq!(message, "pods \"p\" is forbidden: node \"n1\" cannot update resource claim statues");
+        let node = |spec: Value| json!({"metadata": {"name": "n1"}, "spec": spec});
+        let source = node(json!({"configSource": {"configMap": {"name": "c"}}}));
+        assert!(refused(&known::NODES, "", Operation::Create, Some(&source), None).is_some());
+        assert!(refused(&known::NODES, "", Operation::Update, Some(&source), Some(&node(json!({})))).is_some());
+        let owned = json!({"metadata": {"name": "n1", "ownerReferences": [{"name": "x"}]}});
+        assert!(refused(&known::NODES, "", Operation::Update, Some(&owned), Some(&node(json!({})))).is_some());
+    }
+
+    #[test]
+    fn nodes_write_the_size_of_claims() {
+        let gvr = Gvr::new("", "v1", "persistentvolumeclaims");
+        let claim = |labels: Value, status: Value| json!({"metadata": {"name": "c", "namespace": "a", "labels": labels}, "status": status});
+        let old = claim(json!({}), json!({"phase": "Bound"}));
+        let update = |new: &Value| refused(&gvr, "status", Operation::Update, Some(new), Some(&old));
+        assert_eq!(update(&claim(json!({}), json!({"phase": "Bound", "capacity": {"storage": "1Gi"}}))), None);
+        assert!(update(&claim(json!({}), json!({"phase": "Lost"}))).is_some());
+        assert!(update(&claim(json!({"a": "b"}), json!({"phase": "Bound"}))).is_some());
+        assert!(refused(&gvr, "", Operation::Update, Some(&old), Some(&old)).is_some());
+    }
+
+    #[test]
+    fn mirror_pods_open_nothing() {
+        let spec = |more: Value| {
+            let mut spec = json!({"nodeName": "n1", "containers": [{"name": "c"}]});
+            object::as_map(&mut spec).extend(more.as_object().cloned().unwrap_or_default());
+            spec
+        };
+        assert_eq!(api_reference(&spec(json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}))), None);
+        let env_from = json!([{"name": "x", "envFrom": [{"secretRef": {"name": "s"}}]}]);
+        for more in [
+            json!({"serviceAccountName": "a"}),
+            json!({"containers": env_from}),
+            json!({"initContainers": env_from}),
+            json!({"ephemeralContainers": env_from}),
+            json!({"imagePullSecrets": [{"name": "s"}]}),
+            json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}),
+            json!({"volumes": [{"name": "v", "csi": {"driver": "d"}}]}),
+            json!({"volumes": [{"name": "v", "azureFile": {"secretName": "s"}}]}),
+            json!({"volumes": [{"name": "v", "ephemeral": {}}]}),
+            json!({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}]}}]}),
+            json!({"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}),
+            json!({"volumes": [{"name": "v", "projected": {"sources": [{"podCertificate": {}}]}}]}),
+            json!({"resourceClaims": [{"name": "c"}]}),
+        ] {
+            assert!(api_reference(&spec(more.clone())).is_some(), "{more}");
+        }
     }
 }

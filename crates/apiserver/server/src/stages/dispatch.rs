@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::{Method, header};
-use tiphys_meta::Gvr;
+use tiphys_meta::{ApiError, Gvr, Reason};
 use tiphys_registry::{Answer, RequestInfo, Verb};
+use tiphys_schema::Facts;
 
 use crate::body;
 use crate::chain::{Call, Door, Outcome};
 use crate::errors::{DoorError, method_not_allowed};
+use crate::request_info::Info;
 use crate::{aggregate, reviews, streams};
 
 pub(crate) const NAME: &str = "dispatch";
@@ -24,6 +26,7 @@ async fn dispatch(door: &Arc<Door>, call: &mut Call) -> Result<Outcome, DoorErro
     if let Some(remote) = door.aggregator.remote_for(&call.info) {
         return aggregate::proxy::forward(door, call, &remote).await.map(Outcome::Http);
     }
+    check_scope(&call.info)?;
     if !call.info.is_resource && call.info.path.starts_with("/openapi/") && door.aggregator.has_remotes() {
         return door.documents.merged_openapi(door, call).await.map(Outcome::Http);
     }
@@ -44,6 +47,30 @@ async fn dispatch(door: &Arc<Door>, call: &mut Call) -> Result<Outcome, DoorErro
         return reviews::serve(door, call, review).await.map(Outcome::Http);
     }
     to_registry(door, call).await.map(Outcome::Objects)
+}
+
+/// A resource without namespaces has no path within one, nor the other way round: what was authorized in a namespace must not reach what stands outside
+/// of it (the fault class of CVE-2019-11247). For custom resources the registry says the same.
+fn check_scope(info: &Info) -> Result<(), DoorError> {
+    if !info.is_resource {
+        return Ok(());
+    }
+    if info.group.is_empty() && info.resource == "namespaces" {
+        let itself = info.namespace.is_empty() || info.namespace == info.name;
+        return if itself { Ok(()) } else { Err(DoorError::NoSuchPath) };
+    }
+    let Some(facts) = Facts::builtin().resource_of(&info.group, &info.version, &info.resource) else { return Ok(()) };
+    let across = matches!(info.verb.as_str(), "list" | "watch");
+    match (facts.namespaced, info.namespace.is_empty()) {
+        (true, true) if across => Ok(()),
+        (true, true) if info.name.is_empty() => Err(not_here().into()),
+        (namespaced, none) if namespaced == none => Err(DoorError::NoSuchPath),
+        _ => Ok(()),
+    }
+}
+
+fn not_here() -> ApiError {
+    ApiError::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
 }
 
 /// Discovery and OpenAPI.
@@ -67,6 +94,7 @@ async fn to_registry(door: &Arc<Door>, call: &mut Call) -> Result<Answer, DoorEr
         accept: call.header(header::ACCEPT).to_owned(),
         content_type: call.header(header::CONTENT_TYPE).to_owned(),
         user_agent: call.header(header::USER_AGENT).to_owned(),
+        notes: call.notes(),
     };
     let bytes = match call.body.take() {
         Some(body) if call.parts.method != Method::GET => body::collect(body).await?,
@@ -82,4 +110,42 @@ fn verb_of(verb: &str) -> Option<Verb> {
     const ALL: [Verb; 8] =
         [Verb::Get, Verb::List, Verb::Watch, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection];
     ALL.into_iter().find(|v| v.as_str() == verb)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2019-11247: what a role in a namespace allows is looked up by the path's namespace, so the path must be one that the resource has.
+    #[test]
+    fn paths_have_the_scope_of_their_resource() {
+        for (method, path, code) in [
+            ("GET", "/api/v1/nodes/n", 200),
+            ("GET", "/api/v1/namespaces/mine/nodes/n", 404),
+            ("GET", "/api/v1/namespaces/mine/nodes", 404),
+            ("GET", "/api/v1/namespaces/mine/nodes/n/proxy/pods", 404),
+            ("GET", "/api/v1/namespaces/mine", 200),
+            ("PUT", "/api/v1/namespaces/mine/status", 200),
+            ("GET", "/api/v1/namespaces/mine/namespaces/other", 404),
+            ("GET", "/api/v1/namespaces/mine/namespaces", 404),
+            ("POST", "/api/v1/namespaces", 200),
+            ("POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/mine/clusterrolebindings", 404),
+            ("POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/mine/rolebindings", 200),
+            ("POST", "/apis/authentication.k8s.io/v1/namespaces/mine/tokenreviews", 404),
+            ("POST", "/apis/authorization.k8s.io/v1/namespaces/mine/subjectaccessreviews", 404),
+            ("POST", "/apis/authorization.k8s.io/v1/localsubjectaccessreviews", 405),
+            ("GET", "/api/v1/pods", 200),
+            ("GET", "/api/v1/pods?watch=true", 200),
+            ("GET", "/api/v1/secrets/mine%2Ftoken", 404),
+            ("POST", "/api/v1/pods", 405),
+            ("DELETE", "/api/v1/pods", 405),
+            ("GET", "/api/v1/watch/namespaces/mine/nodes/n", 404),
+            ("GET", "/apis/example.com/v1/namespaces/mine/things", 200),
+        ] {
+            let (path, query) = path.split_once('?').unwrap_or((path, ""));
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            let info = Info::parse(&method, path, query).expect("a path");
+            assert_eq!(check_scope(&info).map_or_else(|e| e.code(), |()| 200), code, "{method} {path}");
+        }
+    }
 }

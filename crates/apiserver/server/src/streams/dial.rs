@@ -1,5 +1,6 @@
 //! Connections to kubelets, pods and nodes: TCP, TLS where asked, and one HTTP/1.1 exchange on each.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::StreamsError;
+use super::target::is_reachable;
 use crate::body::{Body, BoxError};
 use crate::config::KubeletClient;
 use crate::identity::Reloading;
@@ -53,6 +55,8 @@ pub enum DialError {
     Trust(#[source] tls::TlsError),
     #[error("{0}: not a host name")]
     Name(String),
+    #[error("address not allowed")]
+    NotAllowed,
     #[error("{address}: {source}")]
     Http { address: String, source: hyper::Error },
 }
@@ -81,10 +85,10 @@ impl Dialer {
 
     async fn connect(&self, host: &str, port: u16, trust: Trust) -> Result<Box<dyn Duplex>, DialError> {
         let config = match trust {
-            Trust::Plain => return Ok(Box::new(tcp(host, port).await?)),
+            Trust::Plain => return Ok(Box::new(checked(host, port).await?)),
             Trust::Kubelet => &self.kubelet,
             Trust::KubeletUnchecked => &self.kubelet_unchecked,
-            Trust::Anyone => &self.anyone,
+            Trust::Anyone => return over_tls(checked(host, port).await?, host, port, host, self.anyone.clone()).await,
         };
         secured(host, port, host, config.clone()).await
     }
@@ -126,8 +130,23 @@ fn shown(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// Where users may have themselves sent. A name is resolved once: what was judged is what is dialled, whatever the name means a moment later
+/// (the fault class of CVE-2020-8562).
+async fn checked(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let failed = |source| DialError::Connect { address: shown(host, port), source };
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(failed)?.collect();
+    if addresses.iter().any(|address| !is_reachable(address.ip())) {
+        return Err(DialError::NotAllowed);
+    }
+    connected(TcpStream::connect(&addresses[..]), host, port).await
+}
+
 async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
-    let stream = match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((host, port))).await {
+    connected(TcpStream::connect((host, port)), host, port).await
+}
+
+async fn connected(connect: impl Future<Output = std::io::Result<TcpStream>>, host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let stream = match tokio::time::timeout(CONNECT_LIMIT, connect).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(source)) => return Err(DialError::Connect { address: shown(host, port), source }),
         Err(_) => return Err(DialError::Slow(shown(host, port))),
@@ -137,7 +156,10 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
 }
 
 async fn secured(host: &str, port: u16, name: &str, config: Arc<ClientConfig>) -> Result<Box<dyn Duplex>, DialError> {
-    let stream = tcp(host, port).await?;
+    over_tls(tcp(host, port).await?, host, port, name, config).await
+}
+
+async fn over_tls(stream: TcpStream, host: &str, port: u16, name: &str, config: Arc<ClientConfig>) -> Result<Box<dyn Duplex>, DialError> {
     let name = ServerName::try_from(name.to_owned()).map_err(|_| DialError::Name(name.to_owned()))?;
     let stream = TlsConnector::from(config).connect(name, stream).await;
     Ok(Box::new(stream.map_err(|source| DialError::Tls { address: shown(host, port), source })?))
@@ -156,4 +178,21 @@ async fn exchange(address: &str, stream: Box<dyn Duplex>, request: http::Request
 
 pub(crate) fn boxed(body: Incoming) -> Body {
     body.map_err(BoxError::from).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name that is judged by one answer of the resolver and dialled by another, and one that means this machine.
+    #[tokio::test]
+    async fn nobody_is_sent_to_this_machine() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        tcp("localhost", port).await.expect("for our own calls it is a host like others");
+        for host in ["localhost", "127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1"] {
+            let refused = checked(host, port).await.map(drop);
+            assert!(matches!(refused, Err(DialError::NotAllowed)), "{host}: {refused:?}");
+        }
+    }
 }

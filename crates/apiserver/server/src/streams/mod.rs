@@ -16,14 +16,14 @@ use http::Method;
 use serde_json::{Value, json};
 use tiphys_base::tls::TlsError;
 use tiphys_meta::{ApiError, Reason};
+use tiphys_registry::Connect;
 
 use crate::authorize::Attributes;
 use crate::body::{self, Answered};
 use crate::chain::{Call, Door};
 use crate::errors::{BadField, DoorError, forbidden, invalid};
 use crate::objects::{Objects, items, known, text};
-use crate::request_info::{Info, Query};
-use crate::webhooks::Told;
+use crate::request_info::Info;
 pub(crate) use dial::{Dialer, boxed};
 use kubelet::Kubelet;
 pub(crate) use target::endpoint_of_service;
@@ -95,9 +95,13 @@ pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, kind: Kind) -> Resu
                 Kind::ServiceProxy => "ServiceProxyOptions",
                 _ => "NodeProxyOptions",
             };
-            admit(door, call, options).await?;
+            let asked = options_of(&call.info, options)?;
+            let (admitted, warnings) = admit(door, call, options).await?;
+            if admitted["path"] != asked["path"] {
+                text(&admitted, &["path"]).clone_into(&mut call.info.rest);
+            }
             let target = target::resolve(door, &call.info, kind)?;
-            proxy::forward(door, call, target).await
+            Ok(body::with_warnings(proxy::forward(door, call, target).await?, &warnings))
         }
     }
 }
@@ -224,57 +228,76 @@ fn log_query(info: &Info) -> Result<String, ApiError> {
 /// Exec and attach: a tunnel to the container's kubelet.
 async fn stream(door: &Arc<Door>, call: &mut Call, what: &str) -> Result<Answered, DoorError> {
     may_create(door, call)?;
+    let kind = if what == "exec" { "PodExecOptions" } else { "PodAttachOptions" };
+    let (options, warnings) = admit(door, call, kind).await?;
     let pod = pod_of(door.objects.as_ref(), &call.info)?;
-    let container = container_of(&pod, call.info.query.get("container"))?;
+    let container = container_of(&pod, options.get("container").and_then(Value::as_str))?;
     let node = assigned_node(&pod, &call.info.name)?;
-    admit(door, call, if what == "exec" { "PodExecOptions" } else { "PodAttachOptions" }).await?;
-    let query = stream_query(&call.info.query, what == "exec");
+    let query = stream_query(&options, what == "exec");
     let path = format!("/{what}/{}/{}/{container}{query}", call.info.namespace, call.info.name);
     let kubelet = Kubelet::of(door, &node)?;
-    tunnel::through(door, call, &kubelet, &path).await
+    Ok(body::with_warnings(tunnel::through(door, call, &kubelet, &path).await?, &warnings))
 }
 
 async fn port_forward(door: &Arc<Door>, call: &mut Call) -> Result<Answered, DoorError> {
     may_create(door, call)?;
+    let (options, warnings) = admit(door, call, "PodPortForwardOptions").await?;
     let pod = pod_of(door.objects.as_ref(), &call.info)?;
     let node = assigned_node(&pod, &call.info.name)?;
-    admit(door, call, "PodPortForwardOptions").await?;
-    let ports: Vec<&str> = call.info.query.pairs().iter().filter(|(k, _)| k == "ports").map(|(_, v)| v.as_str()).collect();
+    let ports: Vec<String> = items(&options, &["ports"]).iter().map(Value::to_string).collect();
     let query = if ports.is_empty() { String::new() } else { form_urlencoded(&[("port", &ports.join(","))]) };
     let path = format!("/portForward/{}/{}{query}", call.info.namespace, call.info.name);
     let kubelet = Kubelet::of(door, &node)?;
-    tunnel::through(door, call, &kubelet, &path).await
+    Ok(body::with_warnings(tunnel::through(door, call, &kubelet, &path).await?, &warnings))
 }
 
-/// Admission of connections: there is no object, but the options that were asked for.
-async fn admit(door: &Door, call: &mut Call, options: &'static str) -> Result<(), DoorError> {
-    let query = &call.info.query;
-    let mut object = json!({"apiVersion": "v1", "kind": options});
-    for flag in ["stdin", "stdout", "stderr", "tty"] {
-        if query.flag(flag) {
-            object[flag] = json!(true);
-        }
-    }
-    if let Some(container) = query.get("container") {
-        object["container"] = json!(container);
-    }
-    let command: Vec<&str> = query.pairs().iter().filter(|(k, _)| k == "command").map(|(_, v)| v.as_str()).collect();
-    if !command.is_empty() {
-        object["command"] = json!(command);
-    }
+/// Admission of connections: there is no object, but the options that were asked for, which policies and webhooks may change.
+async fn admit(door: &Arc<Door>, call: &mut Call, kind: &'static str) -> Result<(Value, Vec<String>), DoorError> {
+    let mut options = options_of(&call.info, kind)?;
     let gvr = tiphys_meta::Gvr::new("", "v1", call.info.resource.clone());
-    let told = Told {
-        operation: "CONNECT",
-        kind: tiphys_meta::Gvk::new("", "v1", options),
+    let notes = call.notes();
+    let connect = Connect {
         gvr: &gvr,
         subresource: &call.info.subresource,
         namespace: &call.info.namespace,
         name: &call.info.name,
         user: &call.user,
-        dry_run: false,
-        old: None,
+        notes: &notes,
     };
-    door.webhooks.connect(&told, &object).await
+    let warnings = door.registry.admit_connect(&connect, &mut options).await?;
+    Ok((options, warnings))
+}
+
+/// A connection's options as they stand in the request's URL.
+fn options_of(info: &Info, kind: &'static str) -> Result<Value, ApiError> {
+    let query = &info.query;
+    let mut options = json!({"apiVersion": "v1", "kind": kind});
+    let all = |name: &str| query.pairs().iter().filter(|(k, _)| k == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
+    match kind {
+        "PodExecOptions" | "PodAttachOptions" => {
+            for flag in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|flag| query.flag(flag)) {
+                options[flag] = json!(true);
+            }
+            if let Some(container) = query.get("container").filter(|c| !c.is_empty()) {
+                options["container"] = json!(container);
+            }
+            let command = all("command");
+            if kind == "PodExecOptions" && !command.is_empty() {
+                options["command"] = json!(command);
+            }
+        }
+        "PodPortForwardOptions" => {
+            let ports = all("ports");
+            let number =
+                |port: &str| port.trim().parse::<i32>().map_err(|_| ApiError::bad_request(format!("unable to parse {port:?} as a port")));
+            let ports: Vec<i32> = ports.iter().flat_map(|p| p.split(',')).map(number).collect::<Result<_, _>>()?;
+            if !ports.is_empty() {
+                options["ports"] = json!(ports);
+            }
+        }
+        _ => options["path"] = json!(if info.rest.is_empty() { "/" } else { &info.rest }),
+    }
+    Ok(options)
 }
 
 /// A WebSocket begins with a GET; whoever opens one must still be allowed to create (KEP-4006's follow-up, on by default since v1.35).
@@ -295,15 +318,15 @@ fn assigned_node(pod: &Value, name: &str) -> Result<String, ApiError> {
 }
 
 /// The kubelet's names for the streams: input, output, error.
-fn stream_query(query: &Query, with_command: bool) -> String {
+fn stream_query(options: &Value, with_command: bool) -> String {
     let mut out = form_urlencoded(&[]);
     for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
-        if query.flag(ours) {
+        if options.get(ours) == Some(&Value::Bool(true)) {
             add_pair(&mut out, theirs, "1");
         }
     }
-    for (_, value) in query.pairs().iter().filter(|(k, _)| with_command && k == "command") {
-        add_pair(&mut out, "command", value);
+    for word in items(options, &["command"]).iter().filter_map(Value::as_str).filter(|_| with_command) {
+        add_pair(&mut out, "command", word);
     }
     out
 }
@@ -325,6 +348,7 @@ fn add_pair(out: &mut String, key: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request_info::Query;
 
     #[test]
     fn containers() {
@@ -344,7 +368,10 @@ mod tests {
         assert_eq!(log_query(&info("tailLines=-1")).map_err(|e| e.code), Err(422));
         assert_eq!(log_query(&info("sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z")).map_err(|e| e.code), Err(422));
         assert_eq!(log_query(&info("limitBytes=x")).map_err(|e| e.code), Err(400));
-        let query = Query::parse("command=sh&command=-c&command=echo+a%26b&stdin=true&stdout=1&stderr=false&container=c");
-        assert_eq!(stream_query(&query, true), "?input=1&output=1&command=sh&command=%2Dc&command=echo%20a%26b");
+        let asked = info("command=sh&command=-c&command=echo+a%26b&stdin=true&stdout=1&stderr=false&container=c");
+        let options = options_of(&asked, "PodExecOptions").expect("good");
+        assert_eq!(stream_query(&options, true), "?input=1&output=1&command=sh&command=%2Dc&command=echo%20a%26b");
+        assert_eq!(options_of(&info("ports=1,2&ports=3"), "PodPortForwardOptions").map(|o| o["ports"].clone()), Ok(json!([1, 2, 3])));
+        assert!(options_of(&info("ports=x"), "PodPortForwardOptions").is_err());
     }
 }

@@ -59,7 +59,8 @@ fn trust(https: bool) -> Trust {
 }
 
 /// Neither loopback nor link-local nor multicast addresses: nobody reaches this machine's own services through the API.
-fn is_reachable(ip: IpAddr) -> bool {
+pub(super) fn is_reachable(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
     let linked = match ip {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
         IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0) == 0xfe80,
@@ -155,7 +156,7 @@ fn node(door: &Door, named: &Named<'_>) -> Result<Target, ApiError> {
     if named.port.is_empty() || named.port == kubelet.port.to_string() {
         return Ok(Target { host: kubelet.host, port: kubelet.port, trust: Trust::Kubelet });
     }
-    // A host name may be anyone's; an address is judged, as upstream judges what the name resolves to.
+    // What a name resolves to is judged by the dialer, which then dials that and nothing else.
     if kubelet.host.parse::<IpAddr>().is_ok() {
         reachable(&kubelet.host)?;
     }

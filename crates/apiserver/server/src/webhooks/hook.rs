@@ -10,6 +10,8 @@ use crate::objects::{at, items, selector_matches, strings, text};
 
 pub(crate) struct Hook {
     pub(crate) name: String,
+    /// The configuration that it stands in.
+    pub(crate) configuration: String,
     pub(crate) client: Value,
     pub(crate) seconds: u64,
     /// `failurePolicy: Ignore`.
@@ -38,16 +40,20 @@ pub(crate) struct Answer {
     pub(crate) refusal: Option<ApiError>,
     pub(crate) patch: Option<Vec<u8>>,
     pub(crate) warnings: Vec<String>,
+    /// For the audit log, under `HOOK/KEY`.
+    pub(crate) annotations: Vec<(String, String)>,
 }
 
 impl Hook {
     pub(crate) fn all_of(configuration: &Value) -> Vec<Hook> {
-        items(configuration, &["webhooks"]).iter().map(Hook::of).collect()
+        let name = tiphys_meta::object::name(configuration);
+        items(configuration, &["webhooks"]).iter().map(|webhook| Hook::of(webhook, name)).collect()
     }
 
-    fn of(webhook: &Value) -> Hook {
+    fn of(webhook: &Value, configuration: &str) -> Hook {
         Hook {
             name: text(webhook, &["name"]).to_owned(),
+            configuration: configuration.to_owned(),
             client: webhook["clientConfig"].clone(),
             seconds: webhook["timeoutSeconds"].as_u64().unwrap_or(10),
             fails_open: text(webhook, &["failurePolicy"]) == "Ignore",
@@ -98,8 +104,10 @@ impl Hook {
             encoded => Some(STANDARD.decode(encoded).map_err(|e| format!("response.patch: {e}"))?),
         };
         let warnings = strings(response, "warnings");
+        let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
+        let annotations = annotations.map(|(k, v)| (format!("{}/{k}", self.name), v.as_str().unwrap_or("").to_owned())).collect();
         let refusal = (response["allowed"] != true).then(|| self.refusal(&response["status"]));
-        Ok(Answer { refusal, patch, warnings })
+        Ok(Answer { refusal, patch, warnings, annotations })
     }
 
     /// The webhook's own Status, with who said it in front.
@@ -171,7 +179,7 @@ mod tests {
         let mut webhook = json!({"name": "w.example.com", "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
             "resources": ["pods", "pods/attach"]}]});
         patch::merge(&mut webhook, &more).expect("an object");
-        Hook::of(&webhook)
+        Hook::of(&webhook, "c")
     }
 
     #[test]

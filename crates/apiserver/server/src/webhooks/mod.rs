@@ -7,6 +7,7 @@
 mod call;
 mod equivalent;
 mod hook;
+mod notes;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -14,12 +15,14 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tiphys_meta::{ApiError, Gvk, Gvr, object};
-use tiphys_registry::{About, Authorizer, Conditions, Operation, Registry, Review, UserInfo, Write};
+use tiphys_registry::{About, Authorizer, Conditions, Registry, Review, UserInfo, Write};
 
-use crate::errors::DoorError;
 use crate::objects::{Objects, known};
 use crate::streams::Dialer;
 use hook::Hook;
+
+/// In the keys of audit annotations.
+const NOTES: &str = "webhook.admission.k8s.io/";
 
 /// How long a conversion may take, as upstream's.
 const CONVERSION_SECONDS: u64 = 30;
@@ -38,17 +41,17 @@ pub struct Webhooks {
 const MAX_CONDITIONS: usize = 1024;
 
 /// What webhooks are told of a request.
-pub struct Told<'a> {
+pub(crate) struct Told<'a> {
     /// `CREATE`, `UPDATE`, `DELETE`, `CONNECT`.
-    pub operation: &'static str,
-    pub kind: Gvk,
-    pub gvr: &'a Gvr,
-    pub subresource: &'a str,
-    pub namespace: &'a str,
-    pub name: &'a str,
-    pub user: &'a UserInfo,
-    pub dry_run: bool,
-    pub old: Option<&'a Value>,
+    pub(crate) operation: &'static str,
+    pub(crate) kind: Gvk,
+    pub(crate) gvr: &'a Gvr,
+    pub(crate) subresource: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) user: &'a UserInfo,
+    pub(crate) dry_run: bool,
+    pub(crate) old: Option<&'a Value>,
 }
 
 impl Webhooks {
@@ -119,7 +122,7 @@ impl Webhooks {
         hook.namespace_selected(namespace.as_deref().unwrap_or(&Value::Null))
     }
 
-    async fn mutate_told(&self, told: &Told<'_>, object: &Value, warnings: &mut Vec<String>) -> Result<Option<Value>, ApiError> {
+    async fn mutate_told(&self, told: &Told<'_>, object: &Value, about: &About<'_>) -> Result<Option<Value>, ApiError> {
         let hooks = self.hooks(&known::MUTATING_WEBHOOKS);
         let mut current: Option<Value> = None;
         let mut again: HashSet<usize> = HashSet::new();
@@ -129,7 +132,11 @@ impl Webhooks {
                 if (round == 1 && !again.contains(&place)) || !self.concerns(hook, told, Some(seen))? {
                     continue;
                 }
-                let Some(patched) = self.mutate_one(hook, told, seen, warnings).await? else { continue };
+                let at = format!("round_{round}_index_{place}");
+                let patched = self.mutate_one(hook, told, seen, about, &at).await;
+                let changed = matches!(&patched, Ok(Some(patched)) if patched != seen);
+                about.notes.add(|| format!("mutation.{NOTES}{at}"), || notes::mutation(hook, changed));
+                let Some(patched) = patched? else { continue };
                 // Earlier webhooks that want to see what later ones did are asked once more (`reinvocationPolicy: IfNeeded`).
                 if round == 0 {
                     again.extend((0..place).filter(|p| hooks[*p].reinvoked));
@@ -145,26 +152,26 @@ impl Webhooks {
         hook: &Hook,
         told: &Told<'_>,
         object: &Value,
-        warnings: &mut Vec<String>,
+        about: &About<'_>,
+        at: &str,
     ) -> Result<Option<Value>, ApiError> {
         match self.ask(hook, told, Some(object)).await {
             Ok(answer) => {
-                warnings.extend(answer.warnings);
-                answer.refusal.map_or(Ok(()), Err)?;
-                match answer.patch {
-                    None => Ok(None),
-                    Some(patch) => self.patched(hook, told, object, &patch).await.map(Some).map_err(|why| hook.failed(&why)),
-                }
+                let Some(patch) = heard(answer, about)? else { return Ok(None) };
+                let patched = self.patched(hook, told, object, &patch).await.map_err(|why| hook.failed(&why))?;
+                about.notes.add_body(|| format!("patch.{NOTES}{at}"), || notes::patch(hook, &patch));
+                Ok(Some(patched))
             }
             Err(why) if hook.fails_open => {
                 tracing::warn!(webhook = hook.name, why, "a failing webhook is passed over");
+                about.notes.add(|| format!("failed-open.mutation.{NOTES}{at}"), || hook.name.clone());
                 Ok(None)
             }
             Err(why) => Err(hook.failed(&why)),
         }
     }
 
-    pub async fn validate_told(&self, told: &Told<'_>, object: Option<&Value>, warnings: &mut Vec<String>) -> Result<(), ApiError> {
+    async fn validate_told(&self, told: &Told<'_>, object: Option<&Value>, about: &About<'_>) -> Result<(), ApiError> {
         let hooks = self.hooks(&known::VALIDATING_WEBHOOKS);
         let mut asked = Vec::new();
         for hook in &hooks {
@@ -172,13 +179,15 @@ impl Webhooks {
                 asked.push(async move { (hook, self.ask(hook, told, object).await) });
             }
         }
-        for (hook, answer) in futures_util::future::join_all(asked).await {
+        for (place, (hook, answer)) in futures_util::future::join_all(asked).await.into_iter().enumerate() {
             match answer {
                 Ok(answer) => {
-                    warnings.extend(answer.warnings);
-                    answer.refusal.map_or(Ok(()), Err)?;
+                    heard(answer, about)?;
                 }
-                Err(why) if hook.fails_open => tracing::warn!(webhook = hook.name, why, "a failing webhook is passed over"),
+                Err(why) if hook.fails_open => {
+                    tracing::warn!(webhook = hook.name, why, "a failing webhook is passed over");
+                    about.notes.add(|| format!("failed-open.validating.{NOTES}round_0_index_{place}"), || hook.name.clone());
+                }
                 Err(why) => return Err(hook.failed(&why)),
             }
         }
@@ -194,12 +203,15 @@ impl Webhooks {
         let said = call::post(self.objects.as_ref(), &self.dialer, hook, review.to_string()).await?;
         hook.read(&said, &uid)
     }
+}
 
-    /// Exec, attach, port-forward and proxies go by the validating webhooks too.
-    pub async fn connect(&self, told: &Told<'_>, options: &Value) -> Result<(), DoorError> {
-        let mut warnings = Vec::new();
-        Ok(self.validate_told(told, Some(options), &mut warnings).await?)
+/// Takes what an answer says besides its patch; a refusal ends the request.
+fn heard(answer: hook::Answer, about: &About<'_>) -> Result<Option<Vec<u8>>, ApiError> {
+    for (key, value) in answer.annotations {
+        about.notes.add(|| key, || value);
     }
+    about.warnings.lock().extend(answer.warnings);
+    answer.refusal.map_or(Ok(answer.patch), Err)
 }
 
 /// The AdmissionReview that is sent (`admission.k8s.io/v1`).
@@ -231,11 +243,7 @@ fn told<'a>(write: &'a Write<'a>, about: &About<'a>) -> Told<'a> {
     let some = write.object.or(write.old).unwrap_or(&Value::Null);
     let text = |field: &str| some.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
     Told {
-        operation: match write.operation {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-        },
+        operation: write.operation.as_str(),
         kind: Gvk::from_api_version(&text("apiVersion"), &text("kind")),
         gvr: write.gvr,
         subresource: write.subresource,
@@ -250,18 +258,14 @@ fn told<'a>(write: &'a Write<'a>, about: &About<'a>) -> Told<'a> {
 #[async_trait::async_trait]
 impl tiphys_registry::Webhooks for Webhooks {
     async fn mutate(&self, write: &Write<'_>, about: &About<'_>) -> Result<Option<Value>, ApiError> {
-        let Some(object) = write.object else { return Ok(None) };
-        let mut warnings = Vec::new();
-        let patched = self.mutate_told(&told(write, about), object, &mut warnings).await;
-        about.warnings.lock().append(&mut warnings);
-        patched
+        match write.object {
+            Some(object) => self.mutate_told(&told(write, about), object, about).await,
+            None => Ok(None),
+        }
     }
 
     async fn validate(&self, write: &Write<'_>, about: &About<'_>) -> Result<(), ApiError> {
-        let mut warnings = Vec::new();
-        let verdict = self.validate_told(&told(write, about), write.object, &mut warnings).await;
-        about.warnings.lock().append(&mut warnings);
-        verdict
+        self.validate_told(&told(write, about), write.object, about).await
     }
 
     async fn convert(&self, client: &Value, review: &Value) -> Result<Value, String> {

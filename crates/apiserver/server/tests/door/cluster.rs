@@ -19,6 +19,10 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Cluster::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let ca = Authority::generate("kubernetes-ca", SystemClock.now(), YEAR).expect("CA");
         let mut config = Config::new(issue(&ca, "kube-apiserver", &[], Use::Server).into(), Pem::Text(generate_key_pem().expect("key")));
         config.client_ca = Some(Pem::Text(ca.cert_pem().to_owned()));
@@ -28,6 +32,7 @@ impl Cluster {
             preferred_address_types: vec![],
         };
         config.service_cluster_ip_ranges = vec!["10.96.0.0/16".into()];
+        change(&mut config);
         let listener = TcpListener::bind((LOOPBACK, 0)).await.expect("a free port");
         let running = Server::start_on(listener, config).await.expect("starts");
         Cluster { ca, running }

@@ -1,47 +1,83 @@
-//! The checks of the pod security standards, one function each, in the order in which they are told.
+//! The checks of the pod security standards, one function each, in the order in which they are told, with the versions of the standards from which
+//! they hold.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::standard::{Level, Standard, Version};
 use crate::admission::tree::{list, text};
 
 /// What is wrong, as `reason (detail)`; none if nothing is.
-type Check = fn(&Value) -> Option<String>;
+type Find = fn(&Value) -> Option<String>;
 
-pub(super) const BASELINE: &[Check] = &[
-    app_armor,
-    capabilities_baseline,
-    host_namespaces,
-    host_path_volumes,
-    host_ports,
-    probe_hosts,
-    privileged,
-    proc_mount,
-    selinux,
-    seccomp_baseline,
-    sysctls,
-    windows_host_process,
+struct Check {
+    level: Level,
+    /// By the minor version from which it is made so.
+    versions: &'static [(u32, Find)],
+    /// What baseline asks for less strictly, and what is therefore not asked beside it.
+    instead_of: Option<&'static Check>,
+}
+
+const fn baseline(versions: &'static [(u32, Find)]) -> Check {
+    Check { level: Level::Baseline, versions, instead_of: None }
+}
+
+const fn restricted(versions: &'static [(u32, Find)]) -> Check {
+    Check { level: Level::Restricted, versions, instead_of: None }
+}
+
+const fn instead(of: &'static Check, versions: &'static [(u32, Find)]) -> Check {
+    Check { level: Level::Restricted, versions, instead_of: Some(of) }
+}
+
+/// By upstream's names of them, those of baseline first.
+static CHECKS: [&Check; 19] = [
+    &baseline(&[(0, app_armor)]),
+    &CAPABILITIES_BASELINE,
+    &baseline(&[(0, host_namespaces)]),
+    &HOST_PATH_VOLUMES,
+    &baseline(&[(0, host_ports)]),
+    &baseline(&[(34, probe_hosts)]),
+    &baseline(&[(0, privileged)]),
+    &PROC_MOUNT,
+    &baseline(&[(0, |pod| selinux(pod, 4)), (31, |pod| selinux(pod, 5))]),
+    &SECCOMP_BASELINE,
+    &baseline(&[(0, |pod| sysctls(pod, 5)), (27, |pod| sysctls(pod, 6)), (29, |pod| sysctls(pod, 10)), (32, |pod| sysctls(pod, 12))]),
+    &baseline(&[(0, windows_host_process)]),
+    &restricted(&[(8, privilege_escalation), (25, |pod| unless(is_windows, privilege_escalation, pod))]),
+    &instead(&CAPABILITIES_BASELINE, &[(22, capabilities_restricted), (25, |pod| unless(is_windows, capabilities_restricted, pod))]),
+    &instead(&PROC_MOUNT, &[(35, proc_mount)]),
+    &instead(&HOST_PATH_VOLUMES, &[(0, volume_types)]),
+    &restricted(&[(0, run_as_non_root), (35, |pod| unless(has_own_users, run_as_non_root, pod))]),
+    &restricted(&[(23, run_as_user), (35, |pod| unless(has_own_users, run_as_user, pod))]),
+    &instead(&SECCOMP_BASELINE, &[(19, seccomp_restricted), (25, |pod| unless(is_windows, seccomp_restricted, pod))]),
 ];
 
-/// Those of baseline that are not replaced by a stricter one, and the stricter ones.
-pub(super) const RESTRICTED: &[Check] = &[
-    app_armor,
-    host_namespaces,
-    host_ports,
-    probe_hosts,
-    privileged,
-    proc_mount,
-    selinux,
-    sysctls,
-    windows_host_process,
-    privilege_escalation,
-    capabilities_restricted,
-    volume_types,
-    run_as_non_root,
-    run_as_user,
-    seccomp_restricted,
-];
+static CAPABILITIES_BASELINE: Check = baseline(&[(0, capabilities_baseline)]);
+static HOST_PATH_VOLUMES: Check = baseline(&[(0, host_path_volumes)]);
+static PROC_MOUNT: Check = baseline(&[(0, proc_mount), (35, |pod| unless(has_own_users, proc_mount, pod))]);
+static SECCOMP_BASELINE: Check = baseline(&[(0, seccomp_annotations), (19, seccomp_baseline)]);
+
+impl Check {
+    fn at(&self, version: Version) -> Option<Find> {
+        let from = |minor: u32| version >= Version::Minor(minor);
+        self.versions.iter().rev().find(|(minor, _)| from(*minor)).map(|(_, find)| *find)
+    }
+}
+
+/// What of a pod breaks a standard.
+pub(super) fn run(standard: Standard, pod: &Value) -> Vec<String> {
+    let Standard { level, version } = standard;
+    let in_force = |check: &&&Check| check.level <= level && check.at(version).is_some();
+    let replaced = |check: &Check| CHECKS.iter().filter(in_force).any(|c| c.instead_of.is_some_and(|other| std::ptr::eq(other, check)));
+    let checks = CHECKS.iter().filter(in_force).filter(|check| !replaced(check));
+    checks.filter_map(|check| check.at(version)).filter_map(|find| find(pod)).collect()
+}
+
+fn unless(exempt: fn(&Value) -> bool, find: Find, pod: &Value) -> Option<String> {
+    if exempt(pod) { None } else { find(pod) }
+}
 
 const CAPABILITIES: [&str; 13] = [
     "AUDIT_WRITE",
@@ -78,10 +114,6 @@ const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "contai
 
 const FREE_VOLUMES: [&str; 9] =
     ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret"];
-
-pub(super) fn run(checks: &[Check], pod: &Value) -> Vec<String> {
-    checks.iter().filter_map(|check| check(pod)).collect()
-}
 
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(|f| list(&pod["spec"], f))
@@ -125,7 +157,7 @@ fn is_windows(pod: &Value) -> bool {
     pod["spec"]["os"]["name"] == "windows"
 }
 
-/// A pod in a user namespace of its own may be root in it (KEP-127).
+/// A pod in a user namespace of its own may be root in it (KEP-127); the standards say so from v1.35 on.
 fn has_own_users(pod: &Value) -> bool {
     pod["spec"]["hostUsers"] == false
 }
@@ -172,9 +204,6 @@ fn capabilities_baseline(pod: &Value) -> Option<String> {
 }
 
 fn capabilities_restricted(pod: &Value) -> Option<String> {
-    if is_windows(pod) {
-        return None;
-    }
     let keeps = bad(pod, |c| !list(&context(c)["capabilities"], "drop").iter().any(|d| d == "ALL"));
     let adds = bad(pod, |c| added(c).any(|a| a != "NET_BIND_SERVICE"));
     let extra: BTreeSet<&str> = containers(pod).flat_map(added).filter(|a| *a != "NET_BIND_SERVICE").collect();
@@ -232,9 +261,6 @@ fn privileged(pod: &Value) -> Option<String> {
 }
 
 fn proc_mount(pod: &Value) -> Option<String> {
-    if has_own_users(pod) {
-        return None;
-    }
     let of = |c: &Value| context(c)["procMount"].as_str().map(str::to_owned).filter(|m| m != "Default");
     let names = bad(pod, |c| of(c).is_some());
     let values: BTreeSet<String> = containers(pod).filter_map(of).collect();
@@ -244,15 +270,16 @@ fn proc_mount(pod: &Value) -> Option<String> {
     })
 }
 
-fn selinux(pod: &Value) -> Option<String> {
-    let forbidden = |o: &Value| {
-        o.is_object() && (!SELINUX_TYPES.contains(&text(o, "type")) || !text(o, "user").is_empty() || !text(o, "role").is_empty())
-    };
+/// `allowed`: how many of the types are free.
+fn selinux(pod: &Value, allowed: usize) -> Option<String> {
+    let free: Vec<&str> = SELINUX_TYPES.into_iter().take(allowed).collect();
+    let forbidden =
+        |o: &Value| o.is_object() && (!free.contains(&text(o, "type")) || !text(o, "user").is_empty() || !text(o, "role").is_empty());
     let options = |tree: &'_ Value| tree["seLinuxOptions"].clone();
     let names = bad(pod, |c| forbidden(&options(context(c))));
     let who = setters(forbidden(&options(pod_context(pod))), &names)?;
     let all: Vec<Value> = containers(pod).map(|c| options(context(c))).chain([options(pod_context(pod))]).collect();
-    let types: BTreeSet<&str> = all.iter().map(|o| text(o, "type")).filter(|t| !SELINUX_TYPES.contains(t)).collect();
+    let types: BTreeSet<&str> = all.iter().map(|o| text(o, "type")).filter(|t| !free.contains(t)).collect();
     let mut data = Vec::new();
     if !types.is_empty() {
         data.push(format!("{} {}", plural(types.len(), "type", "types"), quoted(types)));
@@ -273,6 +300,20 @@ fn confined(kind: &str) -> bool {
     matches!(kind, "RuntimeDefault" | "Localhost")
 }
 
+/// Before there was a field for it (v1.19).
+fn seccomp_annotations(pod: &Value) -> Option<String> {
+    const POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+    const CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+    let fine = |v: &str| v == "runtime/default" || v == "docker/default" || v.starts_with("localhost/");
+    let told = |key: &str| key == POD || key.strip_prefix(CONTAINER).is_some_and(|name| containers(pod).any(|c| text(c, "name") == name));
+    let bad: BTreeSet<String> =
+        tiphys_meta::object::annotations(pod).filter(|(k, v)| told(k) && !fine(v)).map(|(k, v)| format!("{k}={v:?}")).collect();
+    (!bad.is_empty()).then(|| {
+        let all = bad.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        format!("seccompProfile (forbidden {} {all})", plural(bad.len(), "annotation", "annotations"))
+    })
+}
+
 fn seccomp_baseline(pod: &Value) -> Option<String> {
     let unconfined = |tree: &Value| seccomp(tree).is_some_and(|k| !confined(k));
     let names = bad(pod, |c| unconfined(context(c)));
@@ -283,9 +324,6 @@ fn seccomp_baseline(pod: &Value) -> Option<String> {
 }
 
 fn seccomp_restricted(pod: &Value) -> Option<String> {
-    if is_windows(pod) {
-        return None;
-    }
     if let Some(explicit) = seccomp_baseline(pod) {
         return Some(explicit);
     }
@@ -299,9 +337,10 @@ fn seccomp_restricted(pod: &Value) -> Option<String> {
     })
 }
 
-fn sysctls(pod: &Value) -> Option<String> {
+/// `allowed`: how many of them are free.
+fn sysctls(pod: &Value, allowed: usize) -> Option<String> {
     let names = list(pod_context(pod), "sysctls").iter().map(|s| text(s, "name"));
-    let forbidden: Vec<&str> = names.filter(|n| !SYSCTLS.contains(n)).collect();
+    let forbidden: Vec<&str> = names.filter(|n| !SYSCTLS.iter().take(allowed).any(|s| s == n)).collect();
     (!forbidden.is_empty()).then(|| format!("forbidden sysctls ({})", forbidden.join(", ")))
 }
 
@@ -313,7 +352,7 @@ fn windows_host_process(pod: &Value) -> Option<String> {
 }
 
 fn privilege_escalation(pod: &Value) -> Option<String> {
-    let names = if is_windows(pod) { Vec::new() } else { bad(pod, |c| context(c)["allowPrivilegeEscalation"] != false) };
+    let names = bad(pod, |c| context(c)["allowPrivilegeEscalation"] != false);
     (!names.is_empty()).then(|| {
         format!("allowPrivilegeEscalation != false ({} must set securityContext.allowPrivilegeEscalation=false)", of_containers(&names))
     })
@@ -332,9 +371,6 @@ fn volume_types(pod: &Value) -> Option<String> {
 }
 
 fn run_as_non_root(pod: &Value) -> Option<String> {
-    if has_own_users(pod) {
-        return None;
-    }
     let says = |tree: &Value| tree["runAsNonRoot"].as_bool();
     let roots = bad(pod, |c| says(context(c)) == Some(false));
     if let Some(who) = setters(says(pod_context(pod)) == Some(false), &roots) {
@@ -349,9 +385,6 @@ fn run_as_non_root(pod: &Value) -> Option<String> {
 }
 
 fn run_as_user(pod: &Value) -> Option<String> {
-    if has_own_users(pod) {
-        return None;
-    }
     let root = |tree: &Value| tree["runAsUser"] == 0;
     let names = bad(pod, |c| root(context(c)));
     let who = setters(root(pod_context(pod)), &names)?;

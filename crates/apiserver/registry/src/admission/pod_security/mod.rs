@@ -1,55 +1,26 @@
-//! PodSecurity (KEP-2579): the pod security standards, as the labels of a namespace ask for them. `enforce` refuses pods, `warn` tells the client, also
-//! of what makes pods. The newest version of the standards always holds: `-version` labels are not looked at. Audit annotations are absent.
+//! PodSecurity (KEP-2579): the pod security standards, as the labels of a namespace ask for them, in the version of the standards that they name.
+//! `enforce` refuses pods, `warn` tells the client and `audit` the audit log, also of what makes pods. Defaults and exemptions: [`PodSecuritySettings`].
+//!
+//! Absent: the limits on how many pods of a namespace are looked at when it asks for more (upstream: 3,000, for one second).
 
 mod checks;
+mod settings;
+mod standard;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tiphys_meta::{ApiError, ErrorList, Gvr, Path, object};
+use tiphys_meta::{ApiError, Gvr, object};
 
 use super::namespace_lifecycle::namespaces;
-use super::tree::list;
+use super::tree::{list, text};
 use super::{Attributes, Operation, Plugin};
 use crate::registry::Registry;
+pub use settings::PodSecuritySettings;
+use standard::{Level, PREFIX, Policy, Standard};
 
 pub(super) struct PodSecurity;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Privileged,
-    Baseline,
-    Restricted,
-}
-
-impl Level {
-    fn parse(text: &str) -> Level {
-        match text {
-            "baseline" => Level::Baseline,
-            "restricted" => Level::Restricted,
-            // An unreadable level counts as the strictest.
-            "" | "privileged" => Level::Privileged,
-            _ => Level::Restricted,
-        }
-    }
-
-    /// What a label says, or why it says nothing.
-    fn check(text: &str) -> Result<(), &'static str> {
-        match text {
-            "privileged" | "baseline" | "restricted" => Ok(()),
-            _ => Err("must be one of privileged, baseline, restricted"),
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Level::Privileged => "privileged",
-            Level::Baseline => "baseline",
-            Level::Restricted => "restricted",
-        }
-    }
-}
 
 #[async_trait]
 impl Plugin for PodSecurity {
@@ -63,7 +34,8 @@ impl Plugin for PodSecurity {
         }
         match attributes.subresource {
             "" => attributes.is("", "pods") || attributes.is("", "namespaces") || template(attributes, &Value::Null).is_some(),
-            "ephemeralcontainers" => attributes.is("", "pods"),
+            // Whatever else changes a pod's spec is judged as the pod.
+            "ephemeralcontainers" | "resize" => attributes.is("", "pods"),
             _ => false,
         }
     }
@@ -79,74 +51,110 @@ impl Plugin for PodSecurity {
         if attributes.is("", "namespaces") {
             return namespace(registry, attributes, object, old);
         }
+        let settings = &registry.config.pod_security;
+        if settings.namespaces.iter().any(|n| n == attributes.namespace) {
+            return exempt(attributes, "namespace");
+        }
+        if settings.users.contains(&attributes.user.name) {
+            return exempt(attributes, "user");
+        }
         let Some(namespace) = registry.cached(&namespaces()).and_then(|c| c.get("", attributes.namespace)) else { return Ok(()) };
-        let label = |name: &str| Level::parse(namespace.labels().find(|(k, _)| *k == name).map_or("", |(_, v)| v));
-        let (enforce, warn) = (label("pod-security.kubernetes.io/enforce"), label("pod-security.kubernetes.io/warn"));
+        let (policy, errors) = Policy::of_labels(namespace.labels(), &settings.defaults);
         let is_pod = attributes.is("", "pods");
-        if enforce == Level::Privileged && warn == Level::Privileged || is_pod && old.is_some_and(|o| same_to_us(o, object)) {
+        if errors.is_empty() && policy.is_privileged() {
+            if is_pod {
+                note(attributes, "enforce-policy", || Standard::PRIVILEGED.to_string());
+            }
             return Ok(());
         }
-        let (Some(pod), enforce) = (template(attributes, object), if is_pod { enforce } else { Level::Privileged }) else { return Ok(()) };
-        if let Some(why) = violations(enforce, pod) {
-            return Err(attributes.forbidden(&why));
+        if is_pod && old.is_some_and(|o| same_to_us(o, object)) {
+            return Ok(());
         }
-        if let Some(why) = violations(warn, pod) {
-            attributes.warnings.lock().push(format!("would {}", why.replacen("violates", "violate", 1)));
+        let Some(pod) = template(attributes, object) else { return Ok(()) };
+        if exempt_class(registry, &pod["spec"]) {
+            return exempt(attributes, "runtimeClass");
         }
-        Ok(())
+        if !errors.is_empty() {
+            let all = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let all = if errors.len() == 1 { all } else { format!("[{all}]") };
+            note(attributes, "error", || format!("Failed to parse policy: {all}"));
+        }
+        judge(attributes, &policy, pod, is_pod)
     }
 }
 
-const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
+fn exempt(attributes: &Attributes<'_>, by: &str) -> Result<(), ApiError> {
+    note(attributes, "exempt", || by.to_owned());
+    Ok(())
+}
+
+fn exempt_class(registry: &Registry, spec: &Value) -> bool {
+    let class = text(spec, "runtimeClassName");
+    !class.is_empty() && registry.config.pod_security.runtime_classes.iter().any(|c| c == class)
+}
+
+/// For the audit log.
+fn note(attributes: &Attributes<'_>, name: &str, value: impl FnOnce() -> String) {
+    attributes.notes.add(|| format!("{PREFIX}{name}"), value);
+}
+
+/// Only pods are refused; of what makes pods the client and the audit log hear.
+fn judge(attributes: &Attributes<'_>, policy: &Policy, pod: &Value, is_pod: bool) -> Result<(), ApiError> {
+    let refusal = if is_pod {
+        note(attributes, "enforce-policy", || policy.enforce.to_string());
+        violations(policy.enforce, pod)
+    } else {
+        None
+    };
+    if let Some(why) = violations(policy.audit, pod) {
+        note(attributes, "audit-violations", || format!("would violate {why}"));
+    }
+    if let Some(why) = refusal {
+        return Err(attributes.forbidden(&format!("violates {why}")));
+    }
+    if let Some(why) = violations(policy.warn, pod) {
+        attributes.warnings.lock().push(format!("would violate {why}"));
+    }
+    Ok(())
+}
 
 /// Labels of a namespace have to be readable; where pods are held to more than before, the client hears which of those that are there break it.
 fn namespace(registry: &Registry, attributes: &Attributes<'_>, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
-    let wrong = wrong_labels(new);
-    let was_wrong = old.is_some_and(|old| !wrong_labels(old).is_empty());
-    if !wrong.is_empty() {
-        return if was_wrong { Ok(()) } else { Err(wrong.into_invalid("", "Namespace", object::name(new))) };
+    if !attributes.subresource.is_empty() {
+        return Ok(());
     }
-    let enforce = |o: &Value| Level::parse(object::labels(o).find(|(k, _)| *k == ENFORCE).map_or("", |(_, v)| v));
-    let Some(old) = old.filter(|old| enforce(new) > enforce(old)) else { return Ok(()) };
-    let mut warnings = existing(registry, object::name(old), enforce(new));
+    let settings = &registry.config.pod_security;
+    let read = |namespace: &Value| Policy::of_labels(object::labels(namespace), &settings.defaults);
+    let (policy, wrong) = read(new);
+    let before = old.map(read);
+    if !wrong.is_empty() && before.as_ref().is_none_or(|(_, was)| *was != wrong) {
+        return Err(wrong.into_invalid("", "Namespace", object::name(new)));
+    }
+    if let Some((before, _)) = &before {
+        let (to, from) = (policy.enforce, before.enforce);
+        if to == from || to.level == Level::Privileged || to.version == from.version && to.level <= from.level {
+            return Ok(());
+        }
+    }
+    if settings.namespaces.iter().any(|n| n == object::name(new)) {
+        attributes.warnings.lock().extend(standard::exempt_warning(new, &policy, &settings.defaults));
+        return Ok(());
+    }
+    let mut warnings = if before.is_some() { existing(registry, object::name(new), policy.enforce) } else { Vec::new() };
     if !warnings.is_empty() {
-        let head = format!(
-            "existing pods in namespace {:?} violate the new PodSecurity enforce level \"{}:latest\"",
-            object::name(new),
-            enforce(new).as_str()
-        );
-        warnings.insert(0, head);
+        let name = object::name(new);
+        warnings.insert(0, format!("existing pods in namespace {name:?} violate the new PodSecurity enforce level \"{}\"", policy.enforce));
         attributes.warnings.lock().append(&mut warnings);
     }
     Ok(())
 }
 
-fn wrong_labels(namespace: &Value) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let path = Path::new("metadata.labels");
-    for (key, value) in object::labels(namespace) {
-        let why = match key.strip_prefix("pod-security.kubernetes.io/") {
-            Some("enforce" | "audit" | "warn") => Level::check(value).err(),
-            Some("enforce-version" | "audit-version" | "warn-version") if !is_version(value) => Some("must be \"latest\" or \"v1.x\""),
-            _ => None,
-        };
-        if let Some(why) = why {
-            errors.invalid(&path.key(key), value, why);
-        }
-    }
-    errors
-}
-
-fn is_version(text: &str) -> bool {
-    let minor = text.strip_prefix("v1.").unwrap_or("");
-    text == "latest" || !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()) && (minor == "0" || !minor.starts_with('0'))
-}
-
 /// `pod (and 2 other pods): reason, reason`, one line for each set of reasons.
-fn existing(registry: &Registry, namespace: &str, level: Level) -> Vec<String> {
+fn existing(registry: &Registry, namespace: &str, standard: Standard) -> Vec<String> {
     let mut by_reasons: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
     for pod in registry.cached(&Gvr::new("", "v1", "pods")).map(|c| c.list(namespace)).unwrap_or_default() {
-        let found = found(level, &pod.to_value());
+        let tree = pod.to_value();
+        let found = if exempt_class(registry, &tree["spec"]) { Vec::new() } else { checks::run(standard, &tree) };
         if !found.is_empty() {
             let reasons: Vec<&str> = found.iter().map(|f| f.split_once(" (").map_or(f.as_str(), |(reason, _)| reason)).collect();
             by_reasons.entry(reasons.join(", ")).or_default().push(pod.name().to_owned());
@@ -179,47 +187,42 @@ fn template<'o>(attributes: &Attributes<'_>, object: &'o Value) -> Option<&'o Va
     }
 }
 
-/// Of what an update can change only images, annotations and ephemeral containers matter.
+/// Of what an update can change, only images and ephemeral containers matter, as upstream.
 fn same_to_us(old: &Value, new: &Value) -> bool {
     let images = |pod: &Value| -> Vec<Value> {
-        ["initContainers", "containers", "ephemeralContainers"]
-            .iter()
-            .flat_map(|f| list(&pod["spec"], f))
-            .map(|c| c["image"].clone())
-            .collect()
+        let fields = ["initContainers", "containers", "ephemeralContainers"].iter();
+        fields.flat_map(|f| list(&pod["spec"], f)).map(|c| c["image"].clone()).collect()
     };
-    images(old) == images(new) && old["metadata"]["annotations"] == new["metadata"]["annotations"]
+    images(old) == images(new)
 }
 
-fn found(level: Level, pod: &Value) -> Vec<String> {
-    match level {
-        Level::Privileged => Vec::new(),
-        Level::Baseline => checks::run(checks::BASELINE, pod),
-        Level::Restricted => checks::run(checks::RESTRICTED, pod),
-    }
-}
-
-fn violations(level: Level, pod: &Value) -> Option<String> {
-    let found = found(level, pod);
-    (!found.is_empty()).then(|| format!("violates PodSecurity \"{}:latest\": {}", level.as_str(), found.join(", ")))
+/// `PodSecurity "LEVEL:VERSION": REASONS`.
+fn violations(standard: Standard, pod: &Value) -> Option<String> {
+    let found = checks::run(standard, pod);
+    (!found.is_empty()).then(|| format!("PodSecurity \"{standard}\": {}", found.join(", ")))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::standard::Version;
     use super::*;
+
+    fn at(level: Level) -> Standard {
+        Standard { level, version: Version::Latest }
+    }
 
     #[test]
     fn a_plain_pod_is_baseline_but_not_restricted() {
         let pod = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}});
-        assert_eq!(violations(Level::Baseline, &pod), None);
-        let want = "violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false (container \"c\" must set \
+        assert_eq!(violations(at(Level::Baseline), &pod), None);
+        let want = "PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false (container \"c\" must set \
                     securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"c\" must set \
                     securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"c\" must set \
                     securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type \
                     to \"RuntimeDefault\" or \"Localhost\")";
-        assert_eq!(violations(Level::Restricted, &pod).as_deref(), Some(want));
+        assert_eq!(violations(at(Level::Restricted), &pod).as_deref(), Some(want));
     }
 
     #[test]
@@ -242,8 +245,8 @@ mod tests {
                 "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")",
             ),
         ] {
-            let found = violations(Level::Baseline, &json!({"spec": spec}));
-            assert_eq!(found, Some(format!("violates PodSecurity \"baseline:latest\": {want}")));
+            let found = violations(at(Level::Baseline), &json!({"spec": spec}));
+            assert_eq!(found, Some(format!("PodSecurity \"baseline:latest\": {want}")));
         }
     }
 
@@ -252,6 +255,53 @@ mod tests {
         let context = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
         let pod = json!({"spec": {"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{"name": "c", "securityContext": context}], "volumes": [{"name": "v", "projected": {}}]}});
-        assert_eq!(violations(Level::Restricted, &pod), None);
+        assert_eq!(violations(at(Level::Restricted), &pod), None);
+    }
+
+    #[test]
+    fn versions_of_the_standards() {
+        let windows = json!({"os": {"name": "windows"}, "securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c"}]});
+        let own_users =
+            json!({"hostUsers": false, "containers": [{"name": "c", "securityContext": {"procMount": "Unmasked", "runAsUser": 0}}]});
+        let sysctl = |name: &str| json!({"securityContext": {"sysctls": [{"name": name}]}});
+        let probe = json!({"containers": [{"name": "c", "livenessProbe": {"httpGet": {"host": "h"}}}]});
+        let selinux = json!({"securityContext": {"seLinuxOptions": {"type": "container_engine_t"}}});
+        for (spec, level, minor, want) in [
+            (&windows, Level::Restricted, 24, vec!["allowPrivilegeEscalation != false", "unrestricted capabilities", "seccompProfile"]),
+            (&windows, Level::Restricted, 25, vec![]),
+            (&windows, Level::Restricted, 18, vec!["allowPrivilegeEscalation != false"]),
+            (&windows, Level::Restricted, 7, vec![]),
+            (&own_users, Level::Baseline, 34, vec!["procMount"]),
+            (&own_users, Level::Baseline, 35, vec![]),
+            (&sysctl("net.ipv4.tcp_rmem"), Level::Baseline, 31, vec!["forbidden sysctls"]),
+            (&sysctl("net.ipv4.tcp_rmem"), Level::Baseline, 32, vec![]),
+            (&sysctl("net.ipv4.ip_local_reserved_ports"), Level::Baseline, 26, vec!["forbidden sysctls"]),
+            (&sysctl("net.ipv4.tcp_fin_timeout"), Level::Baseline, 29, vec![]),
+            (&probe, Level::Baseline, 33, vec![]),
+            (&probe, Level::Baseline, 34, vec!["probe or lifecycle host"]),
+            (&selinux, Level::Baseline, 30, vec!["seLinuxOptions"]),
+            (&selinux, Level::Baseline, 31, vec![]),
+        ] {
+            let found = checks::run(Standard { level, version: Version::Minor(minor) }, &json!({"spec": spec}));
+            let reasons: Vec<&str> = found.iter().filter_map(|f| f.split(" (").next()).collect();
+            assert_eq!(reasons, want, "v1.{minor} {spec}");
+        }
+        // Restricted never lets a pod see all of /proc, whatever user namespace it has.
+        let found = checks::run(at(Level::Restricted), &json!({"spec": own_users}));
+        assert!(found.iter().any(|f| f.starts_with("procMount")), "{found:?}");
+        assert!(!found.iter().any(|f| f.starts_with("runAs")), "{found:?}");
+        let annotated = json!({"metadata": {"annotations": {"seccomp.security.alpha.kubernetes.io/pod": "unconfined"}}});
+        let old = checks::run(Standard { level: Level::Baseline, version: Version::Minor(18) }, &annotated);
+        assert_eq!(old, ["seccompProfile (forbidden annotation seccomp.security.alpha.kubernetes.io/pod=\"unconfined\")"]);
+    }
+
+    #[test]
+    fn every_container_is_seen() {
+        let bad = json!([{"name": "c", "image": "i", "securityContext": {"privileged": true}}]);
+        for field in ["containers", "initContainers", "ephemeralContainers"] {
+            let pod = json!({"spec": {field: bad}});
+            assert!(violations(at(Level::Baseline), &pod).is_some(), "{field}");
+            assert!(!same_to_us(&json!({"spec": {}}), &pod), "{field}");
+        }
     }
 }

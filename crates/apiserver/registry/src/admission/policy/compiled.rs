@@ -17,8 +17,7 @@ pub(super) struct Policy {
     pub(super) variables: Composed,
     pub(super) conditions: Conditions,
     pub(super) validations: Vec<Validation>,
-    /// Expression and program of each audit annotation.
-    pub(super) annotations: Vec<(String, Compiled)>,
+    pub(super) annotations: Vec<Annotation>,
     pub(super) mutations: Vec<Mutation>,
     /// `reinvocationPolicy: IfNeeded`.
     pub(super) reinvoked: bool,
@@ -30,6 +29,13 @@ pub(super) struct Validation {
     pub(super) message: String,
     pub(super) message_expression: Option<(String, Compiled)>,
     pub(super) reason: String,
+}
+
+/// Something for the audit log, under `POLICY/KEY`.
+pub(super) struct Annotation {
+    pub(super) key: String,
+    pub(super) expression: String,
+    pub(super) program: Compiled,
 }
 
 pub(super) struct Mutation {
@@ -58,7 +64,8 @@ impl Policy {
         };
         let annotation = |a: &Value| {
             let expression = text(a, "valueExpression");
-            (expression.to_owned(), compile(expression, &plain, &[Type::String, Type::Null]))
+            let program = compile(expression, &plain, &[Type::String, Type::Null]);
+            Annotation { key: text(a, "key").to_owned(), expression: expression.to_owned(), program }
         };
         let mutation = |m: &Value| {
             let json_patch = text(m, "patchType") == "JSONPatch";

@@ -3,11 +3,11 @@
 use serde_json::Value;
 use tiphys_meta::{Gvk, Gvr};
 
-use super::operation;
 use crate::admission::Attributes;
 use crate::admission::tree::{list, text};
 use crate::conditions::selects;
 use crate::registry::Registry;
+use crate::verbs::rules::other_kind;
 
 /// A request, as it is held against rules.
 pub(super) struct Subject<'a> {
@@ -33,6 +33,9 @@ impl<'a> Subject<'a> {
         if let Some((resource, _)) = &found {
             versions.extend(resource.served.iter().map(|s| (s.gvr.clone(), s.gvk.clone())));
             versions.sort_by_key(|(gvr, _)| *gvr != *attributes.gvr);
+            if let Some(kind) = object.or(old).and_then(|o| other_kind(resource, o)) {
+                versions.iter_mut().for_each(|(_, gvk)| gvk.clone_from(&kind.gvk));
+            }
         }
         let namespace = if attributes.is("", "namespaces") {
             object.or(old).cloned()
@@ -74,7 +77,7 @@ impl<'a> Subject<'a> {
         };
         let names = list(rule, "resourceNames");
         scope
-            && one_of("operations", operation(self.attributes.operation))
+            && one_of("operations", self.attributes.operation.as_str())
             && one_of("apiGroups", &gvr.group)
             && one_of("apiVersions", &gvr.version)
             && (names.is_empty() || names.iter().any(|n| n == self.attributes.name.as_str()))

@@ -3,7 +3,7 @@
 //! Policies and their bindings are read from the watch cache at each write, so they hold from the write after the one that made them; what is compiled
 //! is kept for as long as the policy stays the same.
 //!
-//! Absent: policies on CONNECT, audit annotations beyond their errors (nothing collects them yet).
+//! Audit annotations, and failures where a binding's action is `Audit`, go to the audit log (`Attributes::notes`).
 
 mod compiled;
 mod matching;
@@ -11,6 +11,7 @@ mod mutating;
 mod params;
 mod validating;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tiphys_meta::{ApiError, Gvk, Gvr};
 
-use super::{Attributes, Operation};
+use super::Attributes;
 use crate::conditions::Review;
 use crate::registry::Registry;
 use crate::storage::Entry;
@@ -126,17 +127,9 @@ fn bound(
     (all, wrong)
 }
 
-fn operation(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-    }
-}
-
 fn review<'a>(attributes: &'a Attributes<'_>, bound: &'a Bound) -> Review<'a> {
     Review {
-        operation: operation(attributes.operation),
+        operation: attributes.operation.as_str(),
         kind: &bound.gvk,
         gvr: &bound.gvr,
         subresource: attributes.subresource,
@@ -160,17 +153,20 @@ fn namespace(registry: &Registry, attributes: &Attributes<'_>) -> Result<Option<
 }
 
 /// The object as the version has it that a policy knows.
-fn in_version<'o>(registry: &Registry, gvr: &Gvr, object: Option<&'o Value>) -> Option<std::borrow::Cow<'o, Value>> {
-    use std::borrow::Cow;
-    let object = object?;
-    match registry.resources.find(gvr) {
-        Some((resource, version)) if resource.gvr != *gvr => {
-            let served = resource.served.get(version)?;
+async fn in_version<'o>(registry: &Registry, gvr: &Gvr, object: Option<&'o Value>) -> Result<Option<Cow<'o, Value>>, String> {
+    let Some(object) = object else { return Ok(None) };
+    let Some((resource, version)) = registry.resources.find(gvr) else { return Ok(Some(Cow::Borrowed(object))) };
+    if resource.definition().is_some() && object["apiVersion"] != *gvr.api_version() {
+        let converted = registry.converted(gvr, vec![object.clone()]).await;
+        return converted.map(|mut o| o.pop().map(Cow::Owned)).map_err(|e| format!("failed to convert object version: {}", e.message));
+    }
+    match resource.served.get(version) {
+        Some(served) if resource.definition().is_none() && resource.gvr != *gvr => {
             let mut converted = object.clone();
             served.conversion.to_served(&mut converted);
             converted["apiVersion"] = Value::from(served.api_version.clone());
-            Some(Cow::Owned(converted))
+            Ok(Some(Cow::Owned(converted)))
         }
-        _ => Some(Cow::Borrowed(object)),
+        _ => Ok(Some(Cow::Borrowed(object))),
     }
 }

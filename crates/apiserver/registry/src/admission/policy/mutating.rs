@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tiphys_cel::{List, REQUEST_LIMIT, StructVal, Val};
 use tiphys_meta::{ApiError, Cause};
 use tiphys_schema::apply;
@@ -19,7 +19,7 @@ use crate::admission::{Attributes, Plugin};
 use crate::conditions::{Inputs, Scope};
 use crate::registry::Registry;
 use crate::resource::Model;
-use crate::verbs::rules::after_webhooks;
+use crate::verbs::rules::{after_webhooks, other_kind};
 
 pub(in crate::admission) struct MutatingAdmissionPolicy;
 
@@ -33,6 +33,10 @@ impl Plugin for MutatingAdmissionPolicy {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         concerned(attributes)
+    }
+
+    fn connects(&self) -> bool {
+        true
     }
 
     async fn admit(
@@ -58,7 +62,7 @@ impl Plugin for MutatingAdmissionPolicy {
             for (bound, seen) in all.iter().zip(&mut seen) {
                 let needed = !again || (bound.policy.reinvoked && seen.as_ref() != Some(object));
                 if needed {
-                    errors.extend(round.run(bound, object));
+                    errors.extend(round.run(bound, object).await);
                     *seen = Some(object.clone());
                 }
             }
@@ -90,7 +94,7 @@ struct Round<'r> {
 
 impl Round<'_> {
     /// Changes the object as a policy wants it with one binding. Errors of policies that fail open are left out.
-    fn run(&self, bound: &Bound, object: &mut Value) -> Vec<String> {
+    async fn run(&self, bound: &Bound, object: &mut Value) -> Vec<String> {
         let mut errors = Vec::new();
         let params = match params::collect(self.registry, bound, self.attributes.namespace) {
             Ok(params) => params,
@@ -100,7 +104,7 @@ impl Round<'_> {
             }
         };
         for param in &params {
-            if let Err(why) = self.run_with(bound, param.as_ref(), object) {
+            if let Err(why) = self.run_with(bound, param.as_ref(), object).await {
                 errors.push(why);
             }
         }
@@ -111,30 +115,28 @@ impl Round<'_> {
         errors.into_iter().map(|why| format!("policy '{policy}' with binding '{binding}' denied request: {why}")).collect()
     }
 
-    fn run_with(&self, bound: &Bound, param: Option<&Value>, object: &mut Value) -> Result<(), String> {
+    async fn run_with(&self, bound: &Bound, param: Option<&Value>, object: &mut Value) -> Result<(), String> {
         let review = review(self.attributes, bound);
         let request = review.to_value();
-        let old = in_version(self.registry, &bound.gvr, self.old);
+        let old = in_version(self.registry, &bound.gvr, self.old).await?;
         let mut failed = Ok(());
         for (i, mutation) in bound.policy.mutations.iter().enumerate() {
-            let current = in_version(self.registry, &bound.gvr, Some(object)).ok_or("the object is gone")?.into_owned();
-            let authorizer = review.asked(self.registry.authorizer());
+            let current = in_version(self.registry, &bound.gvr, Some(object)).await?.ok_or("the object is gone")?.into_owned();
             let inputs = Inputs {
                 object: Some(&current),
                 old: old.as_deref(),
                 params: param,
                 request: &request,
                 namespace: self.namespace,
-                authorizer,
+                authorizer: review.asked(self.registry.authorizer()),
             };
             if i == 0 && !bound.policy.conditions.is_empty() && !bound.policy.conditions.hold_in(&inputs, &bound.policy.variables)? {
                 return Ok(());
             }
-            let scope = Scope::new(&inputs, &bound.policy.variables, REQUEST_LIMIT);
-            let patched = scope
-                .eval(&mutation.expression, &mutation.program)
-                .and_then(|made| made)
-                .and_then(|made| self.patched(bound, mutation, &current, &made));
+            let patched = match self.made(bound, mutation, &inputs, &current) {
+                Ok(patched) => self.restored(bound, patched).await,
+                Err(why) => Err(why),
+            };
             match patched {
                 Ok(patched) => *object = patched,
                 // The mutations after a failed one are made all the same.
@@ -144,29 +146,46 @@ impl Round<'_> {
         failed
     }
 
-    /// The object with the change that an expression made, in the stored version and with its defaults.
-    fn patched(&self, bound: &Bound, mutation: &Mutation, object: &Value, made: &Val<'_>) -> Result<Value, String> {
+    /// The object with the change that an expression makes, in the version that the policy knows.
+    fn made(&self, bound: &Bound, mutation: &Mutation, inputs: &Inputs<'_>, object: &Value) -> Result<Value, String> {
+        let scope = Scope::new(inputs, &bound.policy.variables, REQUEST_LIMIT);
+        let made = scope.eval(&mutation.expression, &mutation.program).and_then(|made| made)?;
+        if mutation.json_patch {
+            return json_patched(object, &made);
+        }
+        let Val::Struct(made) = made else { return Err("unsupported return type from ApplyConfiguration expression".into()) };
+        check_names(&made, "Object").map_err(|why| format!("type mismatch: {why}"))?;
+        let mut config = Val::Struct(made).to_json().map_err(|e| e.to_string())?;
+        config["apiVersion"] = object.get("apiVersion").cloned().unwrap_or_default();
+        config["kind"] = object.get("kind").cloned().unwrap_or_default();
+        let (resource, version) = self.registry.resources.find(&bound.gvr).ok_or("the resource is gone")?;
+        let schema = match other_kind(&resource, object) {
+            Some(kind) => apply::Schema::Kind(kind),
+            None => resource.served.get(version).ok_or("the version is gone")?.schema(),
+        };
+        apply::merge_config(&schema, object, &config).map_err(|why| format!("error applying patch: {why}"))
+    }
+
+    /// A changed object in the version of the request, in canonical form and with its defaults.
+    async fn restored(&self, bound: &Bound, patched: Value) -> Result<Value, String> {
         let (resource, version) = self.registry.resources.find(&bound.gvr).ok_or("the resource is gone")?;
         let served = resource.served.get(version).ok_or("the version is gone")?;
-        let patched = if mutation.json_patch {
-            json_patched(object, made)?
-        } else {
-            let Val::Struct(made) = made else { return Err("unsupported return type from ApplyConfiguration expression".into()) };
-            check_names(made, "Object").map_err(|why| format!("type mismatch: {why}"))?;
-            let mut config = Val::Struct(made.clone()).to_json().map_err(|e| e.to_string())?;
-            config["apiVersion"] = json!(served.api_version);
-            config["kind"] = json!(served.gvk.kind);
-            apply::merge_config(&served.schema(), object, &config).map_err(|why| format!("error applying patch: {why}"))?
-        };
-        let Model::Builtin(kind, _) = &served.model else {
-            return after_webhooks(&resource, version, patched).map_err(|e| e.message);
-        };
-        let decoded = codec::canonicalize(kind, patched, Strictness::Ignore).map_err(|e| e.to_string())?;
-        let mut object = decoded.object;
-        served.conversion.to_stored(&mut object);
-        object["apiVersion"] = Value::from(resource.gvr.api_version());
-        resource.strategy.default(&mut object);
-        Ok(object)
+        let own = self.attributes.gvr;
+        match &served.model {
+            _ if other_kind(&resource, &patched).is_some() => after_webhooks(&resource, version, patched).map_err(|e| e.message),
+            Model::Builtin(kind, _) => {
+                let mut object = codec::canonicalize(kind, patched, Strictness::Ignore).map_err(|e| e.to_string())?.object;
+                served.conversion.to_stored(&mut object);
+                object["apiVersion"] = Value::from(resource.gvr.api_version());
+                resource.strategy.default(&mut object);
+                Ok(object)
+            }
+            Model::Custom(_) => {
+                let patched = after_webhooks(&resource, version, patched).map_err(|e| e.message)?;
+                let mut back = self.registry.converted(own, vec![patched]).await.map_err(|e| e.message)?;
+                back.pop().ok_or_else(|| "an object was lost in conversion".into())
+            }
+        }
     }
 }
 
@@ -179,7 +198,7 @@ fn json_patched(object: &Value, made: &Val<'_>) -> Result<Value, String> {
     match patch::json(&mut patched, &operations) {
         Ok(()) => Ok(patched),
         // A test that fails means that the patch is not wanted.
-        Err(error) if error.to_string().contains("test") => Ok(object.clone()),
+        Err(error) if error.is_failed_test() => Ok(object.clone()),
         Err(error) => Err(format!("JSON Patch: {error}")),
     }
 }

@@ -1,5 +1,6 @@
 //! ValidatingAdmissionPolicy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,7 +8,7 @@ use serde_json::Value;
 use tiphys_cel::{REQUEST_LIMIT, Val};
 use tiphys_meta::{ApiError, Cause, Reason};
 
-use super::compiled::{Policy, Validation};
+use super::compiled::{Annotation, Policy, Validation};
 use super::{Bound, bound, concerned, in_version, namespace, params, review};
 use crate::admission::tree::list;
 use crate::admission::{Attributes, Plugin};
@@ -18,6 +19,9 @@ pub(in crate::admission) struct ValidatingAdmissionPolicy;
 
 const RESOURCES: (&str, &str) = ("validatingadmissionpolicies", "validatingadmissionpolicybindings");
 const MAX_MESSAGE: usize = 5 * 1024;
+const MAX_ANNOTATION: usize = 10 * 1024;
+/// Where the audit log has failures that a binding wants there.
+const FAILURE_NOTE: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// Why a request is refused, by which policy and binding.
 struct Denial {
@@ -37,6 +41,10 @@ impl Plugin for ValidatingAdmissionPolicy {
         concerned(attributes)
     }
 
+    fn connects(&self) -> bool {
+        true
+    }
+
     async fn validate(
         &self,
         registry: &Arc<Registry>,
@@ -48,16 +56,27 @@ impl Plugin for ValidatingAdmissionPolicy {
         if all.is_empty() && wrong.is_empty() {
             return Ok(());
         }
-        let mut denials: Vec<Denial> = Vec::new();
+        let mut findings = Findings::default();
         for one in wrong.into_iter().filter(|w| !w.policy.fails_open) {
-            denials.push(Denial { policy: one.policy.name.clone(), binding: None, message: one.why, reason: String::new() });
+            findings.denials.push(Denial { policy: one.policy.name.clone(), binding: None, message: one.why, reason: String::new() });
         }
         let namespace = if all.is_empty() { None } else { namespace(registry, attributes)? };
         for bound in &all {
-            judge(registry, attributes, bound, (object, old), namespace.as_ref(), &mut denials);
+            judge(registry, attributes, bound, (object, old), namespace.as_ref(), &mut findings).await;
         }
-        denials.into_iter().next().map_or(Ok(()), |denial| Err(refusal(attributes, &denial)))
+        for (key, values) in findings.annotations {
+            attributes.notes.add(|| key, || values.join(", "));
+        }
+        findings.denials.into_iter().next().map_or(Ok(()), |denial| Err(refusal(attributes, &denial)))
     }
+}
+
+/// What all policies come to.
+#[derive(Default)]
+struct Findings {
+    denials: Vec<Denial>,
+    /// For the audit log: distinct values of the bindings and parameters by `POLICY/KEY`.
+    annotations: BTreeMap<String, Vec<String>>,
 }
 
 fn refusal(attributes: &Attributes<'_>, denial: &Denial) -> ApiError {
@@ -76,30 +95,28 @@ fn refusal(attributes: &Attributes<'_>, denial: &Denial) -> ApiError {
     error
 }
 
-/// What a policy says with one binding: denials, or warnings where the binding wants them.
-fn judge(
+/// What a policy says with one binding: denials, warnings and words for the audit log, as the binding wants them.
+async fn judge(
     registry: &Registry,
     attributes: &Attributes<'_>,
     bound: &Bound,
     (object, old): (Option<&Value>, Option<&Value>),
     namespace: Option<&Value>,
-    denials: &mut Vec<Denial>,
+    findings: &mut Findings,
 ) {
-    let denial = |message: String, reason: &str| Denial {
-        policy: bound.policy.name.clone(),
-        binding: Some(bound.binding_name().to_owned()),
-        message,
-        reason: reason.to_owned(),
+    let converted = async {
+        let params = params::collect(registry, bound, attributes.namespace)?;
+        Ok::<_, String>((params, in_version(registry, &bound.gvr, object).await?, in_version(registry, &bound.gvr, old).await?))
     };
-    let params = match params::collect(registry, bound, attributes.namespace) {
-        Ok(params) => params,
-        Err(why) if !bound.policy.fails_open => return denials.push(denial(format!("failed to configure binding: {why}"), "")),
+    let (params, object, old) = match converted.await {
+        Ok(all) => all,
+        Err(why) if !bound.policy.fails_open => {
+            return findings.denials.push(denial(bound, format!("failed to configure binding: {why}"), ""));
+        }
         Err(_) => return,
     };
-    let actions = list(&bound.binding["spec"], "validationActions");
     let review = review(attributes, bound);
     let request = review.to_value();
-    let (object, old) = (in_version(registry, &bound.gvr, object), in_version(registry, &bound.gvr, old));
     for param in &params {
         let inputs = Inputs {
             object: object.as_deref(),
@@ -109,34 +126,79 @@ fn judge(
             namespace,
             authorizer: review.asked(registry.authorizer()),
         };
-        let (failures, forced) = run(&bound.policy, &inputs);
-        for Failure { message, reason } in failures {
-            if actions.iter().any(|a| a == "Warn") {
-                let (policy, binding) = (&bound.policy.name, bound.binding_name());
-                let warning = format!("Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {message}");
-                attributes.warnings.lock().push(warning);
-            }
-            if actions.iter().any(|a| a == "Deny") {
-                denials.push(denial(message, &reason));
+        let Verdict { failures, annotations, forced } = run(&bound.policy, &inputs);
+        failures.into_iter().for_each(|failure| tell(attributes, bound, failure, findings));
+        findings.denials.extend(forced.into_iter().map(|message| denial(bound, message, "")));
+        for (key, value) in annotations {
+            let values = findings.annotations.entry(format!("{}/{key}", bound.policy.name)).or_default();
+            if !values.contains(&value) {
+                values.push(value);
             }
         }
-        denials.extend(forced.into_iter().map(|message| denial(message, "")));
     }
 }
 
+fn denial(bound: &Bound, message: String, reason: &str) -> Denial {
+    let (policy, binding) = (bound.policy.name.clone(), Some(bound.binding_name().to_owned()));
+    Denial { policy, binding, message, reason: reason.to_owned() }
+}
+
+/// Does with a failure what the binding wants done (`validationActions`).
+fn tell(attributes: &Attributes<'_>, bound: &Bound, failure: Failure, findings: &mut Findings) {
+    let actions = list(&bound.binding["spec"], "validationActions");
+    let wants = |action: &str| actions.iter().any(|a| a == action);
+    let (policy, binding) = (&*bound.policy.name, bound.binding_name());
+    if wants("Audit") {
+        let value = Noted { message: &failure.message, policy, binding, expression_index: failure.index, validation_actions: actions };
+        attributes.notes.add(|| FAILURE_NOTE.to_owned(), || serde_json::to_string(&[value]).unwrap_or_default());
+    }
+    if wants("Warn") {
+        let message = &failure.message;
+        let warning = format!("Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {message}");
+        attributes.warnings.lock().push(warning);
+    }
+    if wants("Deny") {
+        findings.denials.push(denial(bound, failure.message, &failure.reason));
+    }
+}
+
+/// A failure as the audit log has it, in upstream's order.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Noted<'a> {
+    message: &'a str,
+    policy: &'a str,
+    binding: &'a str,
+    expression_index: usize,
+    validation_actions: &'a [Value],
+}
+
 struct Failure {
+    /// The validation's place in the policy.
+    index: usize,
     message: String,
     reason: String,
 }
 
-/// What fails, and errors of annotations, which deny whatever the binding's actions are.
-fn run(policy: &Policy, inputs: &Inputs<'_>) -> (Vec<Failure>, Vec<String>) {
-    let error = |message: String| if policy.fails_open { Vec::new() } else { vec![Failure { message, reason: String::new() }] };
+#[derive(Default)]
+struct Verdict {
+    failures: Vec<Failure>,
+    /// Audit annotations by their keys.
+    annotations: Vec<(String, String)>,
+    /// Errors of annotations, which deny whatever the binding's actions are.
+    forced: Vec<String>,
+}
+
+fn run(policy: &Policy, inputs: &Inputs<'_>) -> Verdict {
+    let error = |index: usize, message: String| {
+        let failure = (!policy.fails_open).then(|| Failure { index, message, reason: String::new() });
+        Verdict { failures: failure.into_iter().collect(), ..Verdict::default() }
+    };
     if !policy.conditions.is_empty() {
         match policy.conditions.hold_in(inputs, &policy.variables) {
             Ok(true) => {}
-            Ok(false) => return (Vec::new(), Vec::new()),
-            Err(why) => return (error(why), Vec::new()),
+            Ok(false) => return Verdict::default(),
+            Err(why) => return error(0, why),
         }
     }
     let scope = Scope::new(inputs, &policy.variables, REQUEST_LIMIT);
@@ -144,19 +206,20 @@ fn run(policy: &Policy, inputs: &Inputs<'_>) -> (Vec<Failure>, Vec<String>) {
     for validation in &policy.validations {
         match scope.eval(&validation.expression, &validation.program) {
             Ok(verdict) => verdicts.push((validation, verdict)),
-            Err(why) => return (error(why), Vec::new()),
+            Err(why) => return error(0, why),
         }
     }
     let messages = Scope::new(inputs, &policy.variables, scope.remaining());
     let mut failures = Vec::new();
-    for (validation, verdict) in verdicts {
+    for (index, (validation, verdict)) in verdicts.into_iter().enumerate() {
         match verdict {
             Ok(Val::Bool(true)) => {}
-            Ok(_) => failures.push(Failure { message: message(validation, &messages), reason: validation.reason.clone() }),
-            Err(why) => failures.extend(error(why)),
+            Ok(_) => failures.push(Failure { index, message: message(validation, &messages), reason: validation.reason.clone() }),
+            Err(why) => failures.extend(error(index, why).failures),
         }
     }
-    (failures, annotations(policy, inputs))
+    let (annotations, forced) = annotations(policy, inputs);
+    Verdict { failures, annotations, forced }
 }
 
 fn message(validation: &Validation, scope: &Scope<'_, '_>) -> String {
@@ -171,17 +234,26 @@ fn message(validation: &Validation, scope: &Scope<'_, '_>) -> String {
     if validation.message.is_empty() { format!("failed expression: {}", validation.expression.trim()) } else { validation.message.clone() }
 }
 
-/// Errors of audit annotations. Their values are for the audit log, which does not take any yet.
-fn annotations(policy: &Policy, inputs: &Inputs<'_>) -> Vec<String> {
+/// Audit annotations by their keys, and errors of those that have none.
+fn annotations(policy: &Policy, inputs: &Inputs<'_>) -> (Vec<(String, String)>, Vec<String>) {
     let scope = Scope::new(inputs, &policy.variables, REQUEST_LIMIT);
-    let mut errors = Vec::new();
-    for (expression, program) in &policy.annotations {
+    let (mut annotations, mut errors) = (Vec::new(), Vec::new());
+    for Annotation { key, expression, program } in &policy.annotations {
         match scope.eval(expression, program) {
-            Ok(Ok(Val::Str(_) | Val::Null)) => {}
+            Ok(Ok(Val::Str(value))) => {
+                let value = first_bytes(value.trim(), MAX_ANNOTATION);
+                annotations.extend((!value.is_empty()).then(|| (key.clone(), value.to_owned())));
+            }
+            Ok(Ok(Val::Null)) => {}
             Ok(Ok(_)) => errors.push(format!("valueExpression '{expression}' resulted in unsupported return type")),
             Ok(Err(why)) | Err(why) if !policy.fails_open => errors.push(why),
             _ => {}
         }
     }
-    errors
+    (annotations, errors)
+}
+
+/// At most so many bytes, and no half letters.
+fn first_bytes(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
