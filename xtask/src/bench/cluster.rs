@@ -172,15 +172,21 @@ fn podbench(tools: &Tools, kubeconfig: &Path, inside: &[&str]) -> Result<Vec<(St
 
 fn upstream(options: &Options, tools: &Tools, report: &mut Report) -> Result<Measured> {
     let folder = PathBuf::from(std::env::var("KIT_UP").unwrap_or_else(|_| "/var/lib/k8s-kit-up".into()));
-    let script = tools.kit.join("upstream-cluster.sh");
-    let measured = measure_upstream(options, tools, &script, &folder, report);
-    let _ = Command::new(&script).args(["down", "--wipe"]).status();
+    let measured = measure_upstream(options, tools, &folder, report);
+    let _ = upstream_cluster(tools, &folder).args(["down", "--wipe"]).status();
     measured
 }
 
-fn measure_upstream(options: &Options, tools: &Tools, script: &Path, folder: &Path, report: &mut Report) -> Result<Measured> {
+/// The script, with a registry of its own: that of our namespace goes on.
+fn upstream_cluster(tools: &Tools, folder: &Path) -> Command {
+    let mut script = Command::new(tools.kit.join("upstream-cluster.sh"));
+    script.env("KIT_UP", folder).env("KIT_REGISTRY_RUN", folder.with_extension("registry"));
+    script
+}
+
+fn measure_upstream(options: &Options, tools: &Tools, folder: &Path, report: &mut Report) -> Result<Measured> {
     const INSIDE: [&str; 2] = ["nsenter", "--net=/run/netns/kup"];
-    let text = text_of(Command::new(script).args(["up", "nftables", "1"]))?;
+    let text = text_of(upstream_cluster(tools, folder).args(["up", "nftables", "1"]))?;
     print!("{text}");
     let mut measured = Measured { ready_ms: ready(&text), ..Measured::default() };
     let of_cluster = || {

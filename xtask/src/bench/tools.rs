@@ -54,12 +54,20 @@ impl Tools {
         Ok(())
     }
 
+    /// What `upstream-cluster.sh` would fetch by itself, were it not for the namespace without a way out that it is run in.
+    fn packages_of_upstream(&self) -> Result<()> {
+        const PACKAGES: &str = "iproute2 util-linux nftables iptables conntrack socat openssl bc";
+        let script = format!(". {}/env.sh && apt_need {PACKAGES}", self.kit.display());
+        run(Command::new("bash").arg("-c").arg(script))
+    }
+
     pub(super) fn install_upstream(&self, options: &Options) -> Result<()> {
         let mut wanted = vec!["kubectl"];
         if options.upstream {
             wanted.extend(["etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager"]);
             if options.needs_cluster() {
                 wanted.push("upstream");
+                self.packages_of_upstream()?;
             }
         }
         if options.has(Part::Pods) || options.has(Part::Idle) {

@@ -207,6 +207,11 @@ impl Facts {
         !self.off.iter().any(|(group, version)| gvr.group == *group && gvr.version == *version)
     }
 
+    #[cfg(test)]
+    pub(crate) fn types(&'static self) -> &'static [Type] {
+        &self.types
+    }
+
     pub(crate) fn type_named(&self, name: &str) -> Option<&Type> {
         self.types.binary_search_by(|t| t.name.cmp(name)).ok().map(|i| &self.types[i])
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{Custom, words};
+use super::Custom;
+use super::words::{self, Words};
 use crate::facts::{Facts, Field, Shape, Type};
 
 pub(super) const REF: &str = "#/components/schemas/";
@@ -19,10 +20,11 @@ pub(super) enum Form {
 /// Hands out all definitions that the roots reach, one by one: all at once would be many times the size of the document. `home` are the group
 /// versions of the document: options and watch events are registered for them, too.
 pub(super) fn each(roots: BTreeSet<String>, home: &[(&str, &str)], custom: &[Custom], form: Form, run: &mut dyn FnMut(&str, Value)) {
+    let words = words::shared();
     let mut done = BTreeSet::new();
     let mut open = roots;
     while let Some(name) = open.pop_first() {
-        if let Some(schema) = definition(&name, home, custom, form) {
+        if let Some(schema) = definition(&name, home, custom, form, &words) {
             let mut found = Vec::new();
             collect_refs(&schema, &mut found);
             open.extend(found.into_iter().filter(|f| *f != name && !done.contains(f)));
@@ -48,13 +50,9 @@ pub(super) fn collect_refs(value: &Value, into: &mut impl Extend<String>) {
     }
 }
 
-fn definition(name: &str, home: &[(&str, &str)], custom: &[Custom], form: Form) -> Option<Value> {
-    if let Some(special) = special(name) {
-        return Some(special);
-    }
-    if let Some(ty) = Facts::builtin().type_named(name) {
-        let mut schema = of_type(ty, home);
-        words::describe(name, &mut schema);
+fn definition(name: &str, home: &[(&str, &str)], custom: &[Custom], form: Form, words: &Words) -> Option<Value> {
+    if let Some(mut schema) = special(name).or_else(|| Facts::builtin().type_named(name).map(|ty| of_type(ty, home))) {
+        words.describe(name, &mut schema);
         return Some(schema);
     }
     custom.iter().find_map(|c| match () {
@@ -88,11 +86,27 @@ fn special(name: &str) -> Option<Value> {
 }
 
 fn version_info() -> Value {
-    let required = ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"];
-    let optional = ["emulationMajor", "emulationMinor", "minCompatibilityMajor", "minCompatibilityMinor"];
-    let mut properties: Map<String, Value> = required.iter().map(|n| ((*n).to_owned(), json!({"default": "", "type": "string"}))).collect();
-    properties.extend(optional.iter().map(|n| ((*n).to_owned(), json!({"type": "string"}))));
-    json!({"properties": properties, "required": required, "type": "object"})
+    const REQUIRED: [(&str, &str); 9] = [
+        ("major", "The first number of the version."),
+        ("minor", "The second number of the version."),
+        ("gitVersion", "The whole version, as v1.36.3."),
+        ("gitCommit", "The commit that the program was built from."),
+        ("gitTreeState", "clean, or dirty if the sources had changes beside the commit."),
+        ("buildDate", "When the program was built, by RFC 3339."),
+        ("goVersion", "The version of the compiler."),
+        ("compiler", "The name of the compiler."),
+        ("platform", "Operating system and architecture, as linux/amd64."),
+    ];
+    const OPTIONAL: [(&str, &str); 4] = [
+        ("emulationMajor", "The first number of the version whose behaviour is emulated."),
+        ("emulationMinor", "The second number of the version whose behaviour is emulated."),
+        ("minCompatibilityMajor", "The first number of the oldest version that this one works together with."),
+        ("minCompatibilityMinor", "The second number of the oldest version that this one works together with."),
+    ];
+    let required = REQUIRED.map(|(name, words)| (name.to_owned(), json!({"default": "", "type": "string", "description": words})));
+    let optional = OPTIONAL.map(|(name, words)| (name.to_owned(), json!({"type": "string", "description": words})));
+    let properties: Map<String, Value> = required.into_iter().chain(optional).collect();
+    json!({"description": "Which program this is.", "properties": properties, "required": REQUIRED.map(|(name, _)| name), "type": "object"})
 }
 
 fn of_type(ty: &'static Type, home: &[(&str, &str)]) -> Value {

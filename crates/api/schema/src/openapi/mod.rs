@@ -5,7 +5,7 @@
 //! Custom resources come in as [`Custom`] with a schema of their own.
 //!
 //! They hold what clients decide on (types, required fields, list and map types, patch strategies, kinds, paths, parameters), equal to upstream's.
-//! Deliberately absent: most descriptions, which are prose of upstream's ([`words`] has those of metadata).
+//! Descriptions are our own ([`words`]); parameters and answers have none.
 
 mod definitions;
 mod gnostic;
@@ -152,6 +152,7 @@ pub fn v3_index(documents: &[Document]) -> Value {
 
 /// The entries of the index. Every document is made once for it: keep the result until the custom resources change.
 pub fn v3_documents(custom: &[Custom]) -> Vec<Document> {
+    let _unpacked_once = words::shared();
     let hashed = |path: String| Document { hash: v3(&path, custom).map(|d| hash(&d)).unwrap_or_default(), path };
     v3_paths(custom).into_iter().map(hashed).collect()
 }
