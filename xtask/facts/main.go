@@ -30,6 +30,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	apiregistrationv1beta1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1beta1"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 )
 
 func main() {
@@ -42,6 +43,7 @@ func main() {
 	g.kinds(buildScheme())
 	g.types()
 	g.discovery(os.Args[1])
+	g.metrics()
 	check(out.Flush())
 }
 
@@ -58,7 +60,7 @@ func buildScheme() *runtime.Scheme {
 		scheme.AddToScheme, apiextensionsv1.AddToScheme, apiextensionsv1beta1.AddToScheme,
 		apiregistrationv1.AddToScheme, apiregistrationv1beta1.AddToScheme,
 		admissionv1.AddToScheme, admissionv1beta1.AddToScheme, apidiscoveryv2.AddToScheme, apidiscoveryv2beta1.AddToScheme,
-		imagepolicyv1alpha1.AddToScheme, metav1.AddMetaToScheme, metav1beta1.AddMetaToScheme,
+		imagepolicyv1alpha1.AddToScheme, metav1.AddMetaToScheme, metav1beta1.AddMetaToScheme, metricsv1beta1.AddToScheme,
 	} {
 		check(add(s))
 	}

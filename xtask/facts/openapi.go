@@ -50,7 +50,46 @@ func readOpenAPI(module string) openAPI {
 			all[name] = d
 		}
 	}
+	all.addMetrics()
 	return all
+}
+
+// addMetrics says of the types of metrics.k8s.io what metrics-server publishes of them: kube-apiserver's documents, which are read above, do
+// not have them.
+func (o openAPI) addMetrics() {
+	empty := map[string]any{}
+	metadata := property{Default: empty}
+	for name, d := range map[string]definition{
+		"ContainerMetrics": {Required: []string{"name", "usage"}, Properties: map[string]property{"name": {Default: ""}, "usage": {}}},
+		"NodeMetrics":      {Required: []string{"timestamp", "window", "usage"}},
+		"PodMetrics":       {Required: []string{"timestamp", "window", "containers"}},
+		"NodeMetricsList":  {Required: []string{"items"}},
+		"PodMetricsList":   {Required: []string{"items"}},
+	} {
+		if d.Properties == nil {
+			d.Properties = map[string]property{"metadata": metadata}
+			for _, field := range d.Required {
+				d.Properties[field] = property{}
+			}
+		}
+		for _, list := range []string{"items", "containers"} {
+			if p, ok := d.Properties[list]; ok {
+				p.Items = &property{Default: empty}
+				if list == "containers" {
+					p.ListType = "atomic"
+				}
+				d.Properties[list] = p
+			}
+		}
+		o["io.k8s.metrics.pkg.apis.metrics.v1beta1."+name] = d
+	}
+}
+
+// metrics writes the resources of metrics.k8s.io, which a server of its own brings upstream and ours has built in.
+func (g *generator) metrics() {
+	g.line("v", "metrics.k8s.io", "v1beta1", "on")
+	g.line("r", "nodes", "", "NodeMetrics", "cluster", "", "", "get,list", "", "")
+	g.line("r", "pods", "", "PodMetrics", "namespaced", "", "", "get,list", "", "")
 }
 
 func readJSON(file string, into any) {

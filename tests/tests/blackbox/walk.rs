@@ -1,7 +1,5 @@
 //! The way of a user with kubectl through a cluster of three nodes, with images by their usual names, under every kubectl that is there:
 //! the kit's (1.36), and 1.32 where `TIPHYS_KUBECTL_OLD` names one.
-//!
-//! Absent: `kubectl top`, which needs metrics.k8s.io served.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -147,6 +145,52 @@ fn looking(u: &User) -> Result<()> {
     u.says("auth whoami", &["kubernetes-admin"])?;
     Ok(())
 }
+
+/// `kubectl top`, and an autoscaler that acts on the same figures.
+fn usage(u: &User) -> Result<()> {
+    let file = u.file("busy.yaml", BUSY)?;
+    u.says(&format!("apply -f {file}"), &["deployment.apps/busy created", "horizontalpodautoscaler.autoscaling/busy created"])?;
+    u.says("rollout status deployment/busy --timeout=90s", &["successfully rolled out"])?;
+    let nodes = u.says("top nodes", &["CPU(cores)", "MEMORY(bytes)"])?;
+    ensure!(nodes.lines().count() == 4 && !nodes.contains("<unknown>"), "three nodes: {nodes}");
+    let pods = u.soon("top pods -l app=busy", &["CPU(cores)", "busy-"])?;
+    ensure!(!pods.contains("web-"), "only those of the selector: {pods}");
+    u.says("top pods --containers", &["POD", "busy-", "burner"])?;
+    u.says("top pods -A", &["NAMESPACE", "kube-system", "web-"])?;
+    u.says("get nodes.metrics.k8s.io", &["NAME", "CPU", "MEMORY", "WINDOW"])?;
+    u.says("get pods.metrics.k8s.io -l app=busy -o yaml", &["kind: PodMetrics", "name: burner", "memory: "])?;
+    u.soon("get hpa busy -o jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}/{.status.desiredReplicas}", &["/2"])?;
+    u.soon("get deployment busy -o jsonpath={.spec.replicas}", &["2"])?;
+    u.says("describe hpa busy", &["ScalingActive", "ValidMetricFound", "SuccessfulRescale"])?;
+    u.k("delete hpa/busy deployment/busy").map(drop)
+}
+
+/// Uses what it may, which is twice what it asks for.
+const BUSY: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: busy}
+spec:
+  selector: {matchLabels: {app: busy}}
+  template:
+    metadata: {labels: {app: busy}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: burner
+        image: busybox
+        command: [sh, -c, 'while true; do true; done']
+        resources: {requests: {cpu: 50m}, limits: {cpu: 100m}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: busy}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: busy}
+  minReplicas: 1
+  maxReplicas: 2
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
+";
 
 fn watching(u: &User) -> Result<()> {
     let mut child = u.command(&["get", "configmaps", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn()?;
@@ -315,10 +359,11 @@ fn cleaning_up(u: &User) -> Result<()> {
 
 type Part = (&'static str, fn(&User) -> Result<()>);
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     ("deployments", deployments),
     ("services", services),
     ("looking", looking),
+    ("usage", usage),
     ("watching", watching),
     ("changing", changing),
     ("inside", inside),

@@ -39,7 +39,9 @@ type Versions = Vec<&'static ResourceFacts>;
 /// All resources that keep objects, with the versions that are served, the stored one first.
 fn resources() -> BTreeMap<String, Versions> {
     let mut all: BTreeMap<String, Versions> = BTreeMap::new();
-    for resource in Facts::builtin().resources().filter(|r| r.verbs.contains(&"get") && r.verbs.contains(&"list")) {
+    for resource in
+        Facts::builtin().resources().filter(|r| r.verbs.contains(&"get") && r.verbs.contains(&"list") && r.gvr.group != "metrics.k8s.io")
+    {
         all.entry(resource.gvr.group_resource().to_string()).or_default().push(resource);
     }
     all

@@ -11,6 +11,13 @@ fn theirs(name: &str) -> Value {
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
+/// What is built in; `metrics.k8s.io`, which a server of its own brings upstream, stands last.
+fn ours() -> Vec<discovery::Group> {
+    let mut groups = discovery::builtin();
+    assert_eq!(groups.pop().map(|g| g.name).as_deref(), Some("metrics.k8s.io"));
+    groups
+}
+
 /// Upstream's documents were made with every version switched on.
 fn stable(version: &Value) -> bool {
     let version = version["version"].as_str().unwrap_or("");
@@ -25,7 +32,7 @@ fn aggregated() {
         group["versions"].as_array_mut().expect("versions").retain(stable);
     }
     groups.retain(|g| g["versions"] != json!([]));
-    let ours = discovery::aggregated(&discovery::builtin(), false, Form::V2);
+    let ours = discovery::aggregated(&ours(), false, Form::V2);
     for (a, b) in ours["items"].as_array().expect("items").iter().zip(expected["items"].as_array().expect("items")) {
         assert_eq!(a, b);
     }
@@ -34,7 +41,7 @@ fn aggregated() {
 
 #[test]
 fn legacy() {
-    let ours = discovery::builtin();
+    let ours = ours();
     let mut expected = theirs("apis.json");
     let groups = expected["groups"].as_array_mut().expect("groups");
     for group in groups.iter_mut() {

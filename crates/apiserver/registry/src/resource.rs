@@ -2,7 +2,7 @@
 //!
 //! Built-in resources are there from the start; custom ones come and go with their definitions (`custom::follow`).
 //!
-//! Deliberately absent: resources that keep nothing (reviews, `componentstatuses`) are the server's own.
+//! Deliberately absent: resources that keep nothing (reviews, `componentstatuses`, metrics) are the server's own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -288,9 +288,9 @@ impl Resources {
     }
 }
 
-/// Resources that keep objects: those that can be read by name and listed.
+/// Resources that keep objects: those that can be watched. `componentstatuses` and `metrics.k8s.io` can only be read.
 fn stored(facts: &'static Facts) -> impl Iterator<Item = (&'static ResourceFacts, &'static Kind)> {
-    let kept = |r: &&ResourceFacts| r.verbs.contains(&"get") && r.verbs.contains(&"list") && &*r.gvr.resource != "componentstatuses";
+    let kept = |r: &&ResourceFacts| r.verbs.contains(&"get") && r.verbs.contains(&"watch");
     facts.resources().filter(kept).filter_map(|r| Some((r, facts.kind(&r.kind)?)))
 }
 

@@ -24,6 +24,7 @@ use crate::flow::{Flow, Ids};
 use crate::metrics::{self, Lasting, Metrics};
 use crate::objects::Objects;
 use crate::request_info::Info;
+use crate::resource_metrics::ResourceMetrics;
 use crate::stages::{audit, authenticate, authorize, dispatch, flow, impersonate, request_info};
 use crate::streams::Streams;
 use crate::tokens::{ServiceAccountTokens, new_uuid};
@@ -53,6 +54,7 @@ pub struct Door {
     pub webhooks: Arc<Webhooks>,
     pub aggregator: Arc<Aggregator>,
     pub metrics: Metrics,
+    pub(crate) resource_metrics: ResourceMetrics,
     pub flow: Arc<Flow>,
     pub audit: Audit,
     pub clock: Arc<dyn Clock>,

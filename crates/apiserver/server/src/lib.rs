@@ -25,6 +25,7 @@ mod metrics;
 pub mod objects;
 pub mod policy;
 pub mod request_info;
+mod resource_metrics;
 mod reviews;
 mod server;
 mod stages;

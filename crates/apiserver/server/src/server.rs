@@ -33,6 +33,7 @@ use crate::in_process::Clients;
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
+use crate::resource_metrics::ResourceMetrics;
 use crate::streams::{Streams, StreamsError};
 use crate::tokens::keys::{KeyError, SigningKey, VerifyKey};
 use crate::tokens::{ServiceAccountTokens, Settings};
@@ -300,6 +301,7 @@ fn make_door(
         webhooks,
         aggregator,
         metrics: Metrics::default(),
+        resource_metrics: ResourceMetrics::default(),
         flow: Arc::new(flow_of(config)),
         audit,
         clock: config.clock.clone(),

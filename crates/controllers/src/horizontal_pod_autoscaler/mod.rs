@@ -1,7 +1,7 @@
 //! HorizontalPodAutoscalers keep the number of pods in step with what they use.
 //!
 //! Watches autoscalers and Pods; every 15 s, which the API promises (`--horizontal-pod-autoscaler-sync-period`), asks for the target's `scale` and
-//! for what its pods use (`metrics.k8s.io`, if someone serves it); writes the scale and its own status.
+//! for what its pods use (`metrics.k8s.io`); writes the scale and its own status.
 //!
 //! - `calc.rs` from usage to a number · `limits.rs` how fast it may change · `plan.rs` the decision
 //!

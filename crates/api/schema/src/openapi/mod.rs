@@ -221,6 +221,7 @@ impl<S: Sink> Merged<S> {
 
 impl<S: Sink> Sink for Merged<S> {
     fn path(&mut self, name: &str, item: &Value) {
+        self.paths.remove(name);
         self.sink.path(name, item);
     }
 

@@ -134,7 +134,9 @@ fn compose<'a>(extras: impl Iterator<Item = &'a Extra>) -> Vec<Group> {
                 None => kept.push(extra.version.clone()),
             }
         }
-        if groups.iter().any(|g| g.name == name) {
+        if let Some(there) = groups.iter_mut().find(|g| g.name == name) {
+            // Who registers a built-in version answers for it: metrics-server for `metrics.k8s.io`.
+            there.versions.retain(|v| !kept.iter().any(|k| k.version == v.version));
             discovery::add(&mut groups, Group { name: name.to_owned(), versions: kept });
             continue;
         }
@@ -159,7 +161,8 @@ mod tests {
     #[test]
     fn groups_stand_by_their_priority() {
         let catalogue = Catalogue::default();
-        let before = catalogue.shown().groups.len();
+        // Behind these stands `metrics.k8s.io` alone.
+        let before = catalogue.shown().groups.len() - 1;
         let custom = [
             extra("b.example.com", "v1beta1", 1000, 100),
             extra("b.example.com", "v1", 1000, 100),
@@ -169,12 +172,24 @@ mod tests {
         catalogue.set(Source::Remote, vec![extra("wardle.example.com", "v1alpha1", 2000, 200)]);
         let shown = catalogue.shown();
         let names: Vec<&str> = shown.groups[before..].iter().map(|g| g.name.as_str()).collect();
-        assert_eq!(names, ["wardle.example.com", "a.example.com", "b.example.com"]);
+        assert_eq!(names, ["wardle.example.com", "a.example.com", "b.example.com", "metrics.k8s.io"]);
         let versions: Vec<&str> = shown.groups[before + 2].versions.iter().map(|v| v.version.as_str()).collect();
         assert_eq!(versions, ["v1", "v1beta1"]);
         let tag = shown.aggregated(false).etag.clone();
         catalogue.set(Source::Remote, vec![]);
         assert_ne!(catalogue.shown().aggregated(false).etag, tag);
         assert!(catalogue.shown().group("wardle.example.com").is_none());
+    }
+
+    #[test]
+    fn who_registers_a_built_in_version_answers_for_it() {
+        let catalogue = Catalogue::default();
+        let resources =
+            || catalogue.shown().group("metrics.k8s.io").map(|g| g.versions.iter().map(|v| v.resources.len()).collect::<Vec<_>>());
+        assert_eq!(resources(), Some(vec![2]));
+        catalogue.set(Source::Remote, vec![extra("metrics.k8s.io", "v1beta1", 100, 100)]);
+        assert_eq!(resources(), Some(vec![0]));
+        catalogue.set(Source::Remote, vec![]);
+        assert_eq!(resources(), Some(vec![2]));
     }
 }

@@ -130,7 +130,7 @@ mod tests {
             let role = all.iter().find(|r| object::name(r) == name && r["kind"] == "ClusterRole").expect("role");
             items(role, &["rules"]).len()
         };
-        assert_eq!(rules("view"), rules("system:aggregate-to-view"));
+        assert_eq!(rules("view"), rules("system:aggregate-to-view") + rules("system:aggregated-metrics-reader"));
         assert_eq!(rules("edit"), rules("system:aggregate-to-edit") + rules("view"));
         assert!(rules("admin") >= rules("edit") + rules("system:aggregate-to-admin"));
     }

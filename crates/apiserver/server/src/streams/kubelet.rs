@@ -12,13 +12,13 @@ use crate::objects::{at, items, known, text};
 const DEFAULT_PORT: u16 = 10250;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Kubelet {
+pub(crate) struct Kubelet {
     pub host: String,
     pub port: u16,
 }
 
 impl Kubelet {
-    pub(super) fn of(door: &Door, node: &str) -> Result<Self, ApiError> {
+    pub(crate) fn of(door: &Door, node: &str) -> Result<Self, ApiError> {
         let object = door.objects.get(&known::NODES, "", node).ok_or_else(|| ApiError::not_found(&known::NODES, node))?;
         Self::read(&object, &door.streams.address_types)
     }
@@ -37,7 +37,7 @@ impl Kubelet {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
 
-    pub(super) async fn get(&self, dialer: &Dialer, path: &str, unchecked: bool) -> Result<Response<Body>, ApiError> {
+    pub(crate) async fn get(&self, dialer: &Dialer, path: &str, unchecked: bool) -> Result<Response<Body>, ApiError> {
         let request = Request::get(path).header(header::HOST, self.authority()).body(body::empty());
         let request = request.map_err(|e| ApiError::bad_request(e.to_string()))?;
         let trust = if unchecked { Trust::KubeletUnchecked } else { Trust::Kubelet };

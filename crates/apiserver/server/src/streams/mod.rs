@@ -25,7 +25,7 @@ use crate::errors::{BadField, DoorError, forbidden, invalid};
 use crate::objects::{Objects, items, known, text};
 use crate::request_info::Info;
 pub(crate) use dial::{Dialer, boxed};
-use kubelet::Kubelet;
+pub(crate) use kubelet::Kubelet;
 pub(crate) use target::endpoint_of_service;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,5 +2,6 @@
 
 mod aggregation;
 mod cluster;
+mod metrics;
 mod requests;
 mod webhooks;

@@ -100,9 +100,12 @@ fn cpu_of_machine() -> u64 {
 
 fn pod(agent: &Agent, stats: &cri::PodSandboxStats, now: Timestamp) -> Value {
     let meta = &stats.attributes.metadata;
-    let started = agent.workers.by_uid(&meta.uid).and_then(|s| s.status.start_time.clone()).map_or(now, |t| t.0);
+    let shown = agent.workers.by_uid(&meta.uid);
+    let started = shown.as_ref().and_then(|s| s.status.start_time.clone()).map_or(now, |t| t.0);
     let container = |c: &cri::ContainerStats| {
         let files = c.writable_layer.as_ref();
+        let run = shown.as_ref().and_then(|s| s.view.run(&c.attributes.metadata.name));
+        let started = run.map_or(started, |run| run.started_at);
         json!({"name": c.attributes.metadata.name, "startTime": tiphys_meta::time::format(started), "cpu": cpu(agent, &c.attributes.id, &c.cpu, now), "memory": memory(&c.memory, now),
             "rootfs": disk(agent, files.map(|f| f.used_bytes), files.map(|f| f.inodes_used), now),
             "logs": disk(agent, Some(0), None, now)})
