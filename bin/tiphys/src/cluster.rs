@@ -123,6 +123,7 @@ fn server_config(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result
         group_headers: vec!["X-Remote-Group".into()],
         extra_header_prefixes: vec!["X-Remote-Extra-".into()],
     });
+    config.components_within = true;
     config.proxy_client = Some(pki.front_proxy_client.clone().into());
     Ok(config)
 }

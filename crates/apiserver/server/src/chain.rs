@@ -55,6 +55,8 @@ pub struct Door {
     pub aggregator: Arc<Aggregator>,
     pub metrics: Metrics,
     pub(crate) resource_metrics: ResourceMetrics,
+    /// Scheduler and controllers are tasks of this process.
+    pub(crate) components_within: bool,
     pub flow: Arc<Flow>,
     pub audit: Audit,
     pub clock: Arc<dyn Clock>,

@@ -173,6 +173,8 @@ pub struct Config {
     pub max_mutating_requests_in_flight: usize,
     pub request_timeout: std::time::Duration,
     pub min_watch_timeout: std::time::Duration,
+    /// Scheduler and controllers are tasks of this process.
+    pub components_within: bool,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -239,6 +241,7 @@ impl Config {
             max_mutating_requests_in_flight: 200,
             request_timeout: std::time::Duration::from_secs(60),
             min_watch_timeout: std::time::Duration::from_secs(1800),
+            components_within: false,
             clock: SystemClock::shared(),
         }
     }

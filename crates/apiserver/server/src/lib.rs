@@ -12,6 +12,7 @@ pub mod authorize;
 mod body;
 mod bootstrap;
 pub mod chain;
+mod component_statuses;
 pub mod config;
 mod documents;
 mod errors;

@@ -302,6 +302,7 @@ fn make_door(
         aggregator,
         metrics: Metrics::default(),
         resource_metrics: ResourceMetrics::default(),
+        components_within: config.components_within,
         flow: Arc::new(flow_of(config)),
         audit,
         clock: config.clock.clone(),

@@ -13,7 +13,7 @@ use crate::body;
 use crate::chain::{Call, Door, Outcome};
 use crate::errors::{DoorError, method_not_allowed};
 use crate::request_info::Info;
-use crate::{aggregate, resource_metrics, reviews, streams};
+use crate::{aggregate, component_statuses, resource_metrics, reviews, streams};
 
 pub(crate) const NAME: &str = "dispatch";
 
@@ -49,6 +49,10 @@ async fn dispatch(door: &Arc<Door>, call: &mut Call) -> Result<Outcome, DoorErro
     if let Some(kind) = resource_metrics::Kind::of(&call.info) {
         door.registry.catch_up().await;
         return resource_metrics::serve(door, call, kind).await.map(Outcome::Objects);
+    }
+    if component_statuses::is_meant(&call.info) {
+        door.registry.catch_up().await;
+        return component_statuses::serve(door, call).await.map(Outcome::Objects);
     }
     to_registry(door, call).await.map(Outcome::Objects)
 }

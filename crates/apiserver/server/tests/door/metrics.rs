@@ -1,4 +1,4 @@
-//! `metrics.k8s.io`, asked of a kubelet that is none.
+//! What is computed for each question: `metrics.k8s.io`, asked of a kubelet that is none, and component statuses.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -116,5 +116,20 @@ async fn what_kubelets_say_is_served_as_metrics() {
     let document: Value =
         serde_json::from_slice(&admin.text("/openapi/v3/apis/metrics.k8s.io/v1beta1").await.expect("document")).expect("JSON");
     assert!(document["paths"]["/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{name}"]["get"].is_object());
+    assert!(cluster.running.stop().await);
+}
+
+#[tokio::test]
+async fn components_are_as_well_as_they_say() {
+    let cluster = Cluster::start_with(|config| config.components_within = true).await;
+    let admin = cluster.running.loopback_client();
+    assert_eq!(names(&admin, &core("componentstatuses"), &ListOptions::default()).await, ["scheduler", "controller-manager", "etcd-0"]);
+    let fields = ListOptions { field_selector: "metadata.name=etcd-0".into(), ..ListOptions::default() };
+    assert_eq!(names(&admin, &core("componentstatuses"), &fields).await, ["etcd-0"]);
+    let one = admin.get_value(&core("componentstatuses"), "", "scheduler").await.expect("read");
+    let condition = json!({"type": "Healthy", "status": "True", "message": "ok"});
+    assert_eq!((&one["kind"], &one["conditions"][0]), (&json!("ComponentStatus"), &condition));
+    let none = admin.get_value(&core("componentstatuses"), "", "nothing").await.expect_err("not there");
+    assert!(none.to_string().contains("componentstatus \"nothing\" not found"), "{none}");
     assert!(cluster.running.stop().await);
 }
