@@ -141,7 +141,10 @@ impl Replay for Recovered {
         for entry in Entries(payload) {
             match entry.map_err(|()| "an entry that makes no sense")? {
                 Entry::Revision(revision) => fresh = self.begin(revision)?,
-                Entry::Put { key, value, lease } if fresh => drop(self.index.put(self.revision, key, value, lease)),
+                Entry::Put { key, value, lease } if fresh => {
+                    let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+                    drop(self.index.put(self.revision, key, value, lease));
+                }
                 Entry::Delete { key } if fresh => drop(self.index.delete(self.revision, key)),
                 Entry::Put { .. } | Entry::Delete { .. } => {}
                 Entry::Grant { id, ttl } => drop(self.leases.insert(id, ttl)),

@@ -60,6 +60,14 @@ impl History {
         self.position_at(revision).checked_sub(1).map(|at| &self.older[at])
     }
 
+    fn supersede(&mut self, latest: Version) {
+        if self.older.is_empty() {
+            // Most keys that change at all change once before they are compacted; a vector would make room for four.
+            self.older.reserve_exact(1);
+        }
+        self.older.push(std::mem::replace(&mut self.latest, latest));
+    }
+
     fn at(&self, revision: Revision) -> Option<&Version> {
         self.at_or_tombstone(revision).filter(|version| !version.is_tombstone())
     }
@@ -162,26 +170,23 @@ impl Index {
         None
     }
 
-    /// Puts at `revision`. Key and value are copied to their exact size: a slice of a request's buffer would keep all of it alive.
-    pub(crate) fn put(&mut self, revision: Revision, key: &[u8], value: &[u8], lease: LeaseId) -> Change {
-        let value = Bytes::copy_from_slice(value);
-        let fresh = Version { value, create_revision: revision, mod_revision: revision, version: 1, lease };
-        let known = self.keys.get_key_value(key).map(|(key, _)| key.clone());
-        let key = known.unwrap_or_else(|| Bytes::copy_from_slice(key));
+    /// Puts at `revision`. Key and value are kept as they are: slices of a larger buffer would keep all of it alive.
+    pub(crate) fn put(&mut self, revision: Revision, key: Bytes, value: Bytes, lease: LeaseId) -> Change {
+        let mut fresh = Version { value, create_revision: revision, mod_revision: revision, version: 1, lease };
+        let key = self.keys.get_key_value(&key).map(|(known, _)| known.clone()).unwrap_or(key);
         self.changes.push_back((revision, key.clone()));
         let Some(history) = self.keys.get_mut(&key) else {
             let kv = fresh.pair(&key);
             self.keys.insert(key, History { latest: fresh, older: Vec::new() });
             return Change { kv, prev: None };
         };
-        let mut fresh = fresh;
         if !history.latest.is_tombstone() {
             fresh.create_revision = history.latest.create_revision;
             fresh.version = history.latest.version + 1;
         }
         let kv = fresh.pair(&key);
         let prev = (!history.latest.is_tombstone()).then(|| history.latest.pair(&key));
-        history.older.push(std::mem::replace(&mut history.latest, fresh));
+        history.supersede(fresh);
         Change { kv, prev }
     }
 
@@ -194,7 +199,7 @@ impl Index {
             return None;
         }
         let prev = history.latest.pair(&key);
-        history.older.push(std::mem::replace(&mut history.latest, Version::tombstone(revision)));
+        history.supersede(Version::tombstone(revision));
         self.changes.push_back((revision, key));
         Some(prev)
     }
@@ -263,6 +268,10 @@ impl Index {
 mod tests {
     use super::*;
 
+    fn put(index: &mut Index, revision: Revision, key: &[u8], value: &[u8]) {
+        index.put(revision, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value), 0);
+    }
+
     fn all() -> KeyRange {
         KeyRange::prefix("")
     }
@@ -277,11 +286,11 @@ mod tests {
     #[test]
     fn each_revision_reads_as_it_was() {
         let mut index = Index::default();
-        index.put(2, b"a", b"1", 0);
-        index.put(3, b"b", b"1", 0);
-        index.put(4, b"a", b"2", 0);
+        put(&mut index, 2, b"a", b"1");
+        put(&mut index, 3, b"b", b"1");
+        put(&mut index, 4, b"a", b"2");
         index.delete(5, b"a");
-        index.put(6, b"a", b"3", 0);
+        put(&mut index, 6, b"a", b"3");
         let expected: [(Revision, &[&str]); 6] =
             [(1, &[]), (2, &["a=1"]), (3, &["a=1", "b=1"]), (4, &["a=2", "b=1"]), (5, &["b=1"]), (6, &["a=3", "b=1"])];
         for (revision, content) in expected {
@@ -295,11 +304,11 @@ mod tests {
     fn compaction_keeps_what_can_still_be_read() {
         for compacted in 2..=7 {
             let mut index = Index::default();
-            index.put(2, b"a", b"1", 0);
-            index.put(3, b"b", b"1", 0);
-            index.put(4, b"a", b"2", 0);
+            put(&mut index, 2, b"a", b"1");
+            put(&mut index, 3, b"b", b"1");
+            put(&mut index, 4, b"a", b"2");
             index.delete(5, b"a");
-            index.put(6, b"a", b"3", 0);
+            put(&mut index, 6, b"a", b"3");
             index.delete(7, b"b");
             let before: Vec<_> = (compacted..=7).map(|revision| names(&index, &all(), revision)).collect();
             while index.compact(compacted, 1) {}
@@ -311,7 +320,7 @@ mod tests {
     #[test]
     fn a_compacted_tombstone_leaves_nothing() {
         let mut index = Index::default();
-        index.put(2, b"a", b"1", 0);
+        put(&mut index, 2, b"a", b"1");
         index.delete(3, b"a");
         while index.compact(3, 100) {}
         assert!(index.keys.is_empty() && index.changes.is_empty());
@@ -320,9 +329,9 @@ mod tests {
     #[test]
     fn events_carry_the_previous_pair_and_stop_between_revisions() {
         let mut index = Index::default();
-        index.put(2, b"a", b"1", 0);
-        index.put(2, b"b", b"1", 0);
-        index.put(3, b"a", b"2", 0);
+        put(&mut index, 2, b"a", b"1");
+        put(&mut index, 2, b"b", b"1");
+        put(&mut index, 3, b"a", b"2");
         index.delete(4, b"a");
         let (events, reached) = index.events(&all(), 2, 4, 1);
         assert_eq!((events.len(), reached), (2, 2));
@@ -337,7 +346,7 @@ mod tests {
     fn ranges_have_etcds_bounds() {
         let mut index = Index::default();
         for key in ["a", "b", "b/1", "b0", "c"] {
-            index.put(2, key.as_bytes(), b"", 0);
+            put(&mut index, 2, key.as_bytes(), b"");
         }
         let cases: [(&str, &[u8], &[&str]); 5] = [
             ("b", b"", &["b="]),

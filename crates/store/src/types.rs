@@ -109,7 +109,12 @@ pub enum Ordering {
 
 #[derive(Debug, Clone)]
 pub enum Op {
-    Put { key: Bytes, value: Bytes, lease: LeaseId },
+    /// The engine keeps key and value as they are, shared with the caller; slices of larger buffers keep those alive.
+    Put {
+        key: Bytes,
+        value: Bytes,
+        lease: LeaseId,
+    },
     Delete(KeyRange),
     Range(RangeRequest),
 }

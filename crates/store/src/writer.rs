@@ -292,7 +292,7 @@ impl<'a> Changes<'a> {
     fn put(&mut self, index: &mut Index, key: &Bytes, value: &Bytes, lease: LeaseId) -> Option<KeyValue> {
         let revision = self.revision();
         self.writer.frame.add(&Entry::Put { key, value, lease });
-        let change = index.put(revision, key, value, lease);
+        let change = index.put(revision, key.clone(), value.clone(), lease);
         let held = change.prev.as_ref().map_or(0, |prev| prev.lease);
         self.writer.shared.leases.attach(&change.kv.key, held, lease);
         self.writer.events.push(Event { kind: EventKind::Put, kv: change.kv, prev: change.prev.clone() });

@@ -27,6 +27,10 @@ pub struct RegistryConfig {
     pub min_watch_timeout: Duration,
     /// How often history is compacted; each time what is older than one such interval goes.
     pub compaction_interval: Duration,
+    /// History is compacted sooner when so many bytes of it have gathered.
+    pub history_limit: usize,
+    /// What objects take in memory in the form that clients read, beside what is stored of them; what was read last is kept.
+    pub forms_limit: usize,
     /// Which resources are encrypted at rest, and how.
     pub encryption: Encryption,
     /// How pods are judged where namespaces do not say, and which are not.
@@ -43,6 +47,8 @@ impl Default for RegistryConfig {
             event_ttl: Duration::from_secs(3600),
             min_watch_timeout: Duration::from_secs(1800),
             compaction_interval: Duration::from_secs(300),
+            history_limit: 64 << 20,
+            forms_limit: 64 << 20,
             encryption: Encryption::default(),
             pod_security: PodSecuritySettings::default(),
             clock: SystemClock::shared(),

@@ -14,18 +14,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Chain, Policies};
 use crate::answer::{Answer, Document};
-use crate::cache::{Applied, Pending, Scope, Watcher, feed};
+use crate::cache::{Applied, History, Pending, Scope, Watcher, feed};
 use crate::config::{Authorizer, Question, RegistryConfig, Webhooks};
 use crate::custom::follow as custom;
 use crate::hooks::Hooks;
 use crate::negotiate::Output;
 use crate::request::{RequestInfo, UserInfo};
 use crate::resource::{Resource, Resources};
-use crate::storage::{Draft, Entry, keys};
+use crate::storage::{Draft, Entry, Forms, keys};
 use crate::verbs;
 
 /// Pairs read at once when the caches are filled.
-const LOAD_PAGE: usize = 2000;
+const LOAD_PAGE: usize = 20_000;
 
 pub struct Registry {
     pub(crate) engine: Arc<dyn Engine>,
@@ -51,7 +51,7 @@ pub(crate) enum WriteError {
 impl Registry {
     /// Reads the store once and keeps the caches from then on.
     pub async fn new(engine: Arc<dyn Engine>, config: RegistryConfig) -> Result<Arc<Registry>, StoreError> {
-        let resources = Arc::new(Resources::builtin(&config.encryption));
+        let resources = Arc::new(Resources::builtin(&config.encryption, Forms::new(config.forms_limit)));
         let revision = load(&*engine, &resources).await?;
         let watch = engine.watch(everything(), revision + 1).await?;
         let hooks = Arc::new(Hooks::new(&config, &resources));
@@ -70,16 +70,18 @@ impl Registry {
         });
         let definitions = crate::custom::lifecycle::run(registry.clone());
         registry.config.tasks.spawn("custom resource definitions", definitions);
+        let history = History::new(registry.config.history_limit);
         let feeding = feed(
             registry.engine.clone(),
             registry.resources.clone(),
             registry.pending.clone(),
             registry.applied.clone(),
             registry.hooks.clone(),
+            history.clone(),
             watch,
         );
         registry.config.tasks.spawn("watch cache", feeding);
-        let compacting = compact(registry.engine.clone(), registry.config.compaction_interval);
+        let compacting = compact(registry.engine.clone(), registry.config.compaction_interval, history);
         registry.config.tasks.spawn("compaction", compacting);
         Ok(registry)
     }
@@ -338,11 +340,11 @@ async fn all_under(engine: &dyn Engine, prefix: &[u8]) -> Result<Vec<KeyValue>, 
     Ok(engine.range(request).await?.kvs)
 }
 
-/// Each time, what was history one interval ago goes.
-async fn compact(engine: Arc<dyn Engine>, interval: std::time::Duration) {
+/// Each time, what was history one interval ago goes. An interval is over when its time is, or when much has gathered.
+async fn compact(engine: Arc<dyn Engine>, interval: std::time::Duration, history: Arc<History>) {
     let mut before = 0;
     loop {
-        tokio::time::sleep(interval).await;
+        let _ = tokio::time::timeout(interval, history.half_full()).await;
         let now = engine.revision();
         if before > engine.compacted_revision()
             && let Err(error) = engine.compact(before).await

@@ -98,6 +98,11 @@ impl Renderer {
         }
     }
 
+    /// Whether objects are shown as they are kept, so that all clients of the same format see the same bytes.
+    pub(crate) fn shows_what_is_kept(&self) -> bool {
+        self.output.shown == Shown::Object && matches!(self.served().conversion, Conversion::Same)
+    }
+
     fn object_json(&self, entry: &Entry) -> Bytes {
         let served = self.served();
         match served.conversion {
@@ -108,14 +113,14 @@ impl Renderer {
     }
 
     fn converted(&self, entry: &Entry) -> Json {
-        Json::write(&self.served().api_version, &self.served().gvk.kind, &self.tree(entry), entry.revision())
+        Json::write(&self.served().api_version, &self.served().gvk.kind, &self.tree(entry), entry.revision(), 0)
     }
 
     fn object_protobuf(&self, entry: &Entry) -> Result<Bytes, ApiError> {
         let served = self.served();
         match served.conversion {
-            Conversion::Same => entry.protobuf().cloned(),
-            Conversion::Renamed => Ok(wire::envelope(&served.api_version, &served.gvk.kind, raw_of(entry.protobuf()?))),
+            Conversion::Same => entry.protobuf(),
+            Conversion::Renamed => Ok(wire::envelope(&served.api_version, &served.gvk.kind, raw_of(&entry.protobuf()?))),
             Conversion::Pair { .. } => encode(served, &self.tree(entry)),
         }
     }
@@ -124,19 +129,19 @@ impl Renderer {
     fn raw_object(&self, entry: &Entry) -> Result<Bytes, ApiError> {
         let sealed = match self.served().conversion {
             Conversion::Pair { .. } => encode(self.served(), &self.tree(entry))?,
-            _ => entry.protobuf()?.clone(),
+            _ => entry.protobuf()?,
         };
         Ok(sealed.slice_ref(raw_of(&sealed)))
     }
 
     fn raw_metadata(&self, entry: &Entry) -> Result<Bytes, ApiError> {
         let sealed = entry.protobuf()?;
-        Ok(sealed.slice_ref(wire::metadata_only(raw_of(sealed))))
+        Ok(sealed.slice_ref(wire::metadata_only(raw_of(&sealed))))
     }
 
     fn partial(&self, entry: &Entry) -> Vec<u8> {
         let head = format!("{{\"kind\":\"{PARTIAL}\",\"apiVersion\":\"{}\",", self.output.meta_version());
-        [head.as_bytes(), entry.form().json.metadata(), b"}"].concat()
+        entry.with_form(|form| [head.as_bytes(), form.json.metadata(), b"}"].concat())
     }
 
     /// A list as a document.
@@ -146,7 +151,7 @@ impl Renderer {
                 let entries: Vec<&Entry> = entries.iter().map(|e| &**e).collect();
                 Ok(Body::Full(self.table(&entries, meta).into()))
             }
-            (_, Format::Protobuf) => self.list_protobuf(&entries, meta).map(|list| Body::Full(list.into())),
+            (_, Format::Protobuf) => self.list_protobuf(entries, meta),
             _ => Ok(self.list_json(entries, meta)),
         }
     }
@@ -158,22 +163,34 @@ impl Renderer {
         }
     }
 
-    fn list_protobuf(&self, entries: &[Arc<Entry>], meta: &ListMeta) -> Result<Vec<u8>, ApiError> {
-        let item = |entry: &Arc<Entry>| match self.output.shown {
-            Shown::Metadata => self.raw_metadata(entry),
-            _ => self.raw_object(entry),
-        };
-        let items = entries.iter().map(item).collect::<Result<Vec<_>, _>>()?;
+    /// A message says how long it is before it begins, so all lengths are known first; the items are written when their turn comes.
+    fn list_protobuf(&self, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Result<Body, ApiError> {
+        let items = entries.into_iter().map(|entry| self.protobuf_item(entry)).collect::<Result<Vec<_>, _>>()?;
         let mut head = Vec::new();
         wire::write_bytes(&mut head, 1, &meta.protobuf());
-        let length = head.len() + items.iter().map(|i| 1 + wire::varint_length(i.len()) + i.len()).sum::<usize>();
+        let length = |item: &Item| {
+            let length = item.length();
+            1 + wire::varint_length(length) + length
+        };
+        let length = head.len() + items.iter().map(length).sum::<usize>();
         let (api_version, kind) = self.list_type();
-        let mut out = Vec::with_capacity(length + 64);
+        let mut out = Vec::with_capacity(head.len() + 64 + if items.len() <= FEW { length } else { 0 });
         wire::start_envelope(&mut out, &api_version, &kind, length);
         out.extend_from_slice(&head);
-        items.iter().for_each(|item| wire::write_bytes(&mut out, 2, item));
-        wire::end_envelope(&mut out);
-        Ok(out)
+        if items.len() > FEW {
+            return Ok(Chunks::boxed(out, items, wire::ENVELOPE_END, Item::write));
+        }
+        items.into_iter().for_each(|item| item.write(&mut out));
+        out.extend_from_slice(wire::ENVELOPE_END);
+        Ok(Body::Full(out.into()))
+    }
+
+    fn protobuf_item(&self, entry: Arc<Entry>) -> Result<Item, ApiError> {
+        match (self.output.shown, self.served().conversion) {
+            (Shown::Metadata, _) => self.raw_metadata(&entry).map(Item::Made),
+            (_, Conversion::Same | Conversion::Renamed) if entry.raw().is_some() => Ok(Item::Stored(entry)),
+            _ => self.raw_object(&entry).map(Item::Made),
+        }
     }
 
     fn list_json(self, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Body {
@@ -182,10 +199,12 @@ impl Renderer {
         if entries.len() <= FEW {
             let mut out = head.into_bytes();
             entries.iter().enumerate().for_each(|(i, entry)| self.item_json(&mut out, i == 0, entry));
-            out.extend_from_slice(b"]}");
+            out.extend_from_slice(LIST_END);
             return Body::Full(out.into());
         }
-        Body::Chunks(Box::new(Chunks { renderer: self, entries: entries.into_iter(), next: Some(head.into_bytes()), first: true }))
+        let mut first = true;
+        let write = move |entry: Arc<Entry>, out: &mut Vec<u8>| self.item_json(out, std::mem::take(&mut first), &entry);
+        Chunks::boxed(head.into_bytes(), entries, LIST_END, write)
     }
 
     /// Items of a list of objects go without their type, as upstream prints typed lists.
@@ -201,7 +220,7 @@ impl Renderer {
             }
             _ => {
                 out.push(b'{');
-                out.extend_from_slice(entry.form().json.body());
+                entry.with_form(|form| out.extend_from_slice(form.json.body()));
             }
         }
     }
@@ -259,14 +278,14 @@ impl Renderer {
         match (self.output.shown, self.output.format) {
             (Shown::Object, Format::Protobuf) => encode(served, &json!({"metadata": metadata})),
             (Shown::Object, _) => {
-                Ok(Json::write(&served.api_version, &served.gvk.kind, &json!({"metadata": metadata}), revision).bytes().clone())
+                Ok(Json::write(&served.api_version, &served.gvk.kind, &json!({"metadata": metadata}), revision, 0).bytes().clone())
             }
             (Shown::Metadata, Format::Protobuf) => {
                 let sealed = encode(served, &json!({"metadata": metadata}))?;
                 Ok(wire::envelope(self.output.meta_version(), PARTIAL, wire::metadata_only(raw_of(&sealed))))
             }
             (Shown::Metadata, _) => {
-                Ok(Json::write(self.output.meta_version(), PARTIAL, &json!({"metadata": metadata}), revision).bytes().clone())
+                Ok(Json::write(self.output.meta_version(), PARTIAL, &json!({"metadata": metadata}), revision, 0).bytes().clone())
             }
             (Shown::Table, _) => {
                 let object = json!({"kind": PARTIAL, "apiVersion": self.output.meta_version(), "metadata": metadata});
@@ -280,30 +299,80 @@ impl Renderer {
 
 /// Lists up to this long are made at once.
 const FEW: usize = 64;
-/// The size of a chunk of a longer list.
-const CHUNK: usize = 64 * 1024;
+/// The size of a chunk of a longer list: with the head of its HTTP/2 frame it fills a TLS record.
+const CHUNK: usize = 16 * 1024 - 9;
+const MADE_AT_ONCE: usize = 4 * CHUNK;
+const LIST_END: &[u8] = b"]}";
 
-struct Chunks {
-    renderer: Renderer,
-    entries: std::vec::IntoIter<Arc<Entry>>,
-    next: Option<Vec<u8>>,
-    first: bool,
+/// One item of a list in protobuf.
+enum Item {
+    /// As it is stored, but for the revision.
+    Stored(Arc<Entry>),
+    Made(Bytes),
 }
 
-impl Iterator for Chunks {
+impl Item {
+    fn length(&self) -> usize {
+        match self {
+            Item::Stored(entry) => wire::Stamp::new(entry.revision()).length(entry.raw().unwrap_or_default()),
+            Item::Made(bytes) => bytes.len(),
+        }
+    }
+
+    fn write(self, out: &mut Vec<u8>) {
+        wire::write_head(out, 2, self.length());
+        match self {
+            Item::Stored(entry) => wire::Stamp::new(entry.revision()).write(entry.raw().unwrap_or_default(), out),
+            Item::Made(bytes) => out.extend_from_slice(&bytes),
+        }
+    }
+}
+
+/// A long list, made piece by piece while it is written.
+struct Chunks<T, W> {
+    items: std::vec::IntoIter<T>,
+    write: W,
+    end: &'static [u8],
+    /// What is made already.
+    made: Bytes,
+    over: bool,
+}
+
+impl<T, W: FnMut(T, &mut Vec<u8>)> Chunks<T, W> {
+    fn boxed(head: Vec<u8>, items: Vec<T>, end: &'static [u8], write: W) -> Body
+    where
+        T: Send + 'static,
+        W: Send + 'static,
+    {
+        Body::Chunks(Box::new(Chunks { items: items.into_iter(), write, end, made: head.into(), over: false }))
+    }
+
+    fn make_more(&mut self) {
+        let mut out = Vec::with_capacity(MADE_AT_ONCE + CHUNK);
+        out.extend_from_slice(&self.made);
+        while out.len() < MADE_AT_ONCE {
+            match self.items.next() {
+                Some(item) => (self.write)(item, &mut out),
+                None => {
+                    out.extend_from_slice(self.end);
+                    self.over = true;
+                    break;
+                }
+            }
+        }
+        self.made = out.into();
+    }
+}
+
+impl<T, W: FnMut(T, &mut Vec<u8>)> Iterator for Chunks<T, W> {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        let mut out = self.next.take()?;
-        while out.len() < CHUNK {
-            let Some(entry) = self.entries.next() else {
-                out.extend_from_slice(b"]}");
-                return Some(out.into());
-            };
-            self.renderer.item_json(&mut out, std::mem::take(&mut self.first), &entry);
+        if self.made.len() < CHUNK && !self.over {
+            self.make_more();
         }
-        self.next = Some(Vec::with_capacity(CHUNK + CHUNK / 4));
-        Some(out.into())
+        let chunk = self.made.split_to(self.made.len().min(CHUNK));
+        (!chunk.is_empty()).then_some(chunk)
     }
 }
 

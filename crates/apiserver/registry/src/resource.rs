@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::convert::Conversion;
 use crate::custom::{Custom, Definition, Extensions};
 use crate::storage::encryption::Encryption;
-use crate::storage::{Fields, Shape, keys};
+use crate::storage::{FieldNames, Fields, Forms, Shape, keys};
 
 /// One stored resource with all versions in which it is served.
 pub(crate) struct Resource {
@@ -53,7 +53,7 @@ pub(crate) enum Model {
 }
 
 impl Resource {
-    fn new(facts: &'static ResourceFacts, kind: &'static Kind, encryption: &Encryption) -> Resource {
+    fn new(facts: &'static ResourceFacts, kind: &'static Kind, encryption: &Encryption, forms: &Arc<Forms>) -> Resource {
         let gvr = facts.gvr.clone();
         let strategy = tiphys_kinds::strategy(&gvr);
         let expires = &*gvr.resource == "events";
@@ -63,6 +63,8 @@ impl Resource {
             namespaced: facts.namespaced,
             fields: Fields::Builtin(strategy.fields),
             sealer: encryption.of(&gvr.group, &gvr.resource),
+            field_names: FieldNames::default(),
+            forms: forms.clone(),
         };
         Resource {
             namespaced: facts.namespaced,
@@ -78,12 +80,12 @@ impl Resource {
         }
     }
 
-    pub(crate) fn custom(definition: Arc<Definition>, encryption: &Encryption) -> Resource {
+    pub(crate) fn custom(definition: Arc<Definition>, encryption: &Encryption, forms: &Arc<Forms>) -> Resource {
         static NAMESPACED: Strategy = Strategy::custom(true);
         static CLUSTER: Strategy = Strategy::custom(false);
         let namespaced = definition.namespaced;
         let sealer = encryption.of(&definition.group, &definition.names.plural);
-        let shape = |at| Arc::new(Shape::custom(&definition, at, sealer.clone()));
+        let shape = |at| Arc::new(Shape::custom(&definition, at, sealer.clone(), forms.clone()));
         let shapes: Vec<Arc<Shape>> = (0..definition.versions.len()).map(shape).collect();
         let served = definition.versions.iter().zip(&shapes).enumerate().filter(|(_, (version, _))| version.served);
         let served = served.map(|(at, (_, shape))| Served::custom(Custom::new(&definition, at, shape.clone()))).collect();
@@ -224,10 +226,12 @@ pub(crate) struct Resources {
     extensions: ArcSwap<Extensions>,
     /// For resources that come later.
     pub(crate) encryption: Encryption,
+    /// What the forms of all entries take.
+    pub(crate) forms: Arc<Forms>,
 }
 
 impl Resources {
-    pub(crate) fn builtin(encryption: &Encryption) -> Resources {
+    pub(crate) fn builtin(encryption: &Encryption, forms: Arc<Forms>) -> Resources {
         let facts = Facts::builtin();
         let mut homes: Vec<Resource> = Vec::new();
         let mut by_home: HashMap<(String, String), usize> = HashMap::new();
@@ -235,7 +239,7 @@ impl Resources {
             let at = (home_group(&resource.gvr).to_owned(), resource.gvr.resource.to_string());
             if let std::collections::hash_map::Entry::Vacant(place) = by_home.entry(at) {
                 place.insert(homes.len());
-                homes.push(Resource::new(resource, kind, encryption));
+                homes.push(Resource::new(resource, kind, encryption, &forms));
             }
         }
         for (resource, kind) in stored(facts) {
@@ -245,10 +249,10 @@ impl Resources {
                 home.served.push(served);
             }
         }
-        Resources::index(homes.into_iter().map(Arc::new).collect(), encryption.clone())
+        Resources::index(homes.into_iter().map(Arc::new).collect(), encryption.clone(), forms)
     }
 
-    fn index(all: Vec<Arc<Resource>>, encryption: Encryption) -> Resources {
+    fn index(all: Vec<Arc<Resource>>, encryption: Encryption, forms: Arc<Forms>) -> Resources {
         let mut by_gvr = HashMap::new();
         let mut by_prefix = HashMap::new();
         for (i, resource) in all.iter().enumerate() {
@@ -257,7 +261,7 @@ impl Resources {
                 by_gvr.insert(served.gvr.clone(), (i, j));
             }
         }
-        Resources { all, by_gvr, by_prefix, extensions: ArcSwap::default(), encryption }
+        Resources { all, by_gvr, by_prefix, extensions: ArcSwap::default(), encryption, forms }
     }
 
     /// The resource, and which of its versions it is.

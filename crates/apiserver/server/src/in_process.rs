@@ -111,7 +111,7 @@ impl Backend for InProcess {
                 () = stop.cancelled() => None,
                 event = watch.next_event() => event,
             };
-            event.map(|WatchEvent { kind, object }| (Ok((kind, object)), (watch, stop, guards)))
+            event.map(|WatchEvent { kind, object, .. }| (Ok((kind, object)), (watch, stop, guards)))
         });
         Ok(Box::pin(events))
     }

@@ -2,8 +2,10 @@
 //!
 //! HTTP/2 has upstream's windows and stream limit: hyper's defaults stall clients that hold many watches on one connection.
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -21,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authenticate::x509::AskForCertificate;
 use crate::body::BoxError;
 use crate::chain::{Door, Origin};
-use crate::gather::Gather;
+use crate::gather::gather;
 use crate::identity::Reloading;
 
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -99,13 +101,24 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
             .max_pending_accept_reset_streams(MAX_STREAMS as usize)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
-        let io = TokioIo::new(Gather::new(stream));
-        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        let (io, outlet) = gather(stream);
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
+        let mut step = |cx: &mut Context<'_>, stop: bool| {
+            if stop {
+                connection.as_mut().graceful_shutdown();
+            }
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_pending() {
+                outlet.drain(cx);
+            }
+            polled
+        };
         tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            ended = poll_fn(|cx| step(cx, false)) => return ended,
+            () = stop.cancelled() => {}
         }
-        connection.await
+        let mut stopping = true;
+        poll_fn(|cx| step(cx, std::mem::take(&mut stopping))).await
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT);

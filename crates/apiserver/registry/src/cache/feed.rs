@@ -4,11 +4,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tiphys_store::{Engine, Event as StoreEvent, EventKind, KeyRange, StoreError, Watch};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::custom::follow as custom;
 use crate::hooks::Hooks;
@@ -81,6 +82,7 @@ pub(crate) async fn feed(
     pending: Arc<Pending>,
     applied: Arc<Applied>,
     hooks: Arc<Hooks>,
+    history: Arc<History>,
     mut watch: Box<dyn Watch>,
 ) {
     // Not only what the registry writes: so that every revision of the store is heard of.
@@ -95,8 +97,10 @@ pub(crate) async fn feed(
                         tracing::error!(%error, "a definition could not take effect");
                     }
                     apply_safely(&resources, &pending, &hooks, event);
+                    history.grew(event);
                 }
                 applied.advance(batch.revision);
+                trim(&resources);
             }
             Err(StoreError::Closed) => return,
             Err(error) => {
@@ -110,6 +114,44 @@ pub(crate) async fn feed(
                 }
             }
         }
+    }
+}
+
+/// Where forms take more than they may, some of those go that nobody has read for a while.
+fn trim(resources: &Resources) {
+    if !resources.forms.have_room() {
+        resources.all().iter().for_each(|resource| resource.cache.trim(|| resources.forms.have_ample_room()));
+    }
+}
+
+/// What the store keeps of states that are over, for reads at old revisions and for watches that resume.
+pub(crate) struct History {
+    bytes: AtomicUsize,
+    limit: usize,
+    full: Notify,
+}
+
+/// What a superseded state costs beside its bytes.
+const SUPERSEDED: usize = 128;
+
+impl History {
+    pub(crate) fn new(limit: usize) -> Arc<History> {
+        Arc::new(History { bytes: AtomicUsize::new(0), limit, full: Notify::new() })
+    }
+
+    /// Compaction goes in steps of half the limit, so that what remains is never more than all of it.
+    fn grew(&self, event: &StoreEvent) {
+        let more = event.prev.as_ref().map_or(0, |prev| prev.value.len() + SUPERSEDED);
+        let before = self.bytes.fetch_add(more, Ordering::Relaxed);
+        if before < self.limit / 2 && before + more >= self.limit / 2 {
+            self.full.notify_one();
+        }
+    }
+
+    /// Waits until half the limit has gathered since this was asked last.
+    pub(crate) async fn half_full(&self) {
+        self.bytes.store(0, Ordering::Relaxed);
+        self.full.notified().await;
     }
 }
 

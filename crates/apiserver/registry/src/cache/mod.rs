@@ -10,12 +10,14 @@ mod watcher;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use tiphys_meta::ApiError;
 
-pub(crate) use feed::{Applied, Pending, feed};
+pub(crate) use feed::{Applied, History, Pending, feed};
+pub(crate) use stream::Framing;
 pub use stream::{WatchEvent, WatchStream};
 pub use tiphys_meta::EventType;
 pub(crate) use watcher::{Scope, Watcher, Watchers};
@@ -27,6 +29,8 @@ const RING: usize = 256;
 const RING_BYTES: usize = 2 << 20;
 /// In caches of fewer objects a list by label looks at every one.
 const INDEXED_FROM: usize = 256;
+/// Entries that are looked at under one lock when forms are dropped.
+const TRIMMED_AT_ONCE: usize = 512;
 
 /// One change of one object.
 pub(crate) struct Event {
@@ -36,12 +40,45 @@ pub(crate) struct Event {
     pub(crate) previous: Option<Arc<Entry>>,
     pub(crate) deleted: bool,
     /// The state before under this event's revision, for those whose selector the object left.
-    gone: std::sync::OnceLock<Arc<Entry>>,
+    gone: OnceLock<Arc<Entry>>,
+    /// What several watchers read is made once; events do not live long.
+    encoded: OnceLock<Box<Encoded>>,
+}
+
+/// An event as it goes to clients.
+#[derive(Default)]
+struct Encoded {
+    /// The object, now and gone.
+    protobuf: [OnceLock<Bytes>; 2],
+    /// Frames in JSON and in protobuf, of each type.
+    frames: [[OnceLock<Bytes>; 3]; 2],
 }
 
 impl Event {
     pub(crate) fn new(entry: Arc<Entry>, previous: Option<Arc<Entry>>, deleted: bool) -> Event {
-        Event { entry, previous, deleted, gone: std::sync::OnceLock::new() }
+        Event { entry, previous, deleted, gone: OnceLock::new(), encoded: OnceLock::new() }
+    }
+
+    /// The object in protobuf, as those see it who have it and as those see it whom it left.
+    pub(crate) fn protobuf(&self, kind: EventType) -> Result<Bytes, ApiError> {
+        let gone = kind == EventType::Deleted;
+        let made = &self.encoded.get_or_init(Box::default).protobuf[usize::from(gone)];
+        if let Some(made) = made.get() {
+            return Ok(made.clone());
+        }
+        let bytes = if gone { self.gone().protobuf()? } else { self.entry.protobuf()? };
+        Ok(made.get_or_init(|| bytes).clone())
+    }
+
+    /// The frame of this event, which `make` makes the first time.
+    fn frame(&self, kind: EventType, protobuf: bool, make: impl FnOnce() -> Bytes) -> Bytes {
+        let at = match kind {
+            EventType::Added => 0,
+            EventType::Modified => 1,
+            EventType::Deleted => 2,
+            EventType::Bookmark | EventType::Error => return make(),
+        };
+        self.encoded.get_or_init(Box::default).frames[usize::from(protobuf)][at].get_or_init(make).clone()
     }
 
     pub(crate) fn revision(&self) -> i64 {
@@ -65,8 +102,9 @@ pub(crate) struct Cache {
 
 struct State {
     entries: BTreeMap<Bytes, Arc<Entry>>,
-    /// Since the first list by label.
-    labels: Option<labels::Labels>,
+    labels: labels::Labels,
+    /// Where trimming goes on.
+    trimmed_to: Option<Bytes>,
     ring: VecDeque<Arc<Event>>,
     ring_bytes: usize,
     /// The ring holds every event after this revision.
@@ -80,7 +118,8 @@ impl Cache {
     pub(crate) fn new(lean: bool) -> Cache {
         let state = State {
             entries: BTreeMap::new(),
-            labels: None,
+            labels: labels::Labels::default(),
+            trimmed_to: None,
             ring: VecDeque::new(),
             ring_bytes: 0,
             complete_after: 0,
@@ -94,7 +133,7 @@ impl Cache {
     pub(crate) fn load(&self, entries: Vec<Arc<Entry>>, revision: i64) {
         let mut state = self.state.write();
         state.entries = entries.into_iter().map(|e| (e.key().clone(), e)).collect();
-        state.labels = None;
+        state.labels = labels::Labels::default();
         state.ring.clear();
         state.ring_bytes = 0;
         state.complete_after = revision;
@@ -111,9 +150,7 @@ impl Cache {
         let mut state = self.state.write();
         let kept = if self.lean { Arc::new(entry.lean()) } else { entry.clone() };
         let previous = state.entries.insert(entry.key().clone(), kept);
-        if let Some(labels) = &mut state.labels {
-            labels.put(previous.as_deref(), &entry);
-        }
+        state.labels.put(previous.as_deref(), &entry);
         state.happened(Event::new(entry, previous.clone(), false));
         previous
     }
@@ -122,9 +159,7 @@ impl Cache {
     pub(crate) fn delete(&self, key: &[u8], revision: i64) -> Option<Arc<Entry>> {
         let mut state = self.state.write();
         let previous = state.entries.remove(key)?;
-        if let Some(labels) = &mut state.labels {
-            labels.remove(&previous);
-        }
+        state.labels.remove(&previous);
         let last = Arc::new(previous.at_revision(revision));
         state.happened(Event::new(last, Some(previous.clone()), true));
         Some(previous)
@@ -146,18 +181,13 @@ impl Cache {
 
     /// The same of objects that have a label, and perhaps more where that is as quick.
     pub(crate) fn list_labelled(&self, prefix: &[u8], start: &[u8], label: (&str, &str)) -> (Vec<Arc<Entry>>, i64) {
-        let small = |state: &State| self.lean || state.entries.len() < INDEXED_FROM;
-        let indexed = |state: &State| {
-            let labels = state.labels.as_ref()?;
-            let entries = labels.under(label, prefix, start).filter_map(|key| state.entries.get(key).cloned()).collect();
-            Some((entries, state.changed))
-        };
+        let (name, _) = label;
         let state = self.state.read();
-        if small(&state) {
-            return (state.under(prefix, start).cloned().collect(), state.changed);
+        if state.labels.has(name) {
+            return (state.labels.under(label, prefix, start).cloned().collect(), state.changed);
         }
-        if let Some(found) = indexed(&state) {
-            return found;
+        if self.lean || state.entries.len() < INDEXED_FROM || state.labels.is_full() {
+            return (state.under(prefix, start).cloned().collect(), state.changed);
         }
         // Decoding takes long after a start: not while writers wait.
         let all: Vec<Arc<Entry>> = state.entries.values().cloned().collect();
@@ -165,11 +195,37 @@ impl Cache {
         for entry in &all {
             entry.form();
         }
-        let mut state = self.state.write();
-        if state.labels.is_none() {
-            state.labels = Some(labels::Labels::of(&state.entries));
+        let mut guard = self.state.write();
+        let state = &mut *guard;
+        if !state.labels.has(name) {
+            state.labels.index(name, &state.entries);
         }
-        indexed(&state).unwrap_or_default()
+        (state.labels.under(label, prefix, start).cloned().collect(), state.changed)
+    }
+
+    /// Drops forms that nobody has read since this came by last, until it is `enough` or all have been looked at.
+    pub(crate) fn trim(&self, enough: impl Fn() -> bool) {
+        while !enough() {
+            let mut guard = self.state.write();
+            let state = &mut *guard;
+            let from = state.trimmed_to.take().map_or(Bound::Unbounded, Bound::Excluded);
+            for (seen, (key, entry)) in state.entries.range_mut::<Bytes, _>((from, Bound::Unbounded)).enumerate() {
+                if seen == TRIMMED_AT_ONCE {
+                    break;
+                }
+                if entry.is_idle() {
+                    let lean = Arc::new(entry.lean());
+                    // The old one knows its labels.
+                    state.labels.replace(entry, &lean);
+                    *entry = lean;
+                }
+                state.trimmed_to = Some(key.clone());
+            }
+            if state.trimmed_to.as_ref() == state.entries.last_key_value().map(|(key, _)| key) {
+                state.trimmed_to = None;
+                return;
+            }
+        }
     }
 
     /// A watcher of everything from now on, beside the content and the revision of the last change at this moment.

@@ -15,7 +15,8 @@ pub(crate) const PREFIX: &[u8] = b"/registry/apiextensions.k8s.io/customresource
 /// The resources of the definitions that are stored.
 pub(crate) fn load(resources: &Resources, stored: Vec<KeyValue>) {
     let definition = |kv: &KeyValue| Definition::of(&entry_of(resources, kv)?.to_value());
-    let all = stored.iter().filter_map(definition).map(|d| Arc::new(Resource::custom(Arc::new(d), &resources.encryption)));
+    let all =
+        stored.iter().filter_map(definition).map(|d| Arc::new(Resource::custom(Arc::new(d), &resources.encryption, &resources.forms)));
     let mut all: Vec<Arc<Resource>> = all.collect();
     all.sort_by(|a, b| (&a.gvr.group, &a.gvr.resource).cmp(&(&b.gvr.group, &b.gvr.resource)));
     resources.set_extensions(Extensions::new(all));
@@ -50,7 +51,7 @@ pub(crate) async fn changed(engine: &dyn Engine, resources: &Resources, event: &
         }
         return Ok(());
     }
-    let resource = Arc::new(Resource::custom(Arc::new(newer), &resources.encryption));
+    let resource = Arc::new(Resource::custom(Arc::new(newer), &resources.encryption, &resources.forms));
     fill(engine, &resource, event.kv.mod_revision).await?;
     resources.set_extensions(extensions.with(name, Some(resource)));
     if let Some(old) = present {

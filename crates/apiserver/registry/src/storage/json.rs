@@ -18,9 +18,9 @@ pub(crate) struct Json {
 }
 
 impl Json {
-    /// Writes `tree` in one pass. `kind` and `apiVersion` of the tree are not looked at.
-    pub(crate) fn write(api_version: &str, kind: &str, tree: &Value, revision: i64) -> Json {
-        let mut out = Vec::with_capacity(1024);
+    /// Writes `tree` in one pass. `kind` and `apiVersion` of the tree are not looked at. `room`: how long it will be, if somebody can tell.
+    pub(crate) fn write(api_version: &str, kind: &str, tree: &Value, revision: i64, room: usize) -> Json {
+        let mut out = Vec::with_capacity(room.max(512));
         out.extend_from_slice(b"{\"kind\":");
         write_text(&mut out, kind);
         out.extend_from_slice(b",\"apiVersion\":");
@@ -45,6 +45,12 @@ impl Json {
         &self.bytes
     }
 
+    /// In a buffer of exactly its length, for those who keep it.
+    pub(crate) fn exact(mut self) -> Json {
+        self.bytes = Bytes::copy_from_slice(&self.bytes);
+        self
+    }
+
     /// `apiVersion`, which has nothing in it that JSON would escape.
     pub(crate) fn api_version(&self) -> &str {
         let head = self.bytes.get(..self.body as usize).and_then(|head| std::str::from_utf8(head).ok()).unwrap_or_default();
@@ -67,9 +73,11 @@ impl Json {
         if revision == 0 {
             return self.without_revision(start, end);
         }
-        let mut out = Vec::with_capacity(self.bytes.len() + 4);
+        let digits = revision.to_string();
+        // Exactly as long as it will be: it is kept.
+        let mut out = Vec::with_capacity(self.bytes.len() - (end - start) + digits.len());
         out.extend_from_slice(&self.bytes[..start]);
-        write_number(&mut out, revision);
+        out.extend_from_slice(digits.as_bytes());
         let version = (self.version.0, at(out.len()));
         out.extend_from_slice(&self.bytes[end..]);
         let metadata_end = (self.metadata_end + version.1) - self.version.1;
@@ -178,7 +186,7 @@ mod tests {
     fn the_revision_stands_wherever_its_neighbours_are() {
         for metadata in [json!({}), json!({"name": "a"}), json!({"uid": "u"}), json!({"name": "a", "resourceVersion": "7", "uid": "u"})] {
             let tree = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}});
-            let json = Json::write("v1", "ConfigMap", &tree, 42);
+            let json = Json::write("v1", "ConfigMap", &tree, 42, 0);
             let mut want = tree.clone();
             want["metadata"]["resourceVersion"] = json!("42");
             assert_eq!(parsed(json.bytes()), want);
@@ -196,7 +204,7 @@ mod tests {
 
     #[test]
     fn an_item_is_the_object_without_its_type() {
-        let json = Json::write("apps/v1", "Deployment", &json!({"metadata": {"name": "a"}, "aFirst": 1}), 3);
+        let json = Json::write("apps/v1", "Deployment", &json!({"metadata": {"name": "a"}, "aFirst": 1}), 3, 0);
         let item = [b"{", json.body()].concat();
         assert_eq!(parsed(&item), json!({"metadata": {"name": "a", "resourceVersion": "3"}, "aFirst": 1}));
         assert_eq!(

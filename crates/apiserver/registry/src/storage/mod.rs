@@ -2,11 +2,13 @@
 //! which is the JSON that clients read and the few fields that are selected on.
 
 pub(crate) mod encryption;
+mod form;
 mod json;
 pub(crate) mod keys;
 pub(crate) mod wire;
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use tiphys_schema::codec;
 use tiphys_schema::structural::embedded::Misfit;
 
 use encryption::{Opened, Sealer};
+pub(crate) use form::{FieldNames, Form, Forms};
 pub(crate) use json::Json;
 
 use crate::custom::{Definition, Version};
@@ -32,6 +35,10 @@ pub(crate) struct Shape {
     pub(crate) fields: Fields,
     /// How the stored bytes are encrypted, where they are.
     pub(crate) sealer: Option<Arc<Sealer>>,
+    /// What objects are selected on, by name, in the order of their values.
+    pub(crate) field_names: FieldNames,
+    /// What all forms together take.
+    pub(crate) forms: Arc<Forms>,
 }
 
 /// What objects can be selected on.
@@ -43,7 +50,7 @@ pub(crate) enum Fields {
 
 impl Shape {
     /// Of a custom resource in one of its versions.
-    pub(crate) fn custom(definition: &Arc<Definition>, at: usize, sealer: Option<Arc<Sealer>>) -> Shape {
+    pub(crate) fn custom(definition: &Arc<Definition>, at: usize, sealer: Option<Arc<Sealer>>, forms: Arc<Forms>) -> Shape {
         let version = &definition.versions[at];
         Shape {
             gvk: version.gvk.clone(),
@@ -51,6 +58,8 @@ impl Shape {
             namespaced: definition.namespaced,
             fields: Fields::Custom(definition.clone(), at),
             sealer,
+            field_names: FieldNames::default(),
+            forms,
         }
     }
 
@@ -70,11 +79,12 @@ impl Shape {
         object::meta_mut(tree).remove("resourceVersion");
         let plain =
             if self.is_custom() { codec::json::encode(tree) } else { codec::proto::encode(&self.gvk, tree).map_err(ApiError::internal)? };
-        Ok(match &self.sealer {
+        let stored = match &self.sealer {
             Some(sealer) => sealer.seal(key, plain),
             None => plain,
-        }
-        .into())
+        };
+        // A buffer that grew has room to spare, which would be kept as long as the object.
+        Ok(Bytes::copy_from_slice(&stored))
     }
 
     fn open<'a>(&self, key: &[u8], stored: &'a [u8]) -> Result<Opened<'a>, ApiError> {
@@ -109,37 +119,25 @@ impl Shape {
     }
 
     /// Name and namespace are left out: the key has them.
-    fn selected(&self, tree: &Value) -> Box<[(&'static str, Box<str>)]> {
+    fn selected<'a>(&self, tree: &'a Value) -> Vec<(&'static str, Cow<'a, str>)> {
         match &self.fields {
-            Fields::Builtin(fields) => {
-                let fields = fields(tree).into_iter().filter(|(name, _)| !name.starts_with("metadata."));
-                fields.map(|(name, value)| (name, value.as_ref().into())).collect()
-            }
+            Fields::Builtin(fields) => fields(tree).into_iter().filter(|(name, _)| !name.starts_with("metadata.")).collect(),
             Fields::Custom(..) => {
                 let selectable = self.version().map_or(&[][..], |v| &v.selectable);
-                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                selectable.iter().map(|(_, path)| ("", path.find(tree).first().map(|v| text(v)).unwrap_or_default().into())).collect()
+                let text = |value: &'a Value| value.as_str().map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed);
+                selectable.iter().map(|(_, path)| ("", path.find(tree).first().map(|v| text(v)).unwrap_or_default())).collect()
             }
         }
     }
 
-    fn form(&self, tree: &Value, revision: i64) -> Form {
-        let owned = |(k, v): (&str, &str)| (k.into(), v.into());
+    /// `room`: about how long the JSON will be.
+    fn form(&self, tree: &Value, revision: i64, room: usize) -> Form {
         // A custom resource may be kept in an older version than the one that is stored now.
         let own = tree.get("apiVersion").and_then(Value::as_str).filter(|_| self.is_custom());
-        Form {
-            json: Json::write(own.unwrap_or(&self.api_version), &self.gvk.kind, tree, revision),
-            labels: object::labels(tree).map(owned).collect(),
-            fields: self.selected(tree),
-        }
+        let json = Json::write(own.unwrap_or(&self.api_version), &self.gvk.kind, tree, revision, room);
+        let fields = self.selected(tree);
+        Form::new(json, self.field_names.of(&fields), object::labels(tree), &fields)
     }
-}
-
-/// An object as it is read and selected.
-pub(crate) struct Form {
-    pub(crate) json: Json,
-    pub(crate) labels: Box<[(Box<str>, Box<str>)]>,
-    pub(crate) fields: Box<[(&'static str, Box<str>)]>,
 }
 
 /// One object at one revision; never changed, shared by lists, watches and the cache. Its form is made when first read: an object that was
@@ -149,36 +147,42 @@ pub struct Entry {
     key: Bytes,
     stored: Bytes,
     revision: i64,
-    form: OnceLock<Form>,
-    protobuf: OnceLock<Bytes>,
+    form: OnceLock<Box<Form>>,
+    /// The form was read since `Cache::trim` came by last.
+    read: AtomicBool,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(form) = self.form.get() {
+            self.shape.forms.gone(form);
+        }
+    }
 }
 
 impl Entry {
     pub(crate) fn new(shape: Arc<Shape>, key: Bytes, stored: Bytes, revision: i64) -> Entry {
-        Entry { shape, key, stored, revision, form: OnceLock::new(), protobuf: OnceLock::new() }
+        Entry { shape, key, stored, revision, form: OnceLock::new(), read: AtomicBool::new(false) }
     }
 
     /// Of a tree that was just written: its form is made from it.
     pub(crate) fn written(shape: Arc<Shape>, key: Bytes, stored: Bytes, revision: i64, form: Form) -> Entry {
-        Entry { shape, key, stored, revision, form: OnceLock::from(form), protobuf: OnceLock::new() }
+        shape.forms.made(&form);
+        Entry { shape, key, stored, revision, form: OnceLock::from(Box::new(form)), read: AtomicBool::new(true) }
     }
 
     /// Of a tree that is shown but not stored: a dry run's outcome, the last state of what is gone.
     pub(crate) fn shown(shape: Arc<Shape>, key: Bytes, tree: &Value, revision: i64) -> Entry {
-        let form = shape.form(tree, revision);
+        let form = shape.form(tree, revision, 0);
         Entry::written(shape, key, Bytes::new(), revision, form)
     }
 
     /// The same state under a later revision, as a deletion shows it.
     pub(crate) fn at_revision(&self, revision: i64) -> Entry {
-        let form = self.form.get().map(|f| Form { json: f.json.at_revision(revision), labels: f.labels.clone(), fields: f.fields.clone() });
-        Entry {
-            shape: self.shape.clone(),
-            key: self.key.clone(),
-            stored: self.stored.clone(),
-            revision,
-            form: form.map(OnceLock::from).unwrap_or_default(),
-            protobuf: OnceLock::new(),
+        let (shape, key, stored) = (self.shape.clone(), self.key.clone(), self.stored.clone());
+        match self.form.get() {
+            Some(form) => Entry::written(shape, key, stored, revision, form.at_revision(revision)),
+            None => Entry::new(shape, key, stored, revision),
         }
     }
 
@@ -220,14 +224,32 @@ impl Entry {
     }
 
     pub(crate) fn form(&self) -> &Form {
+        if !self.read.load(Ordering::Relaxed) {
+            self.read.store(true, Ordering::Relaxed);
+        }
         self.form.get_or_init(|| {
-            let tree =
-                self.shape.open(&self.key, &self.stored).and_then(|opened| self.shape.decode(&opened.plain)).unwrap_or_else(|error| {
-                    tracing::error!(key = %String::from_utf8_lossy(&self.key), %error, "a stored object cannot be read");
-                    serde_json::json!({"metadata": {"name": self.name()}})
-                });
-            self.shape.form(&tree, self.revision)
+            let form = Box::new(self.make_form().exact());
+            self.shape.forms.made(&form);
+            form
         })
+    }
+
+    /// For readers of many objects: where the forms take all that they may, this one's is made and not kept.
+    pub(crate) fn with_form<T>(&self, use_it: impl FnOnce(&Form) -> T) -> T {
+        if self.form.get().is_some() || self.shape.forms.have_room() { use_it(self.form()) } else { use_it(&self.make_form()) }
+    }
+
+    fn make_form(&self) -> Form {
+        let tree = self.shape.open(&self.key, &self.stored).and_then(|opened| self.shape.decode(&opened.plain)).unwrap_or_else(|error| {
+            tracing::error!(key = %String::from_utf8_lossy(&self.key), %error, "a stored object cannot be read");
+            serde_json::json!({"metadata": {"name": self.name()}})
+        });
+        self.shape.form(&tree, self.revision, self.stored.len() * 2)
+    }
+
+    /// Whether there is a form that nobody has read since this was asked last.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.form.get().is_some() && !self.stored.is_empty() && !self.read.swap(false, Ordering::Relaxed)
     }
 
     /// Stored otherwise than it would be now (a rotated key): a write of the same content must reach the store.
@@ -246,34 +268,33 @@ impl Entry {
     }
 
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.form().labels.iter().map(|(k, v)| (&**k, &**v))
+        self.form().labels()
     }
 
     pub fn field(&self, name: &str) -> Option<&str> {
-        if let Some(version) = self.shape.version() {
-            let place = version.selectable.iter().position(|(n, _)| n == name)?;
-            return self.form().fields.get(place).map(|(_, value)| &**value);
+        match self.shape.version() {
+            Some(version) => self.form().field_at(version.selectable.iter().position(|(n, _)| n == name)?),
+            None => self.form().field(name),
         }
-        self.form().fields.iter().find(|(n, _)| *n == name).map(|(_, value)| &**value)
     }
 
-    /// The object in protobuf, with its envelope, in the version it is stored in.
-    pub(crate) fn protobuf(&self) -> Result<&Bytes, ApiError> {
-        if let Some(bytes) = self.protobuf.get() {
-            return Ok(bytes);
-        }
-        let bytes = match wire::raw(&self.shape.open(&self.key, &self.stored)?.plain) {
-            Some(raw) if self.revision == 0 => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, raw),
-            Some(raw) => wire::envelope(&self.shape.api_version, &self.shape.gvk.kind, &wire::with_revision(raw, self.revision)),
+    /// The object in protobuf, with its envelope, in the version it is stored in. It is quickly made and not kept.
+    pub(crate) fn protobuf(&self) -> Result<Bytes, ApiError> {
+        match wire::raw(&self.shape.open(&self.key, &self.stored)?.plain) {
+            Some(raw) => Ok(wire::envelope_at(&self.shape.api_version, &self.shape.gvk.kind, raw, self.revision)),
             // Of a custom resource there is only the metadata in protobuf.
             None if self.shape.is_custom() => {
                 let partial = Gvk::new("meta.k8s.io", "v1", "PartialObjectMetadata");
                 let tree = serde_json::json!({"metadata": self.to_value()["metadata"]});
-                codec::proto::encode(&partial, &tree).map(Bytes::from).map_err(ApiError::internal)?
+                codec::proto::encode(&partial, &tree).map(Bytes::from).map_err(ApiError::internal)
             }
-            None => codec::proto::encode(&self.shape.gvk, &self.to_value()).map(Bytes::from).map_err(ApiError::internal)?,
-        };
-        Ok(self.protobuf.get_or_init(|| bytes))
+            None => codec::proto::encode(&self.shape.gvk, &self.to_value()).map(Bytes::from).map_err(ApiError::internal),
+        }
+    }
+
+    /// The stored message where it stands in the open: all but the revision is there.
+    pub(crate) fn raw(&self) -> Option<&[u8]> {
+        if self.shape.sealer.is_some() { None } else { wire::raw(&self.stored) }
     }
 }
 
@@ -289,7 +310,7 @@ pub(crate) struct Draft {
 impl Draft {
     pub(crate) fn new(shape: &Arc<Shape>, key: Bytes, mut tree: Value) -> Result<Draft, ApiError> {
         let stored = shape.encode(&key, &mut tree)?;
-        let form = shape.form(&tree, 0);
+        let form = shape.form(&tree, 0, stored.len() * 2);
         Ok(Draft { shape: shape.clone(), key, stored, form, entry: OnceLock::new() })
     }
 
@@ -305,8 +326,7 @@ impl Draft {
     /// The entry that the write became; the writer and the cache share it, whoever asks first makes it.
     pub(crate) fn entry(&self, revision: i64) -> Arc<Entry> {
         let made = self.entry.get_or_init(|| {
-            let form =
-                Form { json: self.form.json.at_revision(revision), labels: self.form.labels.clone(), fields: self.form.fields.clone() };
+            let form = self.form.at_revision(revision);
             Arc::new(Entry::written(self.shape.clone(), self.key.clone(), self.stored.clone(), revision, form))
         });
         made.clone()

@@ -39,30 +39,61 @@ pub(crate) fn start_envelope(out: &mut Vec<u8>, api_version: &str, kind: &str, l
     write_head(out, UNKNOWN_RAW, length);
 }
 
-pub(crate) fn end_envelope(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0x1a, 0x00, 0x22, 0x00]);
+pub(crate) const ENVELOPE_END: &[u8] = &[0x1a, 0x00, 0x22, 0x00];
+
+fn end_envelope(out: &mut Vec<u8>) {
+    out.extend_from_slice(ENVELOPE_END);
 }
 
-/// The message with `metadata.resourceVersion` set.
-pub(crate) fn with_revision(message: &[u8], revision: i64) -> Vec<u8> {
-    let digits = revision.to_string();
-    let mut version = Vec::with_capacity(digits.len() + 2);
-    write_bytes(&mut version, RESOURCE_VERSION, digits.as_bytes());
-    let mut out = Vec::with_capacity(message.len() + version.len() + 4);
-    let mut fields = Fields(message);
-    let metadata = match fields.next() {
-        Some((METADATA, metadata)) => metadata,
-        // Without metadata in front the whole message follows it: the order of fields is free.
-        _ => {
-            fields = Fields(message);
-            &[]
+/// The message in an envelope, at a revision (0: at none).
+pub(crate) fn envelope_at(api_version: &str, kind: &str, raw: &[u8], revision: i64) -> Bytes {
+    let stamp = Stamp::new(revision);
+    let length = stamp.length(raw);
+    let mut out = Vec::with_capacity(length + api_version.len() + kind.len() + 24);
+    start_envelope(&mut out, api_version, kind, length);
+    stamp.write(raw, &mut out);
+    end_envelope(&mut out);
+    out.into()
+}
+
+/// Sets `metadata.resourceVersion` of stored messages.
+pub(crate) struct Stamp {
+    /// The field as it stands on the wire.
+    field: Vec<u8>,
+}
+
+impl Stamp {
+    pub(crate) fn new(revision: i64) -> Stamp {
+        let mut field = Vec::new();
+        if revision != 0 {
+            write_bytes(&mut field, RESOURCE_VERSION, revision.to_string().as_bytes());
         }
-    };
-    write_head(&mut out, METADATA, metadata.len() + version.len());
-    out.extend_from_slice(metadata);
-    out.extend_from_slice(&version);
-    out.extend_from_slice(fields.0);
-    out
+        Stamp { field }
+    }
+
+    /// How long the message becomes.
+    pub(crate) fn length(&self, message: &[u8]) -> usize {
+        let (metadata, rest) = split_metadata(message);
+        let length = metadata.len() + self.field.len();
+        1 + varint_length(length) + length + rest.len()
+    }
+
+    pub(crate) fn write(&self, message: &[u8], out: &mut Vec<u8>) {
+        let (metadata, rest) = split_metadata(message);
+        write_head(out, METADATA, metadata.len() + self.field.len());
+        out.extend_from_slice(metadata);
+        out.extend_from_slice(&self.field);
+        out.extend_from_slice(rest);
+    }
+}
+
+/// The content of `metadata`, and everything else. Without metadata in front the whole message follows it: the order of fields is free.
+fn split_metadata(message: &[u8]) -> (&[u8], &[u8]) {
+    let mut fields = Fields(message);
+    match fields.next() {
+        Some((METADATA, metadata)) => (metadata, fields.0),
+        _ => (&[], message),
+    }
 }
 
 /// The first field, which is `metadata`, with its head: the whole of a `PartialObjectMetadata`.
@@ -145,11 +176,20 @@ mod tests {
         let mut message = Vec::new();
         write_bytes(&mut message, METADATA, b"\x0a\x01a");
         write_bytes(&mut message, 2, b"spec");
+        let with_revision = |message: &[u8], revision| {
+            let (stamp, mut out) = (Stamp::new(revision), Vec::new());
+            stamp.write(message, &mut out);
+            assert_eq!(stamp.length(message), out.len());
+            out
+        };
         let stamped = with_revision(&message, 1234);
         let fields: Vec<_> = Fields(&stamped).collect();
         assert_eq!(fields, [(1, &b"\x0a\x01a\x32\x041234"[..]), (2, &b"spec"[..])]);
         let bare = with_revision(b"\x12\x00", 5);
         assert_eq!(Fields(&bare).collect::<Vec<_>>(), [(1, &b"\x32\x015"[..]), (2, &b""[..])]);
+        assert_eq!(with_revision(&message, 0), message);
+        let sealed = envelope_at("v1", "Pod", &message, 1234);
+        assert_eq!(raw(&sealed), Some(&stamped[..]));
     }
 
     #[test]

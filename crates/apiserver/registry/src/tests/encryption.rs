@@ -15,6 +15,11 @@ fn generated() -> Encryption {
     Encryption::parse(Encryption::generate().expect("random").as_bytes()).expect("valid")
 }
 
+pub(super) fn for_config_maps() -> Encryption {
+    let text = Encryption::generate().expect("random").replace("secrets", "configmaps");
+    Encryption::parse(text.as_bytes()).expect("valid")
+}
+
 #[tokio::test]
 async fn secrets_are_sealed_in_the_store_and_plain_to_readers() {
     const KEY: &str = "/registry/secrets/default/s";

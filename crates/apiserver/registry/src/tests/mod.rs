@@ -7,6 +7,7 @@ mod lifecycle;
 mod lists;
 mod plugins;
 mod policies;
+mod shortcuts;
 mod watches;
 
 use std::sync::Arc;
@@ -47,8 +48,12 @@ impl Rig {
     }
 
     pub(crate) async fn with(engine: Arc<dyn Engine>, encryption: Encryption) -> Rig {
+        Rig::configured(engine, RegistryConfig { encryption, ..RegistryConfig::default() }).await
+    }
+
+    pub(crate) async fn configured(engine: Arc<dyn Engine>, config: RegistryConfig) -> Rig {
         let clock = FakeClock::at("2026-11-21T10:00:00Z".parse().expect("a time"));
-        let config = RegistryConfig { encryption, clock: clock.clone(), ..RegistryConfig::default() };
+        let config = RegistryConfig { clock: clock.clone(), ..config };
         let registry = Registry::new(engine.clone(), config).await.expect("starts");
         let rig = Rig { registry, engine, clock, user: Arc::new(UserInfo::new("admin", &["system:masters"])) };
         for name in ["default", "kube-system"] {

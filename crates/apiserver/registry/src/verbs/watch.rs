@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tiphys_meta::{ApiError, Reason};
-use tiphys_schema::codec;
 use tiphys_store::{EventKind, KeyRange, StoreError};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -15,7 +14,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::Call;
 use super::list::reached;
 use crate::answer::Answer;
-use crate::cache::{Event, EventType, Scope, WatchEvent, WatchStream, Watcher};
+use crate::cache::{Event, EventType, Framing, Scope, WatchEvent, WatchStream, Watcher};
 use crate::chance;
 use crate::negotiate::Format;
 use crate::options::ListOptions;
@@ -36,11 +35,11 @@ impl Call<'_> {
         let renderer = self.renderer()?;
         let content_type = format!("{};stream=watch", renderer.content_type());
         let content_type = if renderer.output.format == Format::Json { "application/json".into() } else { content_type.into() };
-        let frame = if renderer.output.format == Format::Protobuf { frame_protobuf } else { frame_json };
+        let framing = if renderer.output.format == Format::Protobuf { Framing::Protobuf } else { Framing::Json };
         let start = start(self.registry, self.resource, self.served, &selection, &options).await?;
         let client = Client::new(self.registry, renderer, selection, start, &options);
         let events = futures_util::stream::unfold(client, |mut client| async move { client.next().await.map(|batch| (batch, client)) });
-        Ok(Answer::Watch(WatchStream::new(content_type, std::mem::take(&mut self.warnings), Box::pin(events), frame)))
+        Ok(Answer::Watch(WatchStream::new(content_type, std::mem::take(&mut self.warnings), Box::pin(events), framing)))
     }
 }
 
@@ -152,7 +151,7 @@ impl Client {
                 Ok(batch) => batch,
                 Err(error) => {
                     self.over = true;
-                    vec![WatchEvent { kind: EventType::Error, object: self.error(&error) }]
+                    vec![WatchEvent { kind: EventType::Error, object: self.error(&error), shared: None }]
                 }
             };
             if !batch.is_empty() {
@@ -225,7 +224,7 @@ impl Client {
     }
 
     /// The event as this client sees it: objects that enter its selection are added to it, those that leave it are deleted from it.
-    fn shown(&self, event: &Event) -> Result<Option<WatchEvent>, ApiError> {
+    fn shown(&self, event: &Arc<Event>) -> Result<Option<WatchEvent>, ApiError> {
         let before = event.previous.as_ref().is_some_and(|previous| self.selection.matches(previous));
         let after = !event.deleted && self.selection.matches(&event.entry);
         let (kind, entry) = match (before, after) {
@@ -234,15 +233,20 @@ impl Client {
             (true, false) => (EventType::Deleted, event.gone()),
             (false, false) => return Ok(None),
         };
-        self.event(kind, entry).map(Some)
+        if !self.renderer.shows_what_is_kept() {
+            return self.event(kind, entry).map(Some);
+        }
+        let protobuf = self.renderer.output.format == Format::Protobuf;
+        let object = if protobuf { event.protobuf(kind)? } else { entry.json().clone() };
+        Ok(Some(WatchEvent { kind, object, shared: Some(event.clone()) }))
     }
 
     fn event(&self, kind: EventType, entry: &Entry) -> Result<WatchEvent, ApiError> {
-        Ok(WatchEvent { kind, object: self.renderer.object(entry)? })
+        Ok(WatchEvent { kind, object: self.renderer.object(entry)?, shared: None })
     }
 
     fn bookmark(&self, initial_end: bool) -> Result<WatchEvent, ApiError> {
-        Ok(WatchEvent { kind: EventType::Bookmark, object: self.renderer.bookmark(self.seen, initial_end)? })
+        Ok(WatchEvent { kind: EventType::Bookmark, object: self.renderer.bookmark(self.seen, initial_end)?, shared: None })
     }
 
     fn error(&self, error: &ApiError) -> Bytes {
@@ -292,23 +296,4 @@ fn too_old(error: &StoreError, revision: i64) -> ApiError {
         }
         other => crate::registry::store_error(other),
     }
-}
-
-/// `{"type":…,"object":…}` and a newline, for each event.
-fn frame_json(events: &[WatchEvent]) -> Bytes {
-    let mut out = Vec::with_capacity(events.iter().map(|e| e.object.len() + 40).sum());
-    for event in events {
-        out.extend_from_slice(b"{\"type\":\"");
-        out.extend_from_slice(event.kind.as_str().as_bytes());
-        out.extend_from_slice(b"\",\"object\":");
-        out.extend_from_slice(&event.object);
-        out.extend_from_slice(b"}\n");
-    }
-    out.into()
-}
-
-fn frame_protobuf(events: &[WatchEvent]) -> Bytes {
-    let mut out = Vec::with_capacity(events.iter().map(|e| e.object.len() + 40).sum());
-    events.iter().for_each(|event| out.extend_from_slice(&codec::proto::encode_watch_event(event.kind.as_str(), &event.object)));
-    out.into()
 }
