@@ -4,6 +4,7 @@
 //! is handed to the client, never followed.
 
 mod dial;
+mod frames;
 mod html;
 mod kubelet;
 mod proxy;

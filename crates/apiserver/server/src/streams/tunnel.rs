@@ -11,9 +11,11 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tiphys_meta::ApiError;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::dial::{Trust, boxed};
+use super::frames;
 use super::kubelet::Kubelet;
 use crate::body::{self, Answered, Body};
 use crate::chain::{Call, Door};
@@ -117,7 +119,8 @@ pub(crate) fn finish(
     let mut granted = Response::new(body::empty());
     *granted.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *granted.headers_mut() = response.headers().clone();
-    tokio::spawn(join(from_client, from_server, door.stop.clone()));
+    let framed = granted.headers().get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    tokio::spawn(join(from_client, from_server, framed, door.stop.clone()));
     Ok(granted)
 }
 
@@ -147,10 +150,15 @@ fn bad_gateway(message: String) -> ApiError {
     error
 }
 
-async fn join(client: OnUpgrade, server: OnUpgrade, stop: CancellationToken) {
+async fn join(client: OnUpgrade, server: OnUpgrade, framed: bool, stop: CancellationToken) {
     let both = async {
         let (client, server) = tokio::try_join!(client, server).map_err(std::io::Error::other)?;
-        tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        if !framed {
+            return tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop);
+        }
+        let ((from_client, to_client), (from_server, to_server)) = (tokio::io::split(client), tokio::io::split(server));
+        tokio::try_join!(frames::pass(from_server, to_client), pass(from_client, to_server)).map(drop)
     };
     tokio::select! {
         () = stop.cancelled() => {}
@@ -158,6 +166,11 @@ async fn join(client: OnUpgrade, server: OnUpgrade, stop: CancellationToken) {
             tracing::debug!(%error, "a stream ended");
         }
     }
+}
+
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
+    tokio::io::copy(&mut from, &mut to).await?;
+    to.shutdown().await
 }
 
 #[cfg(test)]

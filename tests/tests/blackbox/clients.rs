@@ -1,0 +1,305 @@
+//! Clients as people have them, in their own languages, against a cluster. Building them takes minutes, so they are asked for:
+//! `TIPHYS_CLIENTS=go,python,kube-rs,cert-manager` (or `all`) names them; what they are built of stays under `/var/cache/tiphys/clients`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tiphys_tests::{Cluster, Registry, eventually, in_new_namespace, refused, run};
+
+const CACHE: &str = "/var/cache/tiphys/clients";
+const SOON: Duration = Duration::from_secs(60);
+
+fn is_asked_for(client: &str) -> bool {
+    let asked = std::env::var("TIPHYS_CLIENTS").unwrap_or_default();
+    let here = asked.split(',').any(|name| name == client || name == "all");
+    if !here {
+        println!("without {client}: TIPHYS_CLIENTS does not name it");
+    }
+    here
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
+}
+
+fn cache(name: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(CACHE)?;
+    Ok(Path::new(CACHE).join(name))
+}
+
+/// A Go module of `clients`, built. Go itself sees whether there is anything to do.
+fn go(name: &str) -> Result<PathBuf> {
+    let built = cache(name)?;
+    let mut build = Command::new("go");
+    build.args(["build", "-p", "2", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&built).arg(".");
+    run(build.current_dir(source(name)))?;
+    Ok(built)
+}
+
+/// A program that runs beside the test, and ends with it.
+struct Beside(Child, PathBuf);
+
+impl Beside {
+    fn start(command: &mut Command, log: PathBuf) -> Result<Beside> {
+        let file = File::create(&log)?;
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn().with_context(|| format!("{command:?}"))?;
+        Ok(Beside(child, log))
+    }
+
+    fn log_end(&self) -> String {
+        let text = std::fs::read_to_string(&self.1).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(30).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the test inside, with a cluster, where the client is asked for.
+fn with_cluster(client: &'static str, before: fn() -> Result<PathBuf>, test: fn(&Cluster, &Path) -> Result<()>) -> Result<()> {
+    if !is_asked_for(client) {
+        return Ok(());
+    }
+    // Outside: what is built may have to be fetched.
+    let program = before()?;
+    in_new_namespace(move || {
+        let _registry = Registry::start()?;
+        let cluster = Cluster::new(client)?;
+        cluster.up(&[])?;
+        test(&cluster, &program).with_context(|| format!("the cluster's log:\n{}", cluster.log_end()))
+    })
+}
+
+fn client(cluster: &Cluster, program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("KUBECONFIG", cluster.users_kubeconfig()).env("HOME", cluster.folder());
+    command
+}
+
+#[test]
+fn client_go() -> Result<()> {
+    with_cluster(
+        "go",
+        || go("go"),
+        |cluster, program| {
+            let said = run(client(cluster, program).arg("informers"))?;
+            ensure!(said.matches("passed: ").count() == 8, "{said}");
+            cluster.apply(SIGNS)?;
+            cluster.k("wait --for=condition=Established crd/signs.clients.example.com --timeout=30s")?;
+            let operator = Beside::start(client(cluster, program).arg("operator"), cluster.folder().join("operator.log"))?;
+            an_operator_works(cluster).with_context(|| format!("the operator's log:\n{}", operator.log_end()))
+        },
+    )
+}
+
+fn an_operator_works(cluster: &Cluster) -> Result<()> {
+    let is = |line: &str, want: &str| {
+        eventually(SOON, || {
+            let said = cluster.k(line)?;
+            ensure!(said == want, "kubectl {line}: {said:?}, not {want:?}");
+            Ok(())
+        })
+    };
+    cluster.apply(SIGN)?;
+    cluster.k("wait --for=condition=Ready sign/hello --timeout=60s")?;
+    is("get configmap hello -o jsonpath={.data.text}/{.data.copies}", "Hello/1")?;
+    cluster.k("patch sign hello --type=merge -p {\"spec\":{\"text\":\"Bye\"}}")?;
+    is("get configmap hello -o jsonpath={.data.text}", "Bye")?;
+    is("get sign hello -o jsonpath={.status.shown}/{.status.observedGeneration}", "Bye/2")?;
+    cluster.k("delete configmap hello")?;
+    is("get configmap hello -o jsonpath={.data.text}", "Bye")?;
+    cluster.k("delete sign hello --timeout=30s")?;
+    eventually(SOON, || refused(&mut cluster.kubectl_command(&["get", "configmap", "hello"])))?;
+    cluster.k("get configmap hello-was-here").map(drop)
+}
+
+const SIGNS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: signs.clients.example.com}
+spec:
+  group: clients.example.com
+  scope: Namespaced
+  names: {plural: signs, kind: Sign}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            required: [text]
+            properties:
+              text: {type: string, minLength: 1}
+              copies: {type: integer, format: int32, default: 1}
+          status:
+            type: object
+            properties:
+              observedGeneration: {type: integer, format: int64}
+              shown: {type: string}
+              conditions: {type: array, x-kubernetes-list-type: map, x-kubernetes-list-map-keys: [type], items: {type: object, required: [type], x-kubernetes-preserve-unknown-fields: true, properties: {type: {type: string}}}}
+";
+
+const SIGN: &str = "
+apiVersion: clients.example.com/v1
+kind: Sign
+metadata: {name: hello}
+spec: {text: Hello}
+";
+
+fn python() -> Result<PathBuf> {
+    let venv = cache("python")?;
+    let python = venv.join("bin/python");
+    if run(Command::new(&python).args(["-c", "import kubernetes"])).is_err() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "kubernetes>=36,<37"]))?;
+    }
+    Ok(python)
+}
+
+#[test]
+fn the_python_client() -> Result<()> {
+    with_cluster("python", python, |cluster, python| {
+        let said = run(client(cluster, python).arg(source("python").join("walk.py")))?;
+        ensure!(said.matches("passed: ").count() == 4, "{said}");
+        Ok(())
+    })
+}
+
+fn kube_rs() -> Result<PathBuf> {
+    let target = cache("kube-rs")?;
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--locked", "--target-dir"]).arg(&target).current_dir(source("kube-rs"));
+    run(&mut build)?;
+    Ok(target.join("debug/kube-rs-walk"))
+}
+
+#[test]
+fn kube_rs_works() -> Result<()> {
+    with_cluster("kube-rs", kube_rs, |cluster, program| {
+        let said = run(&mut client(cluster, program))?;
+        ensure!(said.matches("passed: ").count() == 3, "{said}");
+        Ok(())
+    })
+}
+
+/// The definitions as the module has them; its own admission webhook behind a Service that leads to a process on the host.
+#[test]
+fn cert_manager_issues_a_certificate() -> Result<()> {
+    with_cluster(
+        "cert-manager",
+        || go("cert-manager"),
+        |cluster, program| {
+            let module = run(Command::new("go")
+                .args(["list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager"])
+                .current_dir(source("cert-manager")))?;
+            let definitions = Path::new(module.trim()).join("deploy/crds");
+            let made = cluster.kubectl(&["apply", "--server-side", "-f", &definitions.display().to_string()])?;
+            ensure!(made.matches("serverside-applied").count() == 6, "{made}");
+            cluster.k("wait --for=condition=Established crd --all --timeout=30s")?;
+            cluster.k("create namespace cert-manager")?;
+            let node = cluster.k("get nodes -o jsonpath={.items[0].status.addresses[0].address}")?;
+            cluster.apply(&WEBHOOK.replace("NODE", &node))?;
+            let parts = ["webhook", "cainjector", "controller"].map(|part| {
+                let log = cluster.folder().join(format!("{part}.log"));
+                Beside::start(client(cluster, program).arg(part), log)
+            });
+            let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+            let logs = || parts.iter().map(|part| format!("--- {}\n{}\n", part.1.display(), part.log_end())).collect::<String>();
+            certificates(cluster).with_context(logs)
+        },
+    )
+}
+
+fn certificates(cluster: &Cluster) -> Result<()> {
+    // Until the webhook has a certificate and its CA is injected, nothing is taken.
+    eventually(SOON, || cluster.apply(ISSUERS))?;
+    cluster.k("wait --for=condition=Ready issuer/own certificate/root certificate/leaf --timeout=60s")?;
+    let usages = cluster.k("get certificaterequests -o jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].reason}")?;
+    ensure!(usages == "Issued Issued", "{usages}");
+    let secret = cluster.json("get secret leaf-tls")?;
+    ensure!(secret["type"] == "kubernetes.io/tls" && secret["data"]["ca.crt"].is_string(), "{secret}");
+    let wrong = ISSUERS.rsplit("---").next().unwrap_or_default().replace("dnsNames: [leaf.example.com]", "duration: 1m");
+    let path = cluster.folder().join("wrong.yaml");
+    std::fs::write(&path, wrong.replace("name: leaf", "name: wrong"))?;
+    let said = refused(&mut cluster.kubectl_command(&["apply", "-f", &path.display().to_string()]))?;
+    ensure!(said.contains("admission webhook \"webhook.cert-manager.io\" denied the request"), "{said}");
+    cluster.k("delete secret leaf-tls")?;
+    eventually(SOON, || cluster.k("get secret leaf-tls")).map(drop)
+}
+
+const WEBHOOK: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: cert-manager-webhook, namespace: cert-manager}
+spec: {ports: [{name: https, port: 443, targetPort: 18443}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: cert-manager-webhook, namespace: cert-manager, labels: {kubernetes.io/service-name: cert-manager-webhook}}
+addressType: IPv4
+endpoints: [{addresses: [NODE], conditions: {ready: true}}]
+ports: [{name: https, port: 18443}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata:
+  name: cert-manager-webhook
+  annotations: {cert-manager.io/inject-ca-from-secret: cert-manager/cert-manager-webhook-ca}
+webhooks:
+- name: webhook.cert-manager.io
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  timeoutSeconds: 10
+  matchPolicy: Equivalent
+  failurePolicy: Fail
+  clientConfig: {service: {name: cert-manager-webhook, namespace: cert-manager, path: /validate}}
+  rules:
+  - apiGroups: [cert-manager.io, acme.cert-manager.io]
+    apiVersions: [v1]
+    operations: [CREATE, UPDATE]
+    resources: ['*/*']
+";
+
+const ISSUERS: &str = "
+apiVersion: cert-manager.io/v1
+kind: Issuer
+metadata: {name: self}
+spec: {selfSigned: {}}
+---
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata: {name: root}
+spec:
+  isCA: true
+  commonName: root
+  secretName: root-tls
+  privateKey: {algorithm: ECDSA, size: 256}
+  issuerRef: {name: self}
+---
+apiVersion: cert-manager.io/v1
+kind: Issuer
+metadata: {name: own}
+spec: {ca: {secretName: root-tls}}
+---
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata: {name: leaf}
+spec:
+  secretName: leaf-tls
+  dnsNames: [leaf.example.com]
+  privateKey: {algorithm: ECDSA, size: 256}
+  issuerRef: {name: own}
+";
