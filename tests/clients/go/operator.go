@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -80,10 +79,9 @@ func operator(ctx context.Context) error {
 	}
 	scheme.AddKnownTypes(gv, &Sign{}, &SignList{})
 	metav1.AddToGroupVersion(scheme, gv)
-	lease := 10 * time.Second
 	manager, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, LeaderElection: true, LeaderElectionID: "signs.clients.example.com",
-		LeaderElectionNamespace: "default", LeaseDuration: &lease, LeaderElectionReleaseOnCancel: true,
+		LeaderElectionNamespace: "default", LeaderElectionReleaseOnCancel: true,
 	})
 	if err != nil {
 		return err

@@ -156,7 +156,7 @@ fn usage(u: &User) -> Result<()> {
     let pods = u.soon("top pods -l app=busy", &["CPU(cores)", "busy-"])?;
     ensure!(!pods.contains("web-"), "only those of the selector: {pods}");
     u.says("top pods --containers", &["POD", "busy-", "burner"])?;
-    u.says("top pods -A", &["NAMESPACE", "kube-system", "web-"])?;
+    u.says("top pods -A", &["NAMESPACE", "default", "web-"])?;
     u.says("get nodes.metrics.k8s.io", &["NAME", "CPU", "MEMORY", "WINDOW"])?;
     u.says("get pods.metrics.k8s.io -l app=busy -o yaml", &["kind: PodMetrics", "name: burner", "memory: "])?;
     u.soon("get hpa busy -o jsonpath={.status.currentMetrics[0].resource.current.averageUtilization}/{.status.desiredReplicas}", &["/2"])?;
