@@ -7,12 +7,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tiphys_base::tasks::Tasks;
 use tiphys_cli::cluster::Cluster;
+use tiphys_cli::pki::NODE_SERVICES_GROUP;
 use tiphys_client::{Client, Delta, Informers, Patch};
 use tiphys_types::api::core::v1::Node;
 use tokio::net::UdpSocket;
-
-/// The group of the proxies and name servers of further nodes.
-pub(crate) const NODE_SERVICES_GROUP: &str = "tiphys:node-services";
 
 pub(crate) async fn install(admin: &Client, cluster: &Cluster) -> Result<()> {
     for (path, object) in objects(cluster)? {

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tiphys_apiserver::config::{AuditLog, KubeletClient, Pem, RequestHeader, ServiceAccounts, Storage};
+use tiphys_apiserver::config::{AuditLog, KubeletClient, Pem, PemPair, RequestHeader, ServiceAccounts, Storage};
 use tiphys_apiserver::{Config as ServerConfig, Encryption, Running as ApiServer, Server, UserInfo};
 use tiphys_base::tasks::Tasks;
 use tiphys_base::{Clock, SystemClock};
 use tiphys_cli::cluster::{Cluster, Layout};
-use tiphys_cli::{ClusterPki, Progress, kubeconfig};
+use tiphys_cli::{ClusterPki, Progress, kubeconfig, pki};
 use tiphys_client::{Client, Informers};
 use tiphys_types::api::core::v1::Node;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::node::{self, NodeParts};
-use crate::{addons, demo, keeping, late, node_process};
+use crate::{addons, demo, keeping, late, node_process, renewal};
 
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -66,14 +66,15 @@ async fn start(layout: &Layout, cluster: &mut Cluster, options: &Options, progre
     let network = cluster.network.clone();
     network.set_up_host(&mut cluster.recorded).context("cannot set the cluster's network up")?;
     layout.save(cluster)?;
-    let pki = ClusterPki::ensure(layout, cluster, SystemClock.now())?;
+    let certificates = ClusterPki::ensure(layout, cluster, SystemClock.now())?;
     progress.step("network and certificates");
-    let server = Server::start(server_config(layout, cluster, &pki)?).await?;
-    write_kubeconfig(layout, cluster, &pki)?;
+    let server = Server::start(server_config(layout, cluster, &certificates)?).await?;
+    kubeconfig::write_own(layout, cluster, &certificates)?;
+    renewal::start(layout, cluster, certificates.renew_at()?, tasks);
     progress.step(format!("API server at {}", cluster.api_url()));
-    let informers = start_control_plane(&server, &pki, tasks);
-    node_process::start_all(layout, cluster, &pki, tasks)?;
-    start_first_node(layout, cluster, &pki, &server, &informers, tasks).await?;
+    let informers = start_control_plane(&server, &certificates, tasks);
+    node_process::start_all(layout, cluster, tasks)?;
+    start_first_node(layout, cluster, &certificates, &server, &informers, tasks).await?;
     progress.step("control plane and first node started");
     let admin = server.loopback_client();
     addons::install(&admin, cluster).await?;
@@ -90,8 +91,14 @@ async fn start(layout: &Layout, cluster: &mut Cluster, options: &Options, progre
     Ok(server)
 }
 
-fn server_config(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result<ServerConfig> {
-    let mut config = ServerConfig::new(pki.apiserver.clone().into(), Pem::Text(pki.service_account_key.clone()));
+/// A certificate by its files: what is renewed meanwhile is seen.
+fn pair(layout: &Layout, name: &str) -> PemPair {
+    let (cert, key) = pki::files(layout, name);
+    PemPair { cert: Pem::File(cert), key: Pem::File(key) }
+}
+
+fn server_config(layout: &Layout, cluster: &Cluster, certificates: &ClusterPki) -> Result<ServerConfig> {
+    let mut config = ServerConfig::new(pair(layout, pki::APISERVER), Pem::Text(certificates.service_account_key.clone()));
     config.bind_address = cluster.api_address;
     config.secure_port = cluster.api_port;
     config.advertise_address = Some(IpAddr::V4(cluster.node_address(1)?));
@@ -100,23 +107,23 @@ fn server_config(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result
     config.audit = Some(AuditLog { path: layout.audit(), ..AuditLog::default() });
     config.service_cluster_ip_ranges = vec![cluster.network.services.to_string()];
     config.service_node_port_range = cluster.node_port_range;
-    config.client_ca = Some(Pem::Text(pki.ca.cert_pem().to_owned()));
+    config.client_ca = Some(Pem::Text(certificates.ca.cert_pem().to_owned()));
     config.service_accounts = ServiceAccounts {
         issuers: vec!["https://kubernetes.default.svc.cluster.local".into()],
         api_audiences: vec![],
-        signing_key: Pem::Text(pki.service_account_key.clone()),
+        signing_key: Pem::Text(certificates.service_account_key.clone()),
         verify_keys: vec![],
         max_token_expiration_seconds: 0,
         extend_token_expiration: true,
         jwks_uri: None,
     };
     config.kubelet = KubeletClient {
-        client: Some(pki.apiserver_kubelet_client.clone().into()),
-        ca: Some(Pem::Text(pki.ca.cert_pem().to_owned())),
+        client: Some(pair(layout, pki::APISERVER_KUBELET_CLIENT)),
+        ca: Some(Pem::Text(certificates.ca.cert_pem().to_owned())),
         preferred_address_types: vec!["InternalIP".into()],
     };
     config.request_header = Some(RequestHeader {
-        client_ca: Pem::Text(pki.front_proxy_ca.cert_pem().to_owned()),
+        client_ca: Pem::Text(certificates.front_proxy_ca.cert_pem().to_owned()),
         allowed_names: vec!["front-proxy-client".into()],
         username_headers: vec!["X-Remote-User".into()],
         uid_headers: vec!["X-Remote-Uid".into()],
@@ -124,7 +131,7 @@ fn server_config(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result
         extra_header_prefixes: vec!["X-Remote-Extra-".into()],
     });
     config.components_within = true;
-    config.proxy_client = Some(pki.front_proxy_client.clone().into());
+    config.proxy_client = Some(pair(layout, pki::FRONT_PROXY_CLIENT));
     Ok(config)
 }
 
@@ -135,13 +142,6 @@ fn encryption_config(path: &Path) -> Result<PathBuf> {
         tiphys_base::files::write_atomic(path, text.as_bytes(), 0o600).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(path.to_owned())
-}
-
-fn write_kubeconfig(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result<()> {
-    let config = kubeconfig::build(cluster, &cluster.api_url(), pki.ca.cert_pem(), &pki.admin);
-    let path = layout.kubeconfig();
-    tiphys_base::files::write_atomic(&path, kubeconfig::to_yaml(&config)?.as_bytes(), 0o600)
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Controllers and scheduler on one set of caches, which the first node's proxy and DNS read too.
@@ -178,13 +178,8 @@ async fn start_first_node(
 ) -> Result<()> {
     let name = cluster.node_name(1);
     let identity = UserInfo::new(format!("system:node:{name}"), &["system:nodes", "system:authenticated"]);
-    let parts = NodeParts {
-        number: 1,
-        serving: pki.kubelet(&name, IpAddr::V4(cluster.node_address(1)?))?,
-        client_ca: pki.ca.cert_pem().to_owned(),
-        client: server.client(identity),
-        informers: informers.clone(),
-    };
+    let parts =
+        NodeParts { number: 1, client_ca: pki.ca.cert_pem().to_owned(), client: server.client(identity), informers: informers.clone() };
     node::start(layout, cluster, parts, tasks).await
 }
 

@@ -13,6 +13,7 @@ mod late;
 mod node;
 mod node_process;
 mod pod_network;
+mod renewal;
 mod up;
 
 use std::process::ExitCode;

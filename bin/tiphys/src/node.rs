@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tiphys_base::pki::Identity;
 use tiphys_base::tasks::Tasks;
 use tiphys_cli::cluster::{Cluster, Layout};
+use tiphys_cli::pki;
 use tiphys_client::{Client, Delta, Informers};
 use tiphys_cni::node::Neighbour;
 use tiphys_kubelet::{Config as KubeletConfig, Kubelet};
@@ -22,8 +22,6 @@ use crate::pod_network::RoutedPods;
 
 pub(crate) struct NodeParts {
     pub(crate) number: u32,
-    /// What the kubelet's server shows.
-    pub(crate) serving: Identity,
     pub(crate) client_ca: String,
     /// The kubelet's own.
     pub(crate) client: Client,
@@ -120,7 +118,7 @@ fn kubelet_config(layout: &Layout, cluster: &Cluster, parts: &NodeParts) -> Resu
     config.node_ips = vec![own];
     config.cluster_dns = vec![IpAddr::V4(cluster.dns_address()?)];
     config.listen = (own, 10250).into();
-    config.serving = Some(parts.serving.clone());
+    config.serving = Some(pki::files(layout, &pki::kubelet(&config.node_name)));
     config.client_ca = Some(parts.client_ca.clone());
     config.cgroup_root = format!("/tiphys/{}/{}", cluster.name, parts.number);
     config.version = crate::VERSION.into();

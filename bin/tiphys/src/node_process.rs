@@ -1,6 +1,5 @@
 //! Further nodes on this machine: a process each, in a network namespace of its own, that speaks to the API server over TLS.
 
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
@@ -8,17 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ArgMatches;
-use tiphys_base::pki::{Identity, Names, Subject, Use};
+use tiphys_base::logging;
 use tiphys_base::tasks::Tasks;
-use tiphys_base::{Clock, SystemClock, logging};
 use tiphys_cli::cluster::{Cluster, Layout};
-use tiphys_cli::{ClusterPki, flags, processes};
+use tiphys_cli::{flags, pki, processes};
 use tiphys_client::https::{Config as HttpsConfig, Identity as Credential};
 use tiphys_client::{Client, Informers};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::addons::NODE_SERVICES_GROUP;
 use crate::node::{self, NodeParts};
 
 /// Waits between restarts of a node process that ends by itself.
@@ -26,12 +23,12 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts the processes of all nodes but the first and keeps them running.
-pub(crate) fn start_all(layout: &Layout, cluster: &Cluster, pki: &ClusterPki, tasks: &Tasks) -> Result<()> {
+pub(crate) fn start_all(layout: &Layout, cluster: &Cluster, tasks: &Tasks) -> Result<()> {
     // Processes that a killed predecessor left are replaced; their containers run on under the supervisors.
     let left: Vec<i32> = processes::of(layout).iter().filter(|p| p.role == "node").map(|p| p.pid).collect();
     processes::end(&left, 15, STOP_LIMIT);
     for number in 2..=cluster.nodes {
-        issue_certificates(layout, cluster, pki, number)?;
+        std::fs::create_dir_all(layout.node(number))?;
         let netns = namespace(&layout.netns(number))?;
         cluster.network.connect_node(number, &netns).with_context(|| format!("cannot connect node {number}"))?;
         let layout = layout.clone();
@@ -102,22 +99,6 @@ fn namespace(path: &Path) -> Result<OwnedFd> {
     Ok(std::fs::File::open(path).with_context(what)?.into())
 }
 
-fn services_file(layout: &Layout, number: u32, extension: &str) -> std::path::PathBuf {
-    layout.node(number).join(format!("services.{extension}"))
-}
-
-fn issue_certificates(layout: &Layout, cluster: &Cluster, pki: &ClusterPki, number: u32) -> Result<()> {
-    let name = cluster.node_name(number);
-    pki.kubelet(&name, IpAddr::V4(cluster.node_address(number)?))?;
-    std::fs::create_dir_all(layout.node(number))?;
-    let who = Subject { common_name: format!("tiphys:node-services:{name}"), organizations: vec![NODE_SERVICES_GROUP.into()] };
-    let year = Duration::from_secs(365 * 86_400);
-    let id = pki.ca.issue(&who, &Names::default(), Use::Client, SystemClock.now(), year)?;
-    tiphys_base::files::write_atomic(&services_file(layout, number, "key"), id.key_pem.as_bytes(), 0o600)?;
-    tiphys_base::files::write_atomic(&services_file(layout, number, "crt"), id.cert_pem.as_bytes(), 0o644)?;
-    Ok(())
-}
-
 /// `tiphys node`: in the namespace already.
 pub(crate) fn run(m: &ArgMatches) -> Result<()> {
     let (layout, cluster) = flags::existing(m)?;
@@ -138,23 +119,20 @@ pub(crate) fn run(m: &ArgMatches) -> Result<()> {
 
 async fn start(layout: &Layout, cluster: &Cluster, number: u32, tasks: &Tasks) -> Result<()> {
     let name = cluster.node_name(number);
-    let read = |path: std::path::PathBuf| std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
-    let ca = read(layout.pki().join("ca.crt"))?;
-    let kubelet = Identity {
-        cert_pem: read(layout.pki().join(format!("kubelet-{name}.crt")))?,
-        key_pem: read(layout.pki().join(format!("kubelet-{name}.key")))?,
-    };
-    let services = Identity { cert_pem: read(services_file(layout, number, "crt"))?, key_pem: read(services_file(layout, number, "key"))? };
-    let informers = Informers::with_tasks(client(cluster, &ca, services)?, tasks.child());
-    let parts = NodeParts { number, client: client(cluster, &ca, kubelet.clone())?, serving: kubelet, client_ca: ca, informers };
+    let path = layout.pki().join("ca.crt");
+    let ca = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let as_who = |certificate: &str| client(layout, cluster, &ca, certificate);
+    let informers = Informers::with_tasks(as_who(&pki::node_services(&name))?, tasks.child());
+    let parts = NodeParts { number, client: as_who(&pki::kubelet(&name))?, client_ca: ca.clone(), informers };
     node::start(layout, cluster, parts, tasks).await
 }
 
-fn client(cluster: &Cluster, ca: &str, identity: Identity) -> Result<Client> {
+fn client(layout: &Layout, cluster: &Cluster, ca: &str, certificate: &str) -> Result<Client> {
+    let (chain, key) = pki::files(layout, certificate);
     let config = HttpsConfig {
         server: cluster.api_url_of_nodes()?,
         ca: ca.as_bytes().to_vec(),
-        identity: Credential::Certificate { chain: identity.cert_pem.into_bytes(), key: identity.key_pem.into_bytes() },
+        identity: Credential::CertificateFiles { chain, key },
         user_agent: format!("tiphys/{}", crate::VERSION),
         ..HttpsConfig::default()
     };

@@ -4,7 +4,9 @@ pub mod clock;
 pub mod files;
 pub mod logging;
 pub mod pki;
+pub mod reloading;
 pub mod tasks;
 pub mod tls;
 
 pub use clock::{Clock, FakeClock, SystemClock};
+pub use reloading::{Reloading, ReloadingError};

@@ -7,7 +7,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::pki::Identity;
@@ -70,8 +71,14 @@ pub fn client(trust: ServerTrust<'_>, identity: Option<&Identity>) -> Result<Cli
     })
 }
 
-/// A server configuration. With `client_ca` (PEM) a client may show a certificate, and one that does not verify is refused.
+/// A server configuration with one certificate for good.
 pub fn server(identity: &Identity, client_ca: Option<&[u8]>, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+    let key = CertifiedKey::from_der(certificates(identity.cert_pem.as_bytes())?, private_key(identity.key_pem.as_bytes())?, &provider())?;
+    server_showing(Arc::new(SingleCertAndKey::from(key)), client_ca, alpn)
+}
+
+/// A server configuration. With `client_ca` (PEM) a client may show a certificate, and one that does not verify is refused.
+pub fn server_showing(identity: Arc<dyn ResolvesServerCert>, client_ca: Option<&[u8]>, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match client_ca {
         Some(pem) => {
@@ -83,7 +90,7 @@ pub fn server(identity: &Identity, client_ca: Option<&[u8]>, alpn: &[&[u8]]) -> 
         }
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(certificates(identity.cert_pem.as_bytes())?, private_key(identity.key_pem.as_bytes())?)?;
+    let mut config = builder.with_cert_resolver(identity);
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     Ok(config)
 }

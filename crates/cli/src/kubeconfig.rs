@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tiphys_base::pki::Identity;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Layout};
+use crate::pki::ClusterPki;
 
 /// The name of the cluster, its user and its context in kubeconfig files.
 pub fn context_name(cluster: &str) -> String {
@@ -26,6 +27,13 @@ pub fn build(cluster: &Cluster, server: &str, ca_pem: &str, user: &Identity) -> 
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     })
+}
+
+/// The administrator's, for the cluster's own commands.
+pub fn write_own(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result<()> {
+    let config = build(cluster, &cluster.api_url(), pki.ca.cert_pem(), &pki.admin);
+    let path = layout.kubeconfig();
+    tiphys_base::files::write_atomic(&path, to_yaml(&config)?.as_bytes(), 0o600).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Standard base64 with padding (RFC 4648, section 4).

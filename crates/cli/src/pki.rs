@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use tiphys_base::pki::{Authority, Identity, Names, Subject, Use, generate_key_pem, not_after};
 
 use crate::cluster::{Cluster, Layout};
+use crate::kubeconfig;
 
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
 const ONE_YEAR: Duration = Duration::from_secs(365 * 86_400);
-/// A certificate that ends sooner is replaced at the next start.
+/// A certificate that ends sooner is replaced.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 /// Everything that the cluster's components show and trust.
@@ -21,12 +22,37 @@ pub struct ClusterPki {
     pub ca: Authority,
     pub front_proxy_ca: Authority,
     pub service_account_key: String,
-    pub apiserver: Identity,
-    pub apiserver_kubelet_client: Identity,
-    pub front_proxy_client: Identity,
     pub admin: Identity,
     folder: PathBuf,
-    now: Timestamp,
+}
+
+/// Names of certificates. Each is a file `NAME.crt` with its key in `NAME.key`.
+pub const APISERVER: &str = "apiserver";
+pub const APISERVER_KUBELET_CLIENT: &str = "apiserver-kubelet-client";
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
+
+pub fn kubelet(node: &str) -> String {
+    format!("kubelet-{node}")
+}
+
+pub fn node_services(node: &str) -> String {
+    format!("node-services-{node}")
+}
+
+/// The group of what runs on a node beside its kubelet.
+pub const NODE_SERVICES_GROUP: &str = "tiphys:node-services";
+
+/// Where a certificate and its key are.
+pub fn files(layout: &Layout, name: &str) -> (PathBuf, PathBuf) {
+    let path = |extension: &str| layout.pki().join(format!("{name}.{extension}"));
+    (path("crt"), path("key"))
+}
+
+/// Renews what ends soon, and the administrator's kubeconfig with it; tells when it is to be done again.
+pub fn renew(layout: &Layout, cluster: &Cluster, now: Timestamp) -> Result<Timestamp> {
+    let pki = ClusterPki::ensure(layout, cluster, now)?;
+    kubeconfig::write_own(layout, cluster, &pki)?;
+    pki.renew_at()
 }
 
 impl ClusterPki {
@@ -40,31 +66,44 @@ impl ClusterPki {
         let client = |name: &str, ca: &Authority, cn: &str, groups: &[&str]| {
             leaf(&folder, name, ca, &subject(cn, groups), &Names::default(), Use::Client, now)
         };
-        let apiserver = leaf(&folder, "apiserver", &ca, &subject("kube-apiserver", &[]), &server_names(cluster)?, Use::Server, now)?;
+        client(APISERVER_KUBELET_CLIENT, &ca, "kube-apiserver-kubelet-client", &["system:masters"])?;
+        client(FRONT_PROXY_CLIENT, &front_proxy_ca, "front-proxy-client", &[])?;
+        leaf(&folder, APISERVER, &ca, &subject("kube-apiserver", &[]), &server_names(cluster)?, Use::Server, now)?;
+        for number in 1..=cluster.nodes {
+            node(&folder, &ca, &cluster.node_name(number), IpAddr::V4(cluster.node_address(number)?), now)?;
+        }
         Ok(ClusterPki {
-            apiserver_kubelet_client: client("apiserver-kubelet-client", &ca, "kube-apiserver-kubelet-client", &["system:masters"])?,
-            front_proxy_client: client("front-proxy-client", &front_proxy_ca, "front-proxy-client", &[])?,
             admin: client("admin", &ca, "kubernetes-admin", &["system:masters"])?,
-            apiserver,
             ca,
             front_proxy_ca,
             service_account_key,
             folder,
-            now,
         })
     }
 
-    /// What a node shows to the API server, and to whoever dials its kubelet.
-    pub fn kubelet(&self, node: &str, address: IpAddr) -> Result<Identity> {
-        let names = Names { dns: vec![node.to_owned()], ips: vec![address] };
-        let who = subject(&format!("system:node:{node}"), &["system:nodes"]);
-        leaf(&self.folder, &format!("kubelet-{node}"), &self.ca, &who, &names, Use::Both, self.now)
+    /// When the first of the certificates is to be renewed.
+    pub fn renew_at(&self) -> Result<Timestamp> {
+        let mut first = Timestamp::MAX;
+        for entry in fs::read_dir(&self.folder).with_context(|| format!("cannot read {}", self.folder.display()))? {
+            let stamp = entry?.path();
+            if stamp.extension().is_some_and(|e| e == "for") {
+                let path = stamp.with_extension("crt");
+                let pem = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                first = first.min(not_after(&pem)?);
+            }
+        }
+        Ok(first.checked_sub(RENEW_BEFORE).unwrap_or(Timestamp::MIN))
     }
+}
 
-    /// The path of a certificate, for components that run alone.
-    pub fn cert_path(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.crt"))
-    }
+/// What a node shows to the API server, and to whoever dials its kubelet; and what its proxy and DNS show, which are no kubelet.
+fn node(folder: &Path, ca: &Authority, node: &str, address: IpAddr, now: Timestamp) -> Result<()> {
+    let names = Names { dns: vec![node.to_owned()], ips: vec![address] };
+    let who = subject(&format!("system:node:{node}"), &["system:nodes"]);
+    leaf(folder, &kubelet(node), ca, &who, &names, Use::Both, now)?;
+    let who = subject(&format!("tiphys:node-services:{node}"), &[NODE_SERVICES_GROUP]);
+    leaf(folder, &node_services(node), ca, &who, &Names::default(), Use::Client, now)?;
+    Ok(())
 }
 
 fn subject(common_name: &str, groups: &[&str]) -> Subject {
@@ -143,15 +182,41 @@ mod tests {
         let now = SystemClock.now();
         let first = ClusterPki::ensure(&layout, &cluster, now).expect("made");
         let second = ClusterPki::ensure(&layout, &cluster, now).expect("read");
-        assert_eq!(first.apiserver.cert_pem, second.apiserver.cert_pem);
+        assert_eq!(first.admin.cert_pem, second.admin.cert_pem);
+        let apiserver = || fs::read_to_string(files(&layout, APISERVER).0).expect("there");
+        let made = apiserver();
         assert_eq!(first.service_account_key, second.service_account_key);
         cluster.api_address = "192.0.2.7".parse().expect("address");
         let moved = ClusterPki::ensure(&layout, &cluster, now).expect("renewed");
-        assert_ne!(moved.apiserver.cert_pem, first.apiserver.cert_pem, "a new address needs a new certificate");
+        assert_ne!(apiserver(), made, "a new address needs a new certificate");
         assert_eq!(moved.admin.cert_pem, first.admin.cert_pem);
         let later = now.checked_add(Duration::from_secs(340 * 86_400)).expect("time");
         let renewed = ClusterPki::ensure(&layout, &cluster, later).expect("renewed");
         assert_ne!(renewed.admin.cert_pem, first.admin.cert_pem, "it would have ended soon");
         assert_eq!(renewed.ca.cert_pem(), first.ca.cert_pem());
+    }
+
+    #[test]
+    fn a_cluster_that_runs_for_years_renews_in_time() {
+        let folder = tempfile::tempdir().expect("folder");
+        let layout = Layout::new(folder.path(), "pki").expect("name");
+        let cluster = Cluster::load_or_create(&layout, &Wanted { nodes: Some(2), ..Wanted::default() }).expect("cluster");
+        let clock = tiphys_base::FakeClock::at(SystemClock.now());
+        let names = [APISERVER.to_owned(), FRONT_PROXY_CLIENT.into(), kubelet(&cluster.node_name(2)), node_services(&cluster.node_name(1))];
+        let shown = || names.clone().map(|name| fs::read_to_string(files(&layout, &name).0).expect("there"));
+        let mut at = renew(&layout, &cluster, clock.now()).expect("made");
+        for year in 0..3 {
+            let (before, config) = (shown(), fs::read_to_string(layout.kubeconfig()).expect("there"));
+            assert_eq!(renew(&layout, &cluster, clock.now()).expect("nothing to do"), at);
+            assert_eq!(shown(), before);
+            clock.set(at);
+            clock.advance(Duration::from_secs(1));
+            let ends = not_after(&before[0]).expect("a certificate");
+            assert!(clock.now() < ends, "before they end");
+            at = renew(&layout, &cluster, clock.now()).expect("renewed");
+            assert!(at > clock.now(), "year {year}");
+            assert!(shown().iter().zip(&before).all(|(new, old)| new != old), "all of them");
+            assert_ne!(fs::read_to_string(layout.kubeconfig()).expect("there"), config, "the administrator too");
+        }
     }
 }

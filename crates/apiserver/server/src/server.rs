@@ -28,7 +28,7 @@ use crate::config::{Config, Storage};
 use crate::documents::catalogue::Catalogue;
 use crate::documents::{Checks, Documents};
 use crate::flow::Flow;
-use crate::identity::{IdentityError, Reloading};
+use crate::identity::{ReloadingError, reloading};
 use crate::in_process::Clients;
 use crate::listener;
 use crate::metrics::Metrics;
@@ -72,7 +72,7 @@ pub enum StartError {
     #[error(transparent)]
     Oidc(#[from] OidcError),
     #[error("serving certificate: {0}")]
-    Identity(#[from] IdentityError),
+    Identity(#[from] ReloadingError),
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     #[error("service account key: {0}")]
@@ -134,7 +134,7 @@ impl Server {
             front_proxy_ca: config.request_header.as_ref().map(|r| r.client_ca.read()).transpose()?,
         };
         let cas: Vec<&str> = [&material.client_ca, &material.front_proxy_ca].into_iter().flatten().map(String::as_str).collect();
-        let tls = listener::tls_config(Reloading::new(config.serving.clone(), config.clock.clone())?, &cas)?;
+        let tls = listener::tls_config(reloading(&config.serving, &config.clock)?, &cas)?;
         let tasks = Tasks::new();
         let ranges = ranges(&config)?;
         let registry = open_registry(&config, &ranges, &tasks).await?;
@@ -273,7 +273,7 @@ fn make_door(
     let webhooks = Arc::new(webhooks);
     registry.set_webhooks(webhooks.clone());
     let catalogue: Arc<Catalogue> = Arc::default();
-    let front_proxy = config.proxy_client.as_ref().map(|pair| Reloading::new(pair.clone(), config.clock.clone())).transpose()?;
+    let front_proxy = config.proxy_client.as_ref().map(|pair| reloading(pair, &config.clock)).transpose()?;
     let aggregator = Arc::new(Aggregator::new(objects.clone(), streams.dialer.clone(), front_proxy, catalogue.clone()));
     let audit = match &config.audit {
         Some(log) => Audit::new(log, config.clock.clone(), tasks)?,

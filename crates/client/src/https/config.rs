@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
+use tiphys_base::Clock;
 
 use super::kubeconfig;
 use crate::ClientError;
@@ -15,6 +17,11 @@ pub enum Identity {
     Certificate {
         chain: Vec<u8>,
         key: Vec<u8>,
+    },
+    /// The same in files, which may be replaced while the process runs; connections are then made anew.
+    CertificateFiles {
+        chain: PathBuf,
+        key: PathBuf,
     },
     Token(String),
     /// Read again for every request: the kubelet rotates it.
@@ -41,6 +48,8 @@ pub struct Config {
     pub namespace: String,
     /// `Impersonate-User`; empty: none.
     pub impersonate: String,
+    /// By which files are looked at again; none: the machine's.
+    pub clock: Option<Arc<dyn Clock>>,
 }
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -87,7 +96,7 @@ impl Config {
     async fn authorization(&self) -> Result<Option<String>, ClientError> {
         use base64::Engine;
         Ok(match &self.identity {
-            Identity::Anonymous | Identity::Certificate { .. } => None,
+            Identity::Anonymous | Identity::Certificate { .. } | Identity::CertificateFiles { .. } => None,
             Identity::Token(token) => Some(format!("Bearer {token}")),
             Identity::TokenFile(path) => {
                 let token = tokio::fs::read_to_string(path).await.map_err(|e| ClientError::Config(format!("{}: {e}", path.display())))?;

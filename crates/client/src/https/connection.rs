@@ -7,7 +7,6 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -15,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::config::Config;
+use super::tls::Connector;
 use crate::ClientError;
 
 // Upstream's server gives 256 KiB per stream and 25 MiB per connection; a client that gives less would be the narrow end.
@@ -35,8 +35,14 @@ pub(super) struct Endpoint {
     prefix: String,
     plain: bool,
     server_name: ServerName<'static>,
-    tls: Arc<ClientConfig>,
-    open: Mutex<Option<http2::SendRequest<Body>>>,
+    connector: Arc<Connector>,
+    open: Mutex<Option<Open>>,
+}
+
+/// A connection, and which certificate it was made with.
+struct Open {
+    sender: http2::SendRequest<Body>,
+    generation: u64,
 }
 
 enum Sender {
@@ -45,7 +51,7 @@ enum Sender {
 }
 
 impl Endpoint {
-    pub(super) fn new(config: &Config, tls: Arc<ClientConfig>) -> Result<Self, ClientError> {
+    pub(super) fn new(config: &Config, connector: Arc<Connector>) -> Result<Self, ClientError> {
         let bad = |reason: String| ClientError::Config(format!("server {:?}: {reason}", config.server));
         let uri: Uri = config.server.parse().map_err(|e: http::uri::InvalidUri| bad(e.to_string()))?;
         let plain = match uri.scheme_str() {
@@ -62,7 +68,7 @@ impl Endpoint {
             server_name: ServerName::try_from(name).map_err(|e| bad(e.to_string()))?,
             host,
             plain,
-            tls,
+            connector,
             open: Mutex::new(None),
         })
     }
@@ -114,7 +120,7 @@ impl Endpoint {
 
     async fn forget_closed(&self) {
         let mut open = self.open.lock().await;
-        if open.as_ref().is_some_and(http2::SendRequest::is_closed) {
+        if open.as_ref().is_some_and(|o| o.sender.is_closed()) {
             *open = None;
         }
     }
@@ -122,14 +128,16 @@ impl Endpoint {
     /// The open connection, or a new one. Others wait meanwhile, so that a restart of the server is met by one handshake, not by hundreds.
     async fn sender(&self) -> Result<Sender, ClientError> {
         let mut open = self.open.lock().await;
-        if let Some(sender) = open.as_ref().filter(|s| !s.is_closed()) {
-            return Ok(Sender::H2(sender.clone()));
+        // What runs on a connection of an older certificate comes to its end there.
+        let generation = self.connector.reloading.as_ref().map_or(0, |r| r.generation());
+        if let Some(open) = open.as_ref().filter(|o| o.generation == generation && !o.sender.is_closed()) {
+            return Ok(Sender::H2(open.sender.clone()));
         }
         let sender = tokio::time::timeout(CONNECT_LIMIT, self.connect())
             .await
             .map_err(|_| ClientError::Transport(format!("{}: no connection within {} s", self.authority, CONNECT_LIMIT.as_secs())))??;
         if let Sender::H2(sender) = &sender {
-            *open = Some(sender.clone());
+            *open = Some(Open { sender: sender.clone(), generation });
         }
         Ok(sender)
     }
@@ -142,7 +150,7 @@ impl Endpoint {
         if self.plain {
             return h1(TokioIo::new(stream)).await;
         }
-        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let connector = TlsConnector::from(self.connector.tls.clone());
         let stream = connector
             .connect(self.server_name.clone(), stream)
             .await

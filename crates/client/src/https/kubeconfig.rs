@@ -88,10 +88,15 @@ pub(super) fn parse(text: &[u8], folder: &Path, context: &str) -> Result<Config,
         impersonate: user.map(|u| u.impersonate.clone()).unwrap_or_default(),
         namespace: context.namespace.clone(),
         user_agent: String::new(),
+        clock: None,
     })
 }
 
 fn identity(user: &User, folder: &Path) -> Result<Identity, String> {
+    let in_files = user.client_certificate_data.is_empty() && user.client_key_data.is_empty();
+    if in_files && !user.client_certificate.is_empty() && !user.client_key.is_empty() {
+        return Ok(Identity::CertificateFiles { chain: folder.join(&user.client_certificate), key: folder.join(&user.client_key) });
+    }
     let chain = inline_or_file(&user.client_certificate_data, &user.client_certificate, folder)?;
     let key = inline_or_file(&user.client_key_data, &user.client_key, folder)?;
     Ok(match (chain, key) {

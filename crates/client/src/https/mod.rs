@@ -39,8 +39,8 @@ pub struct Https {
 
 impl Https {
     pub fn new(config: Config) -> Result<Self, ClientError> {
-        let tls = Arc::new(tls::connector(&config)?);
-        let endpoint = || Endpoint::new(&config, Arc::clone(&tls));
+        let connector = Arc::new(tls::connector(&config)?);
+        let endpoint = || Endpoint::new(&config, Arc::clone(&connector));
         Ok(Https { unary: Arc::new(endpoint()?), watches: Arc::new(endpoint()?), config })
     }
 

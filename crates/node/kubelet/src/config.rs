@@ -4,7 +4,6 @@ use crate::node::eviction::plan::Thresholds;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-use tiphys_base::pki::Identity;
 
 #[derive(Clone)]
 pub struct Config {
@@ -20,8 +19,8 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Where the HTTPS server listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The certificate that the server shows.
-    pub serving: Option<Identity>,
+    /// Certificate and key that the server shows (PEM files, looked at again as they are replaced); its own otherwise.
+    pub serving: Option<(PathBuf, PathBuf)>,
     /// The CA (PEM) of client certificates that the server accepts.
     pub client_ca: Option<String>,
     /// Below which pods' cgroups stand, e.g. `/` or `/tiphys/node-2`.

@@ -9,7 +9,6 @@ use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tiphys_base::pki::Identity;
 use tiphys_meta::Quantity;
 
 #[derive(Debug, thiserror::Error)]
@@ -154,10 +153,8 @@ pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
     config.register_with_taints = text("register-with-taints").map(|t| t.split(',').map(str::to_owned).collect()).unwrap_or_default();
     let ca = path("client-ca-file").or(file.authentication.x509.client_ca_file.clone());
     config.client_ca = ca.map(|p| read(&p)).transpose()?;
-    let identity =
-        path("tls-cert-file").or(file.tls_cert_file.clone()).zip(path("tls-private-key-file").or(file.tls_private_key_file.clone()));
     config.serving =
-        identity.map(|(cert, key)| Ok::<_, FlagError>(Identity { cert_pem: read(&cert)?, key_pem: read(&key)? })).transpose()?;
+        path("tls-cert-file").or(file.tls_cert_file.clone()).zip(path("tls-private-key-file").or(file.tls_private_key_file.clone()));
     let given = text("eviction-hard").map(|t| t.split(',').filter_map(|p| p.split_once('<')).map(own).collect());
     if let Some(thresholds) = given.or(file.eviction_hard.clone()) {
         eviction(&mut config, &thresholds)?;

@@ -41,6 +41,8 @@ pub enum StartError {
     },
     #[error("the kubelet's serving certificate cannot be used")]
     Tls(#[from] tiphys_base::tls::TlsError),
+    #[error("the kubelet's serving certificate cannot be used")]
+    Serving(#[from] tiphys_base::ReloadingError),
     #[error("cannot make a serving certificate")]
     Pki(#[from] tiphys_base::pki::PkiError),
 }

@@ -21,7 +21,7 @@ use super::StreamsError;
 use super::target::is_reachable;
 use crate::body::{Body, BoxError};
 use crate::config::KubeletClient;
-use crate::identity::Reloading;
+use crate::identity::reloading;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -66,7 +66,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 impl Dialer {
     pub fn new(kubelet: &KubeletClient, clock: &Arc<dyn Clock>) -> Result<Self, StreamsError> {
-        let identity = kubelet.client.as_ref().map(|pair| Reloading::new(pair.clone(), clock.clone())).transpose()?;
+        let identity = kubelet.client.as_ref().map(|pair| reloading(pair, clock)).transpose()?;
         let ca = kubelet.ca.as_ref().map(|ca| ca.read()).transpose()?;
         let trust = || ca.as_ref().map_or(ServerTrust::Anyone, |pem| ServerTrust::Ca(pem.as_bytes()));
         let showing = |trust: ServerTrust<'_>| -> Result<Arc<ClientConfig>, tls::TlsError> {

@@ -79,7 +79,7 @@ pub enum StreamsError {
     #[error("kubelet client certificate or CA")]
     Read(#[from] std::io::Error),
     #[error("kubelet client certificate")]
-    Identity(#[from] crate::identity::IdentityError),
+    Identity(#[from] crate::identity::ReloadingError),
     #[error("kubelet client TLS")]
     Tls(#[from] TlsError),
 }

@@ -1,6 +1,7 @@
 //! The whole door on a registry in memory.
 
 mod aggregation;
+mod certificates;
 mod cluster;
 mod metrics;
 mod requests;

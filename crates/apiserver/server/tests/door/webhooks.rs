@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tiphys_apiserver::config::AuditLog;
 use tiphys_base::pki::Use;
 use tiphys_base::tls;
 use tiphys_client::ClientError;
@@ -47,6 +48,11 @@ fn answer(path: &str, request: &Value) -> Value {
         response["patch"] = json!(STANDARD.encode(patch.to_string()));
         response["patchType"] = json!("JSONPatch");
         response["warnings"] = json!(["stamped"]);
+        response["auditAnnotations"] = json!({"by": "stamp"});
+    } else if request["object"]["command"][0] == "sh" {
+        let asked = [&request["operation"], &request["kind"]["kind"], &request["subResource"], &request["object"]["container"]];
+        response["allowed"] = json!(false);
+        response["status"] = json!({"message": format!("no shells: {asked:?}")});
     } else if request["object"]["data"]["value"] == "bad" {
         response["allowed"] = json!(false);
         response["status"] = json!({"message": "bad value", "reason": "because", "code": 403});
@@ -91,4 +97,70 @@ async fn webhooks_change_and_refuse() {
     admin.create_value(&validating, "", &hang).await.expect("configured");
     let late = create("late", "good", json!({})).await.expect_err("too late").to_string();
     assert!(late.contains("failed calling webhook \"hang.example.com\"") && late.contains("context deadline exceeded"), "{late}");
+}
+
+/// Exec and its kin are creations of a connection, whose options a webhook judges.
+#[tokio::test]
+async fn webhooks_see_connections() {
+    let cluster = Cluster::start().await;
+    let port = webhook(&cluster).await;
+    let admin = cluster.running.loopback_client();
+    let mut check = configuration(&cluster, "ValidatingWebhookConfiguration", "check", port, "/validate");
+    check["webhooks"][0]["rules"] =
+        json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]);
+    let validating = Gvr::new("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations");
+    admin.create_value(&validating, "", &check).await.expect("configured");
+    let exec = async |command: &str| {
+        let path = format!("/api/v1/namespaces/default/pods/p/exec?command={command}&container=c");
+        let request = tiphys_client::Request::with_json(http::Method::POST, path, vec![]);
+        admin.raw(request).await.expect_err("refused").to_string()
+    };
+    let want = "admission webhook \"check.example.com\" denied the request: no shells: \
+                [String(\"CONNECT\"), String(\"PodExecOptions\"), String(\"exec\"), String(\"c\")]";
+    assert_eq!(exec("sh").await, want);
+    assert_eq!(exec("ls").await, "pods \"p\" not found", "let through to the pod, which is not there");
+}
+
+/// What the audit log keeps of webhooks: their own annotations, whether they changed something, what, and who failed.
+#[tokio::test]
+async fn the_audit_log_hears_of_webhooks() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (path, policy) = (folder.path().join("audit.log"), folder.path().join("policy.yaml"));
+    let rules = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  resources: [{group: \"\", resources: [configmaps]}]\n- level: None\n";
+    std::fs::write(&policy, rules).expect("written");
+    let log = AuditLog { path: path.clone(), policy_file: Some(policy), ..AuditLog::default() };
+    let cluster = Cluster::start_with(|config| config.audit = Some(log)).await;
+    let port = webhook(&cluster).await;
+    let admin = cluster.running.loopback_client();
+    let mutating = Gvr::new("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations");
+    let validating = Gvr::new("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations");
+    let stamp = configuration(&cluster, "MutatingWebhookConfiguration", "stamp", port, "/mutate");
+    admin.create_value(&mutating, "", &stamp).await.expect("configured");
+    let mut gone = configuration(&cluster, "ValidatingWebhookConfiguration", "gone", 1, "/");
+    gone["webhooks"][0]["failurePolicy"] = json!("Ignore");
+    admin.create_value(&validating, "", &gone).await.expect("configured");
+    let object = json!({"metadata": {"name": "c"}, "data": {"value": "good"}});
+    admin.create_value(&Gvr::new("", "v1", "configmaps"), "default", &object).await.expect("made");
+    assert!(cluster.running.stop().await);
+    let text = std::fs::read_to_string(path).expect("written");
+    let mut events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let event = events.find(|e| e["requestObject"]["metadata"]["name"] == "c" && e["stage"] == "ResponseComplete");
+    let mut annotations = event.unwrap_or_else(|| panic!("no event in {text}"))["annotations"].clone();
+    let patch = annotations["patch.webhook.admission.k8s.io/round_0_index_0"].take();
+    let patch: Value = serde_json::from_str(patch.as_str().expect("a patch")).expect("JSON");
+    assert_eq!(
+        (&patch["configuration"], &patch["patchType"], &patch["patch"][0]["path"]),
+        (&json!("stamp"), &json!("JSONPatch"), &json!("/data/stamped"))
+    );
+    for (key, want) in [
+        ("stamp.example.com/by", "stamp"),
+        (
+            "mutation.webhook.admission.k8s.io/round_0_index_0",
+            "{\"configuration\":\"stamp\",\"webhook\":\"stamp.example.com\",\"mutated\":true}",
+        ),
+        ("failed-open.validating.webhook.admission.k8s.io/round_0_index_0", "gone.example.com"),
+        ("authorization.k8s.io/decision", "allow"),
+    ] {
+        assert_eq!(annotations[key], want, "{key} of {annotations}");
+    }
 }

@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tiphys_base::pki::{Authority, Names, Subject, Use};
-use tiphys_base::tls;
+use tiphys_base::{Reloading, tls};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -38,13 +38,16 @@ pub(crate) async fn start(agent: &Arc<Agent>, changes: &Arc<Changes>) -> Result<
     let failed = |source| StartError::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let identity = match &agent.config.serving {
-        Some(identity) => identity.clone(),
-        None => self_signed(agent)?,
+    let shown = match agent.config.serving.clone() {
+        Some((cert, key)) => Reloading::of_files(cert, key, agent.clock.clone())?,
+        None => {
+            let identity = self_signed(agent)?;
+            Reloading::new(Vec::new(), move || Ok(identity.clone()), agent.clock.clone())?
+        }
     };
     let client_ca = agent.config.client_ca.as_ref().map(|ca| ca.as_bytes());
     // Upgrades are of HTTP/1.1.
-    let config = tls::server(&identity, client_ca, &[b"http/1.1"])?;
+    let config = tls::server_showing(shown, client_ca, &[b"http/1.1"])?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let server = Arc::new(Server {
         agent: agent.clone(),
