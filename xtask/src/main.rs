@@ -5,6 +5,7 @@ mod ci;
 mod conformance;
 mod differential;
 mod facts;
+mod fuzz;
 mod layers;
 mod map;
 
@@ -16,10 +17,11 @@ fn main() -> anyhow::Result<()> {
         Some((task, _)) if task == "ci" => ci::run(),
         Some((task, rest)) if task == "conformance" => conformance::run(rest),
         Some((task, rest)) if task == "differential" => differential::run(rest),
+        Some((task, rest)) if task == "fuzz" => fuzz::run(rest),
         Some((task, rest)) if task == "map" => map::run(rest),
         Some((task, rest)) if task == "bench" => bench::run(rest),
         // The second half of it, in a network namespace of its own.
         Some((task, rest)) if task == "bench-inside" => bench::run_inside(rest),
-        _ => anyhow::bail!("cargo xtask TASK, where TASK is one of: bench, ci, conformance, differential, facts, layers, map"),
+        _ => anyhow::bail!("cargo xtask TASK, where TASK is one of: bench, ci, conformance, differential, facts, fuzz, layers, map"),
     }
 }

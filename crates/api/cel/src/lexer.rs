@@ -1,6 +1,6 @@
 //! Tokens of CEL (the grammar of cel-spec, as cel-go's ANTLR lexer reads it).
 
-use crate::source::Source;
+use crate::source::{MAX_SHOWN, Source};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tok {
@@ -93,7 +93,9 @@ impl Lexer<'_> {
 
     fn error(&mut self, length: usize, shown: String) {
         let shown = shown.replace('\n', "\\n").replace('\t', "\\t").replace('\r', "\\r");
-        self.errors.push((self.at, format!("Syntax error: token recognition error at: '{shown}'")));
+        if self.errors.len() <= MAX_SHOWN {
+            self.errors.push((self.at, format!("Syntax error: token recognition error at: '{shown}'")));
+        }
         self.at += length;
     }
 

@@ -8,7 +8,7 @@ use crate::ast::{Expr, FieldEntry, Id, Kind, Literal, MapEntry, Name, Parsed};
 use crate::lexer::{Tok, Token, tokens};
 use crate::literal;
 use crate::macros;
-use crate::source::{Issue, Source};
+use crate::source::{Issue, MAX_SHOWN, Source};
 
 /// Brackets within brackets: each costs a handful of stack frames.
 const MAX_NESTING: u32 = 100;
@@ -52,7 +52,8 @@ pub(crate) fn parse(source: &Source) -> Result<Parsed, Vec<Issue>> {
     let errors = std::mem::take(&mut parser.errors);
     match root {
         Ok(root) if errors.is_empty() => Ok(Parsed { root, offsets: parser.offsets }),
-        _ => Err(errors.into_iter().map(|(offset, message)| source.issue(offset, message)).collect()),
+        // One more than are shown: cel-go gives up there.
+        _ => Err(errors.into_iter().take(MAX_SHOWN + 1).map(|(offset, message)| source.issue(offset, message)).collect()),
     }
 }
 

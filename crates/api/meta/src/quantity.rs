@@ -242,7 +242,7 @@ impl Quantity {
             exponent += 1;
         }
         let down = exponent.rem_euclid(3);
-        (value.saturating_mul(power(down).unwrap_or(1)), exponent - down)
+        (value.saturating_mul(power(down).unwrap_or(1)).max(LEAST), exponent - down)
     }
 
     fn fmt_decimal(&self, f: &mut fmt::Formatter<'_>, format: Format) -> fmt::Result {
@@ -266,6 +266,9 @@ impl Quantity {
     }
 }
 
+/// As far below zero as the largest is above: what is shown can be read again (found by the fuzzer).
+const LEAST: i128 = -i128::MAX;
+
 fn power(exponent: i32) -> Option<i128> {
     10i128.checked_pow(u32::try_from(exponent).ok()?)
 }
@@ -276,7 +279,7 @@ fn rescale(value: i128, from: i32, to: i32) -> i128 {
         return value;
     }
     if from > to {
-        let end = if value < 0 { i128::MIN } else { i128::MAX };
+        let end = if value < 0 { LEAST } else { i128::MAX };
         return power(from.saturating_sub(to)).and_then(|p| value.checked_mul(p)).unwrap_or(end);
     }
     match power(to.saturating_sub(from)) {
@@ -426,6 +429,18 @@ mod tests {
         }
         for bad in ["", "x", "1x", "1 Gi", "1Gib", "--1", "1e", "1e3k"] {
             assert!(canonical(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_saturates_is_shown_as_what_it_is() {
+        for text in [
+            "-1999999999999999999999999999999999992E2",
+            "-9220.00000000000000000000013372036854775E6808",
+            "-22222222222222222222222222222222222222222222",
+        ] {
+            let shown = Quantity::parse(text).expect("a number").to_string();
+            assert_eq!(Quantity::parse(&shown).map(|q| q.to_string()), Ok(shown), "{text}");
         }
     }
 

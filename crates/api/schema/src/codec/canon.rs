@@ -49,7 +49,8 @@ pub(crate) fn finish(ty: &'static Type, map: &mut Map<String, Value>) {
 
 /// Stores the value of a field the way Go prints it: not at all, where it is empty and `omitempty`.
 pub(crate) fn put(map: &mut Map<String, Value>, field: &Field, value: Value) {
-    if field.pointer() || !is_empty(field.shape, &value) {
+    // Null and absent are the same, also where a pointer leads to a time that is none (found by the fuzzer).
+    if field.pointer() && !value.is_null() || !is_empty(field.shape, &value) {
         map.insert(field.name.to_owned(), value);
     } else if field.omit_empty() || field.omit_zero() {
         map.remove(field.name);
