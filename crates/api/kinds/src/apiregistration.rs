@@ -5,7 +5,7 @@ use tiphys_meta::{ErrorList, Path, names, object};
 use tiphys_types::jiff::Timestamp;
 
 use crate::resources::Entry;
-use crate::strategy::{Column, Strategy};
+use crate::strategy::{BARE_STATUS, Column, Strategy};
 use crate::table::{AGE, NAME, age, column};
 use crate::tree::{array, at, int, is_true, present, set_absent, text};
 use crate::workloads::SPEC;
@@ -13,6 +13,7 @@ use crate::workloads::SPEC;
 static API_SERVICE: Strategy = Strategy::new(false)
     .name(names::path_segment)
     .status("{}")
+    .status_alone(BARE_STATUS)
     .unconditional_update(false)
     .defaults(defaults)
     .checks(check, |_, _, _| {})
@@ -65,6 +66,10 @@ fn check(o: &Value, errors: &mut ErrorList) {
         if text(service, field).is_empty() {
             errors.required(&SPEC.child("service").child(field), "");
         }
+    }
+    let port = int(service, "port");
+    if !(1..=65535).contains(&port) {
+        errors.invalid(&SPEC.child("service.port"), port, "port is not valid: must be between 1 and 65535, inclusive");
     }
     if insecure && bundle {
         errors.invalid(&SPEC.child("insecureSkipTLSVerify"), true, "may not be true if caBundle is present");

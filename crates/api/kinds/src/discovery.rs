@@ -8,11 +8,17 @@ use crate::core::endpoints::{app_protocol, first_of, special_purpose};
 use crate::resources::Entry;
 use crate::strategy::{Column, Generation, Strategy};
 use crate::table::{AGE, NAME, age, column};
-use crate::tree::{array, array_mut, at, int, set_absent, text};
+use crate::tree::{array, array_mut, at, int, remove, said, set_absent, text};
 
 static SLICE: Strategy = Strategy::new(true)
     .generation(Generation::When(changed))
     .defaults(defaults)
+    .on_create(|o, _| drop_topology(o, None))
+    .on_update(|new, old, _| {
+        if new.get("endpoints") != old.get("endpoints") {
+            drop_topology(new, Some(old));
+        }
+    })
     .checks(check, |new, old, errors| {
         if new.get("endpoints") != old.get("endpoints") {
             check_endpoints(new, errors);
@@ -34,6 +40,19 @@ fn defaults(o: &mut Value) {
     for port in array_mut(o, "ports") {
         set_absent(port, "name", "");
         set_absent(port, "protocol", "TCP");
+    }
+}
+
+/// The topology of an endpoint was v1beta1's; v1 only shows what is left of it. A node that it named becomes the endpoint's node.
+fn drop_topology(o: &mut Value, old: Option<&Value>) {
+    const HOST: &str = "kubernetes.io/hostname";
+    let node = |e: &Value| e.get("deprecatedTopology").and_then(|t| t.get(HOST)).and_then(Value::as_str).map(str::to_owned);
+    let known: Vec<String> = old.map(|o| array(o, "endpoints").iter().filter_map(node).collect()).unwrap_or_default();
+    for endpoint in array_mut(o, "endpoints") {
+        if let Some(name) = node(endpoint).filter(|n| known.contains(n) && names::dns1123_subdomain(n).is_empty()) {
+            set_absent(endpoint, "nodeName", name);
+        }
+        remove(endpoint, "deprecatedTopology");
     }
 }
 
@@ -69,8 +88,7 @@ fn check_endpoint(endpoint: &Value, kind: &str, path: &Path<'_>, errors: &mut Er
     for (i, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
         check_address(address, kind, &list, i, errors);
     }
-    let node = text(endpoint, "nodeName");
-    if !node.is_empty() {
+    if let Some(node) = said(endpoint, "nodeName") {
         errors.invalid_all(&path.child("nodeName"), node, names::dns1123_subdomain(node));
     }
     if let Some(host) = at(endpoint, "hostname").and_then(Value::as_str) {
@@ -82,8 +100,13 @@ fn check_endpoint(endpoint: &Value, kind: &str, path: &Path<'_>, errors: &mut Er
         if all.len() > 8 {
             errors.too_many(&list, all.len(), 8);
         }
-        for (i, hint) in all.iter().enumerate().filter(|_| hints == "forNodes") {
-            errors.invalid_all(&list.index(i).child("name"), text(hint, "name"), names::dns1123_subdomain(text(hint, "name")));
+        for (i, hint) in all.iter().enumerate() {
+            let (name, at) = (text(hint, "name"), list.index(i));
+            if all[..i].iter().any(|h| text(h, "name") == name) {
+                errors.duplicate(&at.child("name"), name);
+            }
+            let wrong = if hints == "forNodes" { names::dns1123_subdomain(name) } else { names::label_value(name) };
+            errors.invalid_all(&at.child("name"), name, wrong);
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::strategy::Strategy;
 
 static EVENT: Strategy = Strategy::new(true)
     .create_on_update()
-    .checks(event::check_strict, event::immutable)
+    .check_created(event::check_strict_new)
+    .checks(event::check_strict, event::check_strict_update)
     .selectable(event::NAMES, event::selectable)
     .table(event::COLUMNS, event::cells);
 

@@ -5,14 +5,14 @@ use tiphys_meta::{ErrorList, Path, names, object};
 use tiphys_types::jiff::Timestamp;
 
 use crate::resources::Entry;
-use crate::strategy::{Column, Strategy};
+use crate::strategy::{BARE_STATUS, Column, Strategy};
 use crate::table::{AGE, NAME, age, column};
 use crate::tree::{array, at, child, int, is_true, present, set_absent, set_nonzero, text};
 use crate::workloads::SPEC;
 
 const PRECEDENCE_MAX: i64 = 10_000;
 
-const SHARED: Strategy = Strategy::new(false).spec_generation().status("{}");
+const SHARED: Strategy = Strategy::new(false).spec_generation().status("{}").status_alone(BARE_STATUS);
 
 static SCHEMA: Strategy = SHARED.defaults(schema_defaults).checks(check_schema, |_, _, _| {}).table(SCHEMA_COLUMNS, schema_cells);
 static LEVEL: Strategy = SHARED.defaults(level_defaults).checks(check_level, |_, _, _| {}).table(LEVEL_COLUMNS, level_cells);

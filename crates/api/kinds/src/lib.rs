@@ -32,5 +32,6 @@ pub mod table;
 mod tree;
 mod workloads;
 
+pub use core::service::validation::addresses as check_service_addresses;
 pub use resources::{Entry, entries, strategy};
 pub use strategy::{Column, Ctx, Generation, SelectableFields, Strategy, Subresource, User};

@@ -1,6 +1,6 @@
 //! `node.k8s.io`: RuntimeClass, another way to run containers.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tiphys_meta::{ErrorList, Path, names, object};
 use tiphys_types::jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use crate::core::resource_list;
 use crate::resources::Entry;
 use crate::strategy::{Column, Strategy};
 use crate::table::{AGE, NAME, age, column};
-use crate::tree::{at, present, text};
+use crate::tree::{array, at, present, text};
 
 static RUNTIME_CLASS: Strategy = Strategy::new(false)
     .create_on_update()
@@ -34,7 +34,26 @@ fn check(o: &Value, errors: &mut ErrorList) {
     } else {
         errors.invalid_all(&Path::new("handler"), handler, names::dns1123_label(handler));
     }
-    crate::meta::labels(at(o, "scheduling.nodeSelector"), &Path::new("scheduling.nodeSelector"), errors);
+    if let Some(amounts) = at(o, "overhead.podFixed") {
+        // Held to the rules of a container's limits, and told under their name.
+        crate::core::pod::resources::requirements(&json!({"limits": amounts}), &[], &Path::new("overhead"), errors);
+    }
+    let Some(scheduling) = at(o, "scheduling") else { return };
+    crate::meta::labels(at(scheduling, "nodeSelector"), &Path::new("scheduling.nodeSelector"), errors);
+    check_tolerations(scheduling, errors);
+}
+
+fn check_tolerations(scheduling: &Value, errors: &mut ErrorList) {
+    let path = Path::new("scheduling");
+    crate::core::pod::scheduling::tolerations(scheduling, &path, errors);
+    let all = array(scheduling, "tolerations");
+    let key = |t: &Value| ["key", "operator", "value", "effect"].map(|field| text(t, field).to_owned());
+    for (i, toleration) in all.iter().enumerate().filter(|(i, t)| all[..*i].iter().any(|before| key(before) == key(t))) {
+        let [name, operator, value, effect] = key(toleration);
+        let seconds = at(toleration, "tolerationSeconds");
+        let shown = json!({"Key": name, "Operator": operator, "Value": value, "Effect": effect, "TolerationSeconds": seconds});
+        errors.duplicate(&path.child("tolerations").index(i), shown);
+    }
 }
 
 const COLUMNS: &[Column] = &[NAME, column("Handler"), AGE];

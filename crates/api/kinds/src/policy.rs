@@ -7,7 +7,7 @@ use tiphys_types::jiff::Timestamp;
 use crate::resources::Entry;
 use crate::strategy::{Column, Strategy, Subresource, keep_all_but_status};
 use crate::table::{AGE, NAME, age, column, integer};
-use crate::tree::{at, int, text};
+use crate::tree::{at, int, one_of};
 use crate::workloads::{self, SPEC};
 
 static PDB: Strategy = Strategy::new(true)
@@ -31,10 +31,8 @@ fn check(o: &Value, errors: &mut ErrorList) {
         workloads::at_most_all(value, &SPEC.child(field), errors);
     }
     crate::selectors::check(at(o, "spec.selector"), &SPEC.child("selector"), errors);
-    let policy = text(o, "spec.unhealthyPodEvictionPolicy");
-    if !matches!(policy, "" | "AlwaysAllow" | "IfHealthyBudget") {
-        errors.not_supported(&SPEC.child("unhealthyPodEvictionPolicy"), policy, &["AlwaysAllow", "IfHealthyBudget"]);
-    }
+    let policy = "spec.unhealthyPodEvictionPolicy";
+    one_of(at(o, policy), &["AlwaysAllow", "IfHealthyBudget"], &Path::new(policy), errors);
 }
 
 fn check_status(new: &Value, _: &Value, errors: &mut ErrorList) {

@@ -7,28 +7,42 @@ use tiphys_meta::{ErrorList, names, object, time};
 use tiphys_types::jiff::Timestamp;
 
 use crate::resources::Entry;
-use crate::strategy::{Column, Strategy};
+use crate::strategy::{BARE_STATUS, Column, Strategy};
 use crate::table::{AGE, NAME, age, column};
 use crate::tree::{array, array_mut, at, int, present, set_default, set_nonzero, text};
 use crate::workloads::SPEC;
 
 static DEVICE_CLASS: Strategy = Strategy::new(false)
     .spec_generation()
-    .checks(|o, e| claim::selectors(at(o, "spec").unwrap_or(&Value::Null), &SPEC, e), |_, _, _| {})
+    .checks(|o, e| claim::check_class(at(o, "spec").unwrap_or(&Value::Null), &SPEC, e), |_, _, _| {})
     .table(crate::table::NAME_AGE, crate::table::name_age);
 static TAINT_RULE: Strategy = Strategy::new(false).spec_generation().status("{}").on_create(|o, ctx| taint_time(o, ctx.now));
 static CLAIM: Strategy = Strategy::new(true)
     .status("{}")
     .defaults(|o| claim_defaults(o.get_mut("spec")))
-    .checks(|o, e| claim::check(at(o, "spec"), &SPEC, e), fixed_spec)
+    .status_alone(BARE_STATUS)
+    // What cannot change need not be looked at again.
+    .check_created(|o, e| claim::check(at(o, "spec"), &SPEC, e))
+    .checks(|_, _| {}, fixed_spec)
     .table(CLAIM_COLUMNS, claim_cells);
 static TEMPLATE: Strategy = Strategy::new(true)
     .defaults(|o| claim_defaults(o.get_mut("spec").and_then(|s| s.get_mut("spec"))))
-    .checks(|o, e| claim::check(at(o, "spec.spec"), &SPEC.child("spec"), e), fixed_spec)
+    .check_created(|o, e| {
+        let metadata = SPEC.child("metadata");
+        crate::meta::labels(at(o, "spec.metadata.labels"), &metadata.child("labels"), e);
+        crate::meta::annotations(at(o, "spec.metadata.annotations"), &metadata.child("annotations"), e);
+        claim::check(at(o, "spec.spec"), &SPEC.child("spec"), e);
+    })
+    .checks(|_, _| {}, fixed_spec)
     .table(crate::table::NAME_AGE, crate::table::name_age);
 static SLICE: Strategy = Strategy::new(false)
     .spec_generation()
-    .checks(check_slice, |_, _, _| {})
+    .checks(check_slice, |new, old, errors| {
+        for field in ["pool.name", "driver", "nodeName"] {
+            let of = |o: &Value| at(o, "spec").and_then(|s| at(s, field)).cloned();
+            crate::meta::immutable(of(new).as_ref(), of(old).as_ref(), &SPEC.child(field), errors);
+        }
+    })
     .selectable(&["metadata.name", "spec.nodeName", "spec.driver"], |o| {
         crate::fields::read(o, &[("metadata.name", ""), ("spec.nodeName", ""), ("spec.driver", "")])
     })
@@ -101,6 +115,7 @@ fn check_slice(o: &Value, errors: &mut ErrorList) {
         Some(node) => errors.invalid_all(&SPEC.child("nodeName"), node, names::dns1123_subdomain(node)),
         None => {}
     }
+    claim::check_devices(array(o, "spec.devices"), &SPEC.child("devices"), errors);
     let places = ["spec.nodeSelector", "spec.allNodes", "spec.perDeviceNodeSelection"];
     if text(o, "spec.nodeName").is_empty() && places.iter().all(|place| at(o, place).is_none()) {
         errors.required(&SPEC, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required");

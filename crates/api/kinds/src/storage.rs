@@ -8,17 +8,18 @@ use tiphys_types::jiff::Timestamp;
 
 use crate::meta::immutable;
 use crate::resources::Entry;
-use crate::strategy::{Column, Strategy, bump_generation};
+use crate::strategy::{BARE_STATUS, Column, Strategy, bump_generation};
 use crate::table::{AGE, NAME, age, boolean, column, integer};
-use crate::tree::{array, at, child, is_true, map_at, set_absent, text};
+use crate::tree::{array, at, child, is_true, map_at, one_of, remove, set_absent, text};
 use crate::workloads::SPEC;
 
 static CSI_DRIVER: Strategy = Strategy::new(false)
     .on_update(|new, old, _| {
-        if driver_changed(new, old) {
+        if new.get("spec") != old.get("spec") {
             bump_generation(new, old);
         }
     })
+    .warnings_by(driver_warnings)
     .unconditional_update(false)
     .defaults(driver_defaults)
     .checks(check_driver, |new, old, errors| {
@@ -29,7 +30,7 @@ static CSI_DRIVER: Strategy = Strategy::new(false)
     .table(DRIVER_COLUMNS, driver_cells);
 static CSI_NODE: Strategy = Strategy::new(false)
     .unconditional_update(false)
-    .checks(check_csi_node, |_, _, _| {})
+    .checks(check_csi_node, keep_csi_drivers)
     .table(&[NAME, integer("Drivers"), AGE], |o, now| vec![object::name(o).into(), json!(array(o, "spec.drivers").len()), age(o, now)]);
 static CSI_CAPACITY: Strategy = Strategy::new(true).unconditional_update(false).checks(check_capacity, |new, old, errors| {
     for field in ["storageClassName", "nodeTopology"] {
@@ -50,6 +51,7 @@ static STORAGE_CLASS: Strategy = Strategy::new(false)
     .table(CLASS_COLUMNS, class_cells);
 static ATTACHMENT: Strategy = Strategy::new(false)
     .status(r#"{"attached":false}"#)
+    .status_alone(BARE_STATUS)
     .unconditional_update(false)
     .checks(check_attachment, |new, old, errors| immutable(new.get("spec"), old.get("spec"), &SPEC, errors))
     .table(ATTACHMENT_COLUMNS, attachment_cells);
@@ -86,11 +88,13 @@ pub(crate) const RESOURCES: &[Entry] = &[
     Entry::new("volumeattributesclasses", &ATTRIBUTES_CLASS),
 ];
 
-/// Only what a kubelet or scheduler must notice.
-fn driver_changed(new: &Value, old: &Value) -> bool {
-    ["spec.tokenRequests", "spec.requiresRepublish", "spec.seLinuxMount", "spec.nodeAllocatableUpdatePeriodSeconds"]
-        .iter()
-        .any(|path| at(new, path) != at(old, path))
+/// Tokens go where logs may show them, unless the driver says that it reads them elsewhere.
+fn driver_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    const WHY: &str = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes";
+    let requests = |o: &Value| at(o, "spec.tokenRequests").cloned();
+    let told = old.is_some_and(|old| requests(old) == requests(new));
+    let warn = !told && !array(new, "spec.tokenRequests").is_empty() && at(new, "spec.serviceAccountTokenInSecrets").is_none();
+    if warn { vec![WHY.to_owned()] } else { Vec::new() }
 }
 
 fn driver_defaults(o: &mut Value) {
@@ -110,10 +114,8 @@ fn check_driver(o: &Value, errors: &mut ErrorList) {
     if name.len() > 63 {
         errors.too_long(&Path::new("metadata.name"), 63);
     }
-    let policy = text(o, "spec.fsGroupPolicy");
-    if !matches!(policy, "" | "ReadWriteOnceWithFSType" | "File" | "None") {
-        errors.not_supported(&SPEC.child("fsGroupPolicy"), policy, &["File", "None", "ReadWriteOnceWithFSType"]);
-    }
+    one_of(at(o, "spec.fsGroupPolicy"), &["File", "None", "ReadWriteOnceWithFSType"], &SPEC.child("fsGroupPolicy"), errors);
+    check_token_requests(array(o, "spec.tokenRequests"), &SPEC.child("tokenRequests"), errors);
     for mode in array(o, "spec.volumeLifecycleModes").iter().filter_map(Value::as_str) {
         if !matches!(mode, "Persistent" | "Ephemeral") {
             errors.not_supported(&SPEC.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
@@ -121,6 +123,23 @@ fn check_driver(o: &Value, errors: &mut ErrorList) {
     }
     if let Some(period) = at(o, "spec.nodeAllocatableUpdatePeriodSeconds").and_then(Value::as_i64).filter(|p| *p < 10) {
         errors.invalid(&SPEC.child("nodeAllocatableUpdatePeriodSeconds"), period, "must be greater than or equal to 10 seconds");
+    }
+}
+
+fn check_token_requests(requests: &[Value], list: &Path<'_>, errors: &mut ErrorList) {
+    for (i, request) in requests.iter().enumerate() {
+        let (path, audience) = (list.index(i), text(request, "audience"));
+        if requests[..i].iter().any(|r| text(r, "audience") == audience) {
+            errors.duplicate(&path.child("audience"), audience);
+            continue;
+        }
+        let Some(seconds) = at(request, "expirationSeconds").and_then(Value::as_i64) else { continue };
+        if seconds < 600 {
+            errors.invalid(&path.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
+        }
+        if seconds > 1 << 32 {
+            errors.invalid(&path.child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds");
+        }
     }
 }
 
@@ -188,8 +207,39 @@ fn check_csi_node(o: &Value, errors: &mut ErrorList) {
         if id.len() > 256 {
             errors.invalid(&path.child("nodeID"), id, "must be 256 characters or less");
         }
+        if let Some(count) = at(driver, "allocatable.count").and_then(Value::as_i64).filter(|c| *c < 0) {
+            errors.invalid(&path.child("allocatable.count"), count, "must be greater than or equal to 0");
+        }
         if drivers[..i].iter().any(|d| text(d, "name") == name) {
             errors.duplicate(&path.child("name"), name);
+        }
+        check_topology_keys(array(driver, "topologyKeys"), &path, errors);
+    }
+}
+
+fn check_topology_keys(keys: &[Value], path: &Path<'_>, errors: &mut ErrorList) {
+    for (i, key) in keys.iter().enumerate() {
+        let text = key.as_str().unwrap_or("");
+        if text.is_empty() {
+            errors.required(path, "");
+        }
+        if keys[..i].contains(key) {
+            errors.duplicate(path, text);
+        }
+        errors.invalid_all(path, text, names::qualified_name(text));
+    }
+}
+
+/// Of a driver that stays, only what can be allocated may change (KEP-4876).
+fn keep_csi_drivers(new: &Value, old: &Value, errors: &mut ErrorList) {
+    let without = |driver: &Value| {
+        let mut driver = driver.clone();
+        remove(&mut driver, "allocatable");
+        driver
+    };
+    for before in array(old, "spec.drivers") {
+        for after in array(new, "spec.drivers").iter().filter(|d| text(d, "name") == text(before, "name")) {
+            immutable(Some(&without(after)), Some(&without(before)), &SPEC.child("drivers"), errors);
         }
     }
 }
@@ -220,7 +270,7 @@ fn check_class(o: &Value, errors: &mut ErrorList) {
     }
     match text(o, "volumeBindingMode") {
         "Immediate" | "WaitForFirstConsumer" => {}
-        "" => errors.required(&Path::new("volumeBindingMode"), ""),
+        "" if at(o, "volumeBindingMode").is_none() => errors.required(&Path::new("volumeBindingMode"), ""),
         other => errors.not_supported(&Path::new("volumeBindingMode"), other, &["Immediate", "WaitForFirstConsumer"]),
     }
     check_topologies(array(o, "allowedTopologies"), errors);

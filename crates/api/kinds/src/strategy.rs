@@ -83,6 +83,10 @@ pub struct Strategy {
     pub selectable_field_names: &'static [&'static str],
     pub columns: &'static [Column],
     pub cells: fn(&Value, Timestamp) -> Vec<Value>,
+    /// Of what an update brings back to the server's state, no client is the manager: beyond `status`.
+    pub resets: &'static [&'static [&'static str]],
+    /// Metadata cannot be written through `status` either.
+    pub status_alone: bool,
     /// The grace period of a delete in seconds, from the one asked for; `None` where objects of the kind go at once.
     pub grace: Option<fn(&Value, Option<i64>) -> i64>,
 }
@@ -113,6 +117,8 @@ impl Strategy {
             selectable_field_names: if namespaced { meta::NAMESPACED_FIELDS } else { meta::CLUSTER_FIELDS },
             columns: table::NAME_CREATED,
             cells: table::name_created,
+            resets: &[],
+            status_alone: false,
             grace: None,
         }
     }
@@ -208,6 +214,17 @@ impl Strategy {
         self
     }
 
+    pub const fn resets(mut self, fields: &'static [&'static [&'static str]]) -> Self {
+        self.resets = fields;
+        self
+    }
+
+    /// Through `status`, nothing but the status is written.
+    pub const fn status_alone(mut self, subresources: &'static [Subresource]) -> Self {
+        self.status_alone = true;
+        self.subresources(subresources)
+    }
+
     pub const fn graceful(mut self, grace: fn(&Value, Option<i64>) -> i64) -> Self {
         self.grace = Some(grace);
         self
@@ -256,6 +273,9 @@ impl Strategy {
         let mut errors = ErrorList::new();
         meta::validate(new, self.namespaced, self.name_rule, &mut errors);
         meta::validate_update(new, old, &mut errors);
+        if self.qualified_finalizers {
+            meta::qualified_finalizers(new, &mut errors);
+        }
         (self.check)(new, &mut errors);
         (self.check_update)(new, old, &mut errors);
         errors
@@ -345,6 +365,18 @@ pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value, _: &Ctx<'_>) {
     set_or_remove(map, "metadata", metadata);
     *new = kept;
 }
+
+/// A status update of the kinds that keep their metadata to themselves (`ResetObjectMetaForStatus`).
+pub(crate) fn keep_all_but_bare_status(new: &mut Value, old: &Value, ctx: &Ctx<'_>) {
+    keep_all_but_status(new, old, ctx);
+    for field in ["labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let value = old.get("metadata").and_then(|m| m.get(field)).cloned();
+        set_or_remove(object::meta_mut(new), field, value);
+    }
+}
+
+pub(crate) const BARE_STATUS: &[Subresource] =
+    &[Subresource { name: "status", prepare_update: keep_all_but_bare_status, validate_update: nothing_on_update }];
 
 pub(crate) fn nothing_on_update(_: &Value, _: &Value, _: &mut ErrorList) {}
 

@@ -16,6 +16,11 @@ pub(crate) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
     at(value, path).and_then(Value::as_str).unwrap_or("")
 }
 
+/// The text of a field behind a pointer: an empty one is said too.
+pub(crate) fn said<'a>(value: &'a Value, path: &str) -> Option<&'a str> {
+    at(value, path).and_then(Value::as_str)
+}
+
 pub(crate) fn int(value: &Value, path: &str) -> i64 {
     at(value, path).and_then(Value::as_i64).unwrap_or(0)
 }

@@ -29,6 +29,7 @@ pub(crate) fn selector_and_template(o: &Value, kind: &str, errors: &mut ErrorLis
     let path = SPEC.child("selector");
     let selector = at(o, "spec.selector");
     match selector {
+        None if kind == "daemonset" => {}
         None => errors.required(&path, ""),
         Some(selector) => {
             selectors::check(Some(selector), &path, errors);

@@ -122,6 +122,10 @@ pub struct ApiError {
     pub retry_after_seconds: i32,
     /// `metadata.continue`: how a list whose first page's revision is compacted may go on.
     pub continue_token: String,
+    /// `details` are shown even where they say nothing.
+    pub empty_details: bool,
+    /// What is told beside the error, in `Warning` headers.
+    pub warnings: Vec<String>,
 }
 
 impl ApiError {
@@ -137,7 +141,14 @@ impl ApiError {
             causes: Vec::new(),
             retry_after_seconds: 0,
             continue_token: String::new(),
+            empty_details: matches!(reason, Reason::NotFound | Reason::Invalid | Reason::Forbidden),
+            warnings: Vec::new(),
         }
+    }
+
+    /// An answer that upstream's router gives, before anybody asks what the request is about.
+    pub fn of_the_router(reason: Reason, message: impl Into<String>) -> Self {
+        ApiError { empty_details: true, ..ApiError::new(reason, message) }
     }
 
     fn about(mut self, gvr: &Gvr, name: &str) -> Self {
@@ -214,8 +225,7 @@ impl ApiError {
         if !self.continue_token.is_empty() {
             status["metadata"]["continue"] = json!(self.continue_token);
         }
-        let empty = [Reason::NotFound, Reason::Invalid, Reason::Forbidden, Reason::UnsupportedMediaType, Reason::NotAcceptable];
-        if !details.is_empty() || empty.contains(&self.reason) {
+        if !details.is_empty() || self.empty_details {
             status["details"] = Value::Object(details);
         }
         status

@@ -119,12 +119,20 @@ pub(crate) fn before_create(call: &Call<'_>, tree: &mut Value) -> Result<Hold, A
     if !is_services(call.resource) {
         return Ok(Hold::default());
     }
+    check_addresses(tree)?;
     network::on_create(&call.registry.hooks.services, tree).map(|r| Hold(Some(r)))
+}
+
+/// Nothing is given to a Service that contradicts itself.
+fn check_addresses(new: &Value) -> Result<(), ApiError> {
+    let errors = tiphys_kinds::check_service_addresses(new);
+    if errors.is_empty() { Ok(()) } else { Err(errors.into_invalid("", "Service", tiphys_meta::object::name(new))) }
 }
 
 pub(crate) fn before_update(call: &Call<'_>, new: &mut Value, old: &Value) -> Result<Hold, ApiError> {
     if !is_services(call.resource) {
         return Ok(Hold::default());
     }
+    check_addresses(new)?;
     network::on_update(&call.registry.hooks.services, new, old).map(|r| Hold(Some(r)))
 }

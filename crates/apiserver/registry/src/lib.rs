@@ -25,6 +25,7 @@ mod network;
 mod open;
 mod options;
 mod registry;
+mod removed;
 mod render;
 mod request;
 mod resource;

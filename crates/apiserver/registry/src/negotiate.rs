@@ -76,7 +76,7 @@ fn not_acceptable(watch: bool) -> ApiError {
 /// No encoding of ours at all: upstream's router answers before its negotiation does.
 fn no_route() -> ApiError {
     let accepted = ALL.map(|f| f.content_type()).join(", ");
-    ApiError::new(Reason::NotAcceptable, format!("406: Not Acceptable\n\nAvailable representations: {accepted}"))
+    ApiError::of_the_router(Reason::NotAcceptable, format!("406: Not Acceptable\n\nAvailable representations: {accepted}"))
 }
 
 struct Clause<'a> {

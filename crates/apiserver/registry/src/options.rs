@@ -228,6 +228,17 @@ fn check_dry_run<'a>(errors: &mut ErrorList, values: impl Iterator<Item = &'a st
     dry
 }
 
+/// What a body is that is no object.
+fn misfit(tree: &Value) -> Option<&'static str> {
+    match tree {
+        Value::Object(_) | Value::Null => None,
+        Value::Array(_) => Some("array"),
+        Value::String(_) => Some("string"),
+        Value::Number(_) => Some("number"),
+        Value::Bool(_) => Some("bool"),
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Propagation {
     Orphan,
@@ -256,6 +267,11 @@ impl DeleteOptions {
             Format::Yaml => codec::yaml::to_tree(body).map_err(|e| ApiError::bad_request(e.to_string()))?,
             Format::Protobuf => codec::proto::decode(body).map_err(|e| ApiError::bad_request(e.to_string()))?.1,
         };
+        if let Some(what) = misfit(&tree) {
+            let small = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+            let why = format!("json: cannot unmarshal {what} into Go value of type {small}");
+            return Err(ApiError::bad_request(format!("couldn't get version/kind; json parse error: {why}")));
+        }
         let text = |field: &str| tree.get(field).and_then(Value::as_str).unwrap_or("");
         if !matches!(text("kind"), "" | "DeleteOptions") {
             let (kind, version) = (text("kind"), text("apiVersion"));

@@ -395,6 +395,6 @@ pub fn error_document(accept: &str, error: &ApiError) -> Answer {
         code: error.code,
         content_type: format.content_type().into(),
         body: crate::Body::Full(body),
-        warnings: Vec::new(),
+        warnings: error.warnings.clone(),
     })
 }

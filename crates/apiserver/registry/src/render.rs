@@ -93,7 +93,7 @@ impl Renderer {
             (Shown::Metadata, _) => Ok(self.partial(entry).into()),
             (Shown::Table, _) => {
                 let meta = ListMeta { revision: entry.revision(), ..ListMeta::default() };
-                Ok(self.table(std::slice::from_ref(&entry), &meta).into())
+                Ok(self.table(std::slice::from_ref(&entry), &meta, true).into())
             }
         }
     }
@@ -101,6 +101,15 @@ impl Renderer {
     /// Whether objects are shown as they are kept, so that all clients of the same format see the same bytes.
     pub(crate) fn shows_what_is_kept(&self) -> bool {
         self.output.shown == Shown::Object && matches!(self.served().conversion, Conversion::Same)
+    }
+
+    /// One object of a watch: of the tables that it sends, only the first names the columns.
+    pub(crate) fn event(&self, entry: &Entry, first: bool) -> Result<Bytes, ApiError> {
+        if self.output.shown != Shown::Table || first {
+            return self.object(entry);
+        }
+        let meta = ListMeta { revision: entry.revision(), ..ListMeta::default() };
+        Ok(self.table(std::slice::from_ref(&entry), &meta, false).into())
     }
 
     fn object_json(&self, entry: &Entry) -> Bytes {
@@ -113,7 +122,8 @@ impl Renderer {
     }
 
     fn converted(&self, entry: &Entry) -> Json {
-        Json::write(&self.served().api_version, &self.served().gvk.kind, &self.tree(entry), entry.revision(), 0)
+        let written = Json::write(&self.served().api_version, &self.served().gvk.kind, &self.tree(entry), entry.revision(), 0);
+        if entry.revision() == 0 { written.at_revision(0) } else { written }
     }
 
     fn object_protobuf(&self, entry: &Entry) -> Result<Bytes, ApiError> {
@@ -149,7 +159,7 @@ impl Renderer {
         match (self.output.shown, self.output.format) {
             (Shown::Table, _) => {
                 let entries: Vec<&Entry> = entries.iter().map(|e| &**e).collect();
-                Ok(Body::Full(self.table(&entries, meta).into()))
+                Ok(Body::Full(self.table(&entries, meta, true).into()))
             }
             (_, Format::Protobuf) => self.list_protobuf(entries, meta),
             _ => Ok(self.list_json(entries, meta)),
@@ -225,18 +235,21 @@ impl Renderer {
         }
     }
 
-    fn table(&self, entries: &[&Entry], meta: &ListMeta) -> Vec<u8> {
+    fn table(&self, entries: &[&Entry], meta: &ListMeta, columns: bool) -> Vec<u8> {
         let builtin = || {
             let columns = self.resource.strategy.columns.iter();
             columns
                 .map(|c| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority}))
                 .collect()
         };
-        let columns: Vec<Value> = self.served().as_custom().map_or_else(builtin, |c| c.version().column_definitions());
+        let columns = match columns {
+            true => Value::Array(self.served().as_custom().map_or_else(builtin, |c| c.version().column_definitions())),
+            false => Value::Null,
+        };
         let version = self.output.meta_version();
         let head = format!("{{\"kind\":\"Table\",\"apiVersion\":\"{version}\",\"metadata\":{},\"columnDefinitions\":", meta.json());
         let mut out = head.into_bytes();
-        out.extend_from_slice(Value::Array(columns).to_string().as_bytes());
+        out.extend_from_slice(columns.to_string().as_bytes());
         out.extend_from_slice(b",\"rows\":[");
         for (i, entry) in entries.iter().enumerate() {
             if i > 0 {
@@ -255,7 +268,7 @@ impl Renderer {
         out.extend_from_slice(b"{\"cells\":");
         out.extend_from_slice(Value::Array(cells).to_string().as_bytes());
         match self.include {
-            Include::None => {}
+            Include::None => out.extend_from_slice(b",\"object\":null"),
             Include::Metadata => {
                 out.extend_from_slice(b",\"object\":");
                 out.extend_from_slice(&self.partial(entry));

@@ -26,7 +26,7 @@ impl Selection {
         options: &ListOptions,
     ) -> Result<Selection, ApiError> {
         let unreadable = |e: &dyn std::fmt::Display| ApiError::bad_request(e.to_string());
-        let labels = LabelSelector::parse(&options.label_selector).map_err(|e| unreadable(&format!("unable to parse requirement: {e}")))?;
+        let labels = LabelSelector::parse(&options.label_selector).map_err(|e| unreadable(&e))?;
         let mut fields = FieldSelector::parse(&options.field_selector).map_err(|e| unreadable(&e))?;
         for term in &mut fields.terms {
             served.field_label(resource, &mut term.field)?;

@@ -31,7 +31,20 @@ pub(crate) struct Facts {
 pub(crate) async fn ensure(client: &Client, cache: &dyn Objects, facts: &Facts) -> Result<(), ClientError> {
     create_all(client, namespaces()).await?;
     tokio::try_join!(policy::ensure(client, cache), create_all(client, first_objects(facts)), kubernetes_service(client, cache, facts))?;
-    Ok(())
+    default_range_is_ready(client, cache).await
+}
+
+/// Of the ranges of Services, only the default one is the server's to vouch for.
+async fn default_range_is_ready(client: &Client, cache: &dyn Objects) -> Result<(), ClientError> {
+    let there = cache.get(&known::SERVICE_CIDRS, "", "kubernetes");
+    if there.is_some_and(|range| range["status"]["conditions"].as_array().is_some_and(|all| !all.is_empty())) {
+        return Ok(());
+    }
+    let now = tiphys_meta::time::format(tiphys_base::Clock::now(&tiphys_base::SystemClock));
+    let condition = json!({"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": now});
+    let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
+    client.patch_value(&known::SERVICE_CIDRS, "", "kubernetes", "status", &patch).await.map(drop)
 }
 
 async fn create_all(client: &Client, objects: Vec<(&'static Gvr, Value)>) -> Result<(), ClientError> {

@@ -37,7 +37,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call) -> Result<Answer, D
     let computed = match info.verb.as_str() {
         "get" => Computed::One(one(door, &info.name).await?),
         "list" => Computed::Many(selected(door, &info).await?),
-        _ => return Err(method_not_allowed(&Gvr::new("", "v1", RESOURCE), call.parts.method.as_str()).into()),
+        _ => return Err(method_not_allowed().into()),
     };
     let gvk = Gvk::new("", "v1", "ComponentStatus");
     let shown = Presentation { gvk: &gvk, columns: columns(), cells: &cells };

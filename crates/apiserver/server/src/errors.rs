@@ -74,12 +74,8 @@ pub(crate) fn not_found_path() -> ApiError {
     ApiError::new(Reason::NotFound, "the server could not find the requested resource")
 }
 
-pub(crate) fn method_not_allowed(gvr: &Gvr, verb: &str) -> ApiError {
-    let mut error =
-        ApiError::new(Reason::MethodNotAllowed, format!("{verb} is not supported on resources of kind \"{}\"", gvr.group_resource()));
-    error.group = gvr.group.to_string();
-    error.kind = gvr.resource.to_string();
-    error
+pub(crate) fn method_not_allowed() -> ApiError {
+    ApiError::of_the_router(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
 }
 
 /// `pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "default"`.

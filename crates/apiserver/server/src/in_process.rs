@@ -54,6 +54,9 @@ fn agent_of(user: &str) -> &str {
     if user.starts_with("system:serviceaccount:kube-system:") {
         return "kube-controller-manager";
     }
+    if user == "system:apiserver" {
+        return "kube-apiserver";
+    }
     user.rsplit(':').next().unwrap_or("tiphys")
 }
 
@@ -136,6 +139,7 @@ mod tests {
         for (user, agent) in [
             ("system:node:n-1", "kubelet"),
             ("system:serviceaccount:kube-system:deployment-controller", "kube-controller-manager"),
+            ("system:apiserver", "kube-apiserver"),
             ("system:kube-scheduler", "kube-scheduler"),
             ("system:kube-controller-manager", "kube-controller-manager"),
         ] {

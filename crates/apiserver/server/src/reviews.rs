@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tiphys_meta::{ApiError, Gvk};
 use tiphys_registry::UserInfo;
+use tiphys_schema::apply;
 
 use crate::authorize::node::node_of;
 use crate::authorize::rbac::Rule;
@@ -43,6 +44,11 @@ impl Review {
         })
     }
 
+    /// The answers to the others are made anew.
+    fn is_kept_by_its_manager(self) -> bool {
+        matches!(self, Review::SubjectAccess | Review::LocalSubjectAccess | Review::SelfSubjectAccess | Review::Token)
+    }
+
     fn gvk(self) -> Gvk {
         match self {
             Review::SubjectAccess => Gvk::new("authorization.k8s.io", "v1", "SubjectAccessReview"),
@@ -58,11 +64,13 @@ impl Review {
 
 pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, review: Review) -> Result<Answered, DoorError> {
     if call.info.verb != "create" {
-        let gvr = tiphys_meta::Gvr::new(call.info.group.clone(), call.info.version.clone(), call.info.resource.clone());
-        return Err(method_not_allowed(&gvr, call.parts.method.as_str()).into());
+        return Err(method_not_allowed().into());
     }
     let gvk = review.gvk();
     let mut object = wire::decode(call, &gvk).await?;
+    if review.is_kept_by_its_manager() {
+        note_manager(door, call, &gvk, &mut object);
+    }
     let mut warnings = Vec::new();
     match review {
         Review::SubjectAccess | Review::LocalSubjectAccess => {
@@ -80,8 +88,13 @@ pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, review: Review) -> 
                 return Err(ApiError::bad_request("no namespace on request").into());
             }
             object["status"] = rules(door, &call.user, &namespace);
+            // The question is not repeated.
+            object["spec"] = json!({});
         }
-        Review::SelfSubject => object["status"] = json!({"userInfo": user_value(&call.user)}),
+        Review::SelfSubject => {
+            object["metadata"]["creationTimestamp"] = json!(tiphys_meta::time::format(door.clock.now()));
+            object["status"] = json!({"userInfo": user_value(&call.user)});
+        }
         Review::Token => object["status"] = token(door, &object["spec"])?,
         Review::TokenRequest => {
             let issued = door.tokens.issue(&call.info.namespace, &call.info.name, admitted_token(door, call, object)?)?;
@@ -92,6 +105,17 @@ pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, review: Review) -> 
     let mut response = wire::encode(call, 201, &gvk, &object)?;
     add_warnings(&mut response, &warnings);
     Ok(response)
+}
+
+/// Upstream's create handler notes who manages the fields, of questions too.
+fn note_manager(door: &Door, call: &Call, gvk: &Gvk, object: &mut Value) {
+    let Some(kind) = tiphys_schema::Facts::builtin().kind(gvk) else { return };
+    let named = call.info.query.get("fieldManager").unwrap_or("");
+    let agent = call.header(http::header::USER_AGENT).split('/').next().unwrap_or("");
+    let manager = if named.is_empty() { agent } else { named };
+    let now = tiphys_meta::time::format(door.clock.now());
+    let options = apply::Options { manager, subresource: "", now: &now, reset: &[], force: false };
+    apply::update(&apply::Schema::Kind(kind), None, object, &options);
 }
 
 /// What NodeRestriction says of token requests: a kubelet asks only for its own pods.
@@ -175,7 +199,8 @@ fn check_access_spec(gvk: &Gvk, object: &Value, review: Review, namespace: &str)
             wrong("spec.nonResourceAttributes", "{}".into(), "disallowed on this kind of request");
         }
     }
-    if bad.is_empty() { Ok(()) } else { Err(invalid(gvk, "", bad)) }
+    // Upstream leaves the kind out of these.
+    if bad.is_empty() { Ok(()) } else { Err(invalid(&Gvk::new(gvk.group.clone(), gvk.version.clone(), ""), "", bad)) }
 }
 
 fn access(door: &Door, user: &UserInfo, spec: &Value) -> Value {

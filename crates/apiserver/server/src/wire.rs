@@ -38,7 +38,10 @@ fn tree(content_type: &str, bytes: &Bytes, gvk: &Gvk) -> Result<Value, ApiError>
             let tree = yaml::to_tree(bytes).map_err(bad)?;
             json::canonicalize(kind, tree, Strictness::Ignore).map_err(bad)?.object
         }
-        "" | JSON => json::decode(kind, bytes, Strictness::Ignore).map_err(bad)?.object,
+        "" | JSON => {
+            check_kind(bytes, gvk)?;
+            json::decode(kind, bytes, Strictness::Ignore).map_err(bad)?.object
+        }
         _ => {
             let accepted = ACCEPTED.join(", ");
             let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
@@ -48,6 +51,19 @@ fn tree(content_type: &str, bytes: &Bytes, gvk: &Gvk) -> Result<Value, ApiError>
     object["apiVersion"] = gvk.api_version().into();
     object["kind"] = gvk.kind.as_ref().into();
     Ok(object)
+}
+
+/// A body that says it is of another kind is not taken for ours.
+fn check_kind(bytes: &Bytes, gvk: &Gvk) -> Result<(), ApiError> {
+    let Ok((api_version, said)) = json::type_meta(bytes) else { return Ok(()) };
+    if said.is_empty() || said == gvk.kind {
+        return Ok(());
+    }
+    let (kind, group) = (&gvk.kind, gvk.group.split('.').next().unwrap_or(""));
+    let version = api_version.rsplit('/').next().unwrap_or("");
+    Err(ApiError::bad_request(format!(
+        "{said} in version \"{version}\" cannot be handled as a {kind}: converting ({version}.{said}) to ({group}.{kind}): unknown conversion"
+    )))
 }
 
 /// The object in what the client accepts. Tables and partial metadata are not among what reviews can be turned into.

@@ -54,6 +54,8 @@ fn string(text: &str, key: &str) -> Option<String> {
         "continue" if !text.is_empty() => return Some("CONTINUE".into()),
         "hash" | "serverRelativeURL" => return text.split_once("?hash=").map(|(path, _)| format!("{path}?hash=HASH")),
         "cell" if is_age(text) => return Some("AGE".into()),
+        // A Job's selector names the Job's uid.
+        "cell" if text.contains("controller-uid=") => return Some(without_uids(text)),
         _ => {}
     }
     if is_uid(text) {
@@ -72,13 +74,12 @@ fn string(text: &str, key: &str) -> Option<String> {
     (address && key != "message").then(|| "ADDRESS".into())
 }
 
-/// Values that are lists or structs print as Go's internal types upstream (`{"Name":…}`), and some messages end in a difference of two such values:
-/// neither is for programs to read. Identities within a text are made equal.
+/// Values that are lists or structs print as Go's internal types upstream (`{"Name":…}`), absent ones as `null` or `{}`, and some messages end in a
+/// difference of two such values: neither is for programs to read. Identities within a text are made equal.
 fn readable(text: &str) -> String {
     let line = text.split('\n').next().unwrap_or("");
     let (mut out, mut rest) = (String::new(), line);
-    while let Some(at) = rest.find("Invalid value: {").or_else(|| rest.find("Invalid value: [")) {
-        let start = at + "Invalid value: ".len();
+    while let Some(start) = structure(rest) {
         out.push_str(&rest[..start]);
         let mut values = serde_json::Deserializer::from_str(&rest[start..]).into_iter::<Value>();
         let read = matches!(values.next(), Some(Ok(_)));
@@ -87,7 +88,16 @@ fn readable(text: &str) -> String {
         rest = &rest[start + end..];
     }
     out.push_str(rest);
-    without_uids(&without_patched(&out))
+    without_revisions(&without_generated(&without_uids(&without_patched(&out))))
+}
+
+/// Where the first value begins that is a list, a struct or nothing.
+fn structure(text: &str) -> Option<usize> {
+    let behind = ["Invalid value: ", "Duplicate value: ", "Unsupported value: "].into_iter().flat_map(|words| {
+        let ends = text.match_indices(words).map(|(at, words)| at + words.len());
+        ends.filter(|end| ["{", "[", "null"].iter().any(|begin| text[*end..].starts_with(begin)))
+    });
+    behind.min()
 }
 
 /// A patch that cannot be decoded is shown whole, in an order of fields of its own.
@@ -98,6 +108,25 @@ fn without_patched(text: &str) -> String {
     match values.next() {
         Some(Ok(_)) => format!("{}…{}", &text[..start], &text[start + values.byte_offset()..]),
         _ => text.to_owned(),
+    }
+}
+
+/// Two servers count their writes differently.
+fn without_revisions(text: &str) -> String {
+    let begins = ["in record (", "ResourceVersion in the precondition (", "resource version: ", "current: "];
+    begins.iter().fold(text.to_owned(), |text, begin| {
+        let Some(at) = text.find(begin).map(|at| at + begin.len()) else { return text };
+        let digits = text[at..].bytes().take_while(u8::is_ascii_digit).count();
+        if digits == 0 { text } else { format!("{}RV{}", &text[..at], &text[at + digits..]) }
+    })
+}
+
+/// The volume that a service account's token is mounted from has a name that is made up.
+fn without_generated(text: &str) -> String {
+    const PREFIX: &str = "kube-api-access-";
+    match text.find(PREFIX).map(|at| at + PREFIX.len()).filter(|at| text.is_char_boundary(at + 5)) {
+        Some(at) => format!("{}GENERATED{}", &text[..at], &text[at + 5..]),
+        None => text.to_owned(),
     }
 }
 
@@ -136,13 +165,18 @@ fn is_age(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'm')
 }
 
-/// Go's maps have no order, so neither has a list of errors that one filled.
+/// Go's maps have no order, so neither has a list of errors that one filled. Two layers check metadata upstream, and each lists what it finds, though
+/// the message says it once.
 fn status(body: &mut Value) {
     let Some(causes) = body.pointer_mut("/details/causes").and_then(Value::as_array_mut) else { return };
     if causes.len() < 2 {
         return;
     }
     causes.sort_by_key(ToString::to_string);
+    causes.dedup();
+    if let [_one] = &causes[..] {
+        return;
+    }
     let message = body["message"].as_str().unwrap_or("").to_owned();
     if let Some((head, _)) = message.split_once(": [") {
         body["message"] = json!(format!("{head}: [the causes]"));
@@ -175,10 +209,18 @@ mod tests {
     }
 
     #[test]
-    fn causes_have_no_order() {
+    fn causes_have_no_order_and_stand_once() {
         let with =
             |a: &str, b: &str| json!({"kind": "Status", "message": format!("X is invalid: [{a}, {b}]"), "details": {"causes": [a, b]}});
         assert_eq!(of(with("1", "2")), of(with("2", "1")));
+        assert_eq!(of(with("1", "1"))["details"]["causes"], json!(["1"]));
+        let text =
+            |value: &str| of(json!({"kind": "Status", "message": format!("a: Unsupported value: {value}: supported values: \"b\"")}));
+        assert_eq!(text("null"), text("{}"));
+        assert_ne!(text("null"), text("\"c\""));
+        let message = |text: &str| of(json!({"message": text}))["message"].clone();
+        assert_eq!(message("the ResourceVersion in record (832). It"), json!("the ResourceVersion in record (RV). It"));
+        assert_eq!(message("kube-api-access-x7z9q is no volume"), json!("kube-api-access-GENERATED is no volume"));
         assert_ne!(of(with("1", "2")), of(with("1", "3")));
     }
 }

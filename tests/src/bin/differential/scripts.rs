@@ -15,6 +15,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("apply", include_str!("scripts/apply.yaml")),
     ("admission", include_str!("scripts/admission.yaml")),
     ("kinds", include_str!("scripts/kinds.yaml")),
+    ("options", include_str!("scripts/options.yaml")),
 ];
 
 pub(crate) fn all() -> Result<Vec<Step>> {

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 use crate::http::Connection;
 use crate::step::Step;
@@ -17,6 +18,8 @@ pub(crate) struct Server {
     children: Vec<Child>,
     address: String,
     folder: PathBuf,
+    /// Upstream's controller manager, which fills in the roles that aggregate others.
+    controllers: Option<PathBuf>,
 }
 
 impl Drop for Server {
@@ -54,7 +57,9 @@ impl Server {
             .spawn()
             .context("cannot start etcd")?;
         let program = bin.join("kube-apiserver").display().to_string();
-        Server::start(folder, &[program], 16443, &["--etcd-servers".into(), clients.into()], vec![etcd])
+        let mut server = Server::start(folder, &[program], 16443, &["--etcd-servers".into(), clients.into()], vec![etcd])?;
+        server.controllers = Some(bin.join("kube-controller-manager"));
+        Ok(server)
     }
 
     fn start(folder: PathBuf, words: &[String], port: u16, storage: &[String], mut children: Vec<Child>) -> Result<Server> {
@@ -85,7 +90,24 @@ impl Server {
         ]);
         command.stdout(log(&folder, "out.log")?).stderr(log(&folder, "err.log")?);
         children.push(command.spawn().with_context(|| format!("cannot start {program}"))?);
-        Ok(Server { children, address: format!("127.0.0.1:{port}"), folder })
+        Ok(Server { children, address: format!("127.0.0.1:{port}"), folder, controllers: None })
+    }
+
+    /// One controller alone: what a server writes by itself is to be compared, not what a cluster makes of it.
+    fn start_controllers(&mut self) -> Result<()> {
+        let Some(program) = self.controllers.take() else { return Ok(()) };
+        let config = self.folder.join("kubeconfig");
+        let text = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": format!("https://{}", self.address), "insecure-skip-tls-verify": true}}],
+            "users": [{"name": "c", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}]});
+        std::fs::write(&config, text.to_string())?;
+        let mut command = Command::new(&program);
+        command.arg("--kubeconfig").arg(&config).args(["--leader-elect=false", "--secure-port=0"]);
+        command.arg("--controllers=clusterrole-aggregation-controller");
+        command.stdout(Stdio::null()).stderr(log(&self.folder, "controllers.log")?);
+        self.children.push(command.spawn().with_context(|| format!("cannot start {}", program.display()))?);
+        Ok(())
     }
 
     pub(crate) async fn ready(&mut self) -> Result<Connection> {
@@ -94,7 +116,10 @@ impl Server {
         let begun = Instant::now();
         loop {
             if connection.send(&probe).await.is_ok_and(|a| a.code == 200) {
-                return Ok(connection);
+                self.start_controllers()?;
+                if settled(&mut connection).await {
+                    return Ok(connection);
+                }
             }
             let ended = self.children.iter_mut().any(|c| c.try_wait().is_ok_and(|status| status.is_some()));
             if ended || begun.elapsed() > READY_WITHIN {
@@ -105,6 +130,16 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Whether everything that a server writes behind its own start is there: gathered roles, and what flow schemas are found to refer to.
+async fn settled(connection: &mut Connection) -> bool {
+    let list = |path: &str| Step::new("settled", &format!("GET {path}"));
+    let roles = connection.send(&list("/apis/rbac.authorization.k8s.io/v1/clusterroles/admin")).await;
+    let gathered = roles.is_ok_and(|a| a.body["rules"].as_array().is_some_and(|rules| rules.len() > 10));
+    let schemas = connection.send(&list("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas")).await;
+    let items = schemas.map(|a| a.body["items"].as_array().cloned().unwrap_or_default()).unwrap_or_default();
+    gathered && !items.is_empty() && items.iter().all(|schema| schema["status"]["conditions"].is_array())
 }
 
 fn folder(name: &str) -> Result<PathBuf> {

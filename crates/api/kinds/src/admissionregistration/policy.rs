@@ -7,15 +7,16 @@ use tiphys_meta::{ErrorList, Path, names, object};
 use tiphys_types::jiff::Timestamp;
 
 use super::webhooks::{check_rule, match_conditions};
-use crate::strategy::{Column, Strategy};
+use crate::strategy::{BARE_STATUS, Column, Strategy};
 use crate::table::{AGE, NAME, age, column, integer};
-use crate::tree::{array, array_mut, at, present, set_absent, text};
+use crate::tree::{array, array_mut, at, one_of, present, said, set_absent, text};
 use crate::workloads::SPEC;
 
 const SHARED: Strategy = Strategy::new(false).spec_generation().unconditional_update(false);
 
 pub(super) static VALIDATING: Strategy = SHARED
     .status("{}")
+    .status_alone(BARE_STATUS)
     .defaults(defaults)
     .checks(check_validating, |_, _, _| {})
     .table(VALIDATING_COLUMNS, |o, now| cells(o, "spec.validations", now));
@@ -68,7 +69,7 @@ fn binding_defaults(o: &mut Value) {
 fn check_shared(o: &Value, errors: &mut ErrorList) -> Expressions {
     match text(o, "spec.failurePolicy") {
         "Fail" | "Ignore" => {}
-        "" => errors.required(&SPEC.child("failurePolicy"), ""),
+        "" if at(o, "spec.failurePolicy").is_none() => errors.required(&SPEC.child("failurePolicy"), ""),
         other => errors.not_supported(&SPEC.child("failurePolicy"), other, &["Fail", "Ignore"]),
     }
     if let Some(kind) = at(o, "spec.paramKind") {
@@ -137,6 +138,7 @@ impl Expressions {
 }
 
 fn check_match(resources: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    one_of(at(resources, "matchPolicy"), &["Equivalent", "Exact"], &path.child("matchPolicy"), errors);
     for list in ["resourceRules", "excludeResourceRules"] {
         for (i, rule) in array(resources, list).iter().enumerate() {
             check_rule(rule, &path.child(list).index(i), errors);
@@ -164,8 +166,9 @@ fn check_validating(o: &Value, errors: &mut ErrorList) {
             expression => expressions.check(expression, &[Type::Bool], &path.child("expression"), errors),
         }
         check_message(validation, &messages, &path, errors);
-        let reason = text(validation, "reason");
-        if !matches!(reason, "" | "Unauthorized" | "Forbidden" | "Invalid" | "RequestEntityTooLarge") {
+        if let Some(reason) = said(validation, "reason")
+            && !matches!(reason, "Unauthorized" | "Forbidden" | "Invalid" | "RequestEntityTooLarge")
+        {
             errors.not_supported(&path.child("reason"), reason, &["Forbidden", "Invalid", "RequestEntityTooLarge"]);
         }
     }

@@ -10,7 +10,7 @@ use tiphys_types::jiff::Timestamp;
 
 use crate::strategy::{Column, Generation, Strategy};
 use crate::table::{AGE, NAME, age, integer};
-use crate::tree::{array, array_mut, at, int, present, set_absent, text};
+use crate::tree::{array, array_mut, at, int, one_of, present, set_absent, text};
 
 const SHARED: Strategy =
     Strategy::new(false).generation(Generation::Fields(&["webhooks"])).unconditional_update(false).table(COLUMNS, cells);
@@ -75,14 +75,11 @@ fn check_choices(hook: &Value, mutating: bool, path: &Path<'_>, errors: &mut Err
         choices.push(("reinvocationPolicy", vec!["IfNeeded", "Never"]));
     }
     for (field, known) in choices {
-        let value = text(hook, field);
-        if !value.is_empty() && !known.contains(&value) {
-            errors.not_supported(&path.child(field), value, &known);
-        }
+        one_of(at(hook, field), &known, &path.child(field), errors);
     }
     match text(hook, "sideEffects") {
         "None" | "NoneOnDryRun" => {}
-        "" => errors.required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun"),
+        "" if at(hook, "sideEffects").is_none() => errors.required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun"),
         other => errors.not_supported(&path.child("sideEffects"), other, &["None", "NoneOnDryRun"]),
     }
 }
@@ -131,10 +128,7 @@ pub(super) fn check_rule(rule: &Value, path: &Path<'_>, errors: &mut ErrorList) 
         }
     }
     check_resources(array(rule, "resources"), &path.child("resources"), errors);
-    let scope = text(rule, "scope");
-    if !matches!(scope, "" | "*" | "Cluster" | "Namespaced") {
-        errors.not_supported(&path.child("scope"), scope, &["*", "Cluster", "Namespaced"]);
-    }
+    one_of(at(rule, "scope"), &["*", "Cluster", "Namespaced"], &path.child("scope"), errors);
 }
 
 fn check_resources(resources: &[Value], path: &Path<'_>, errors: &mut ErrorList) {

@@ -14,7 +14,7 @@ use tiphys_meta::{ErrorList, Path, names, object};
 
 use crate::resources::Entry;
 use crate::strategy::{Strategy, Subresource, keep_all_but_status, nothing_on_update};
-use crate::tree::{array, at, child, is_true, present, set_absent, set_default, text};
+use crate::tree::{array, at, child, is_true, present, said, set_absent, set_default, text};
 use crate::workloads::SPEC;
 
 static CRD: Strategy = Strategy::new(false)
@@ -161,6 +161,21 @@ fn check_group(group: &str, errors: &mut ErrorList) {
     }
 }
 
+fn check_warning(warning: &str, deprecated: bool, path: &Path<'_>, errors: &mut ErrorList) {
+    if !deprecated {
+        errors.invalid(path, warning, "can only be set for deprecated versions");
+    }
+    if warning.is_empty() {
+        errors.invalid(path, warning, "must not be an empty string");
+    }
+    if warning.len() > 256 {
+        errors.invalid(path, warning, "must be <= 256 bytes");
+    }
+    if warning.chars().any(char::is_control) {
+        errors.invalid(path, warning, "must contain no control characters");
+    }
+}
+
 fn check_versions(o: &Value, errors: &mut ErrorList) {
     let (versions, list) = (array(o, "spec.versions"), SPEC.child("versions"));
     let mut seen = BTreeSet::new();
@@ -174,6 +189,9 @@ fn check_versions(o: &Value, errors: &mut ErrorList) {
             errors.invalid(&path.child("name"), name, messages.join(","));
         }
         seen.insert(name);
+        if let Some(warning) = said(version, "deprecationWarning") {
+            check_warning(warning, is_true(version, "deprecated"), &path.child("deprecationWarning"), errors);
+        }
         match at(version, "schema.openAPIV3Schema") {
             None => errors.required(&path.child("schema.openAPIV3Schema"), ""),
             Some(_) if shared => {}

@@ -35,6 +35,14 @@ fn defaults(o: &mut Value) {
     }
     set_absent(spec, "revisionHistoryLimit", 10);
     pod::defaults::template_of(o);
+    note_template_generation(o);
+}
+
+/// Stands in every object of `apps/v1`, so whoever writes one manages it.
+fn note_template_generation(o: &mut Value) {
+    if object::annotations(o).all(|(k, _)| k != TEMPLATE_GENERATION) {
+        set_template_generation(o, 0);
+    }
 }
 
 fn template_generation(o: &Value) -> i64 {

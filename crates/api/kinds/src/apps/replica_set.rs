@@ -5,7 +5,6 @@ use tiphys_meta::{ErrorList, object};
 use tiphys_types::jiff::Timestamp;
 
 use crate::core::pod;
-use crate::fields::selectable;
 use crate::strategy::{Column, Strategy, Subresource, keep_all_but_status};
 use crate::table::{AGE, NAME, age, containers, integer, selector, wide};
 use crate::tree::{at, child, int, set_absent};
@@ -18,12 +17,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }])
     .checks(check, check_update)
     .warnings_by(workloads::warnings)
-    .selectable(select::NAMES, select::of)
     .table(COLUMNS, cells);
-
-mod select {
-    super::selectable!("metadata.name" = "", "metadata.namespace" = "", "status.replicas" = "0");
-}
 
 fn defaults(o: &mut Value) {
     set_absent(child(o, "spec"), "replicas", 1);

@@ -47,8 +47,8 @@ fn check_source(kind: &str, source: &Value, path: &Path<'_>, errors: &mut ErrorL
         if text(source, "name").is_empty() {
             errors.required(&path.child("name"), "must specify a resource name");
         }
-        if kind == "containerResource" && text(source, "container").is_empty() {
-            errors.required(&path.child("container"), "must specify a container");
+        if kind == "containerResource" {
+            check_container(source, path, errors);
         }
         check_target(at(source, "target").unwrap_or(&Value::Null), &target_path, errors);
         match (has("averageUtilization"), has("averageValue")) {
@@ -73,8 +73,24 @@ fn check_source(kind: &str, source: &Value, path: &Path<'_>, errors: &mut ErrorL
             errors.required(&target_path.child("averageValue"), "must specify a positive target averageValue");
         }
         if kind != "pods" && !has("value") && !has("averageValue") {
-            errors.required(&target_path.child("averageValue"), "must set either a target value or averageValue");
+            let why = if kind == "external" {
+                "must set either a target value for metric or a per-pod target"
+            } else {
+                "must set either a target value or averageValue"
+            };
+            errors.required(&target_path.child("averageValue"), why);
         }
+    }
+}
+
+fn check_container(source: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    match text(source, "container") {
+        "" => errors.required(&path.child("container"), "must specify a container"),
+        name => errors.invalid_all(&path.child("container"), name, names::dns1123_label(name)),
+    }
+    let resource = text(source, "name");
+    if !resource.is_empty() {
+        crate::core::pod::resources::check_container_name(resource, &path.child("name"), errors);
     }
 }
 

@@ -9,7 +9,7 @@ use tiphys_types::jiff::Timestamp;
 use crate::resources::Entry;
 use crate::strategy::{Column, Strategy, Subresource, keep_all_but_status};
 use crate::table::{AGE, NAME, age, column};
-use crate::tree::{array, at, child, int, present, set_absent, text};
+use crate::tree::{array, at, child, int, one_of, present, set_absent, text};
 use crate::workloads::{self, SPEC};
 
 const SUBRESOURCES: &[Subresource] = &[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }];
@@ -113,10 +113,7 @@ fn check_rules(rules: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     } else if window > 3600 {
         errors.invalid(&window_path, window, "must be less than or equal to 3600");
     }
-    let select = text(rules, "selectPolicy");
-    if !matches!(select, "" | "Max" | "Min" | "Disabled") {
-        errors.not_supported(&path.child("selectPolicy"), select, &["Disabled", "Max", "Min"]);
-    }
+    one_of(at(rules, "selectPolicy"), &["Disabled", "Max", "Min"], &path.child("selectPolicy"), errors);
     let (policies, list) = (array(rules, "policies"), path.child("policies"));
     if policies.is_empty() {
         errors.required(&list, "must specify at least one Policy");

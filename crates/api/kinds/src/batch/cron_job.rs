@@ -108,12 +108,17 @@ fn check_time_zone(o: &Value, errors: &mut ErrorList) {
     };
     if zone.is_empty() {
         errors.invalid(&path, zone, "timeZone must be nil or non-empty string");
-    } else if !zone.split('/').all(part) {
+    } else if !zone.split('/').all(part) || (!zone.eq_ignore_ascii_case("local") && !is_known(zone)) {
         errors.invalid(&path, zone, format!("unknown time zone {zone}"));
     } else if zone.eq_ignore_ascii_case("local") {
         let why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.invalid(&path, zone, why);
     }
+}
+
+/// Names are case-sensitive, as files of the zoneinfo folder are.
+fn is_known(zone: &str) -> bool {
+    jiff::tz::TimeZone::get(zone).is_ok_and(|found| found.iana_name() == Some(zone))
 }
 
 const COLUMNS: &[Column] = &[

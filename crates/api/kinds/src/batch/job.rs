@@ -126,10 +126,13 @@ fn check_generated(o: &Value, errors: &mut ErrorList) {
     }
     let (labels, path) = (map_at(o, "spec.template.metadata.labels"), SPEC.child("template.metadata.labels"));
     for (key, value) in [(UID_LABELS[1], uid), (NAME_LABELS[1], name)] {
-        let have = labels.and_then(|l| l.get(key)).and_then(Value::as_str).unwrap_or("");
-        if have != value {
-            let shown = labels.cloned().map_or(Value::Null, Value::Object);
-            errors.invalid(&path, shown, format!("must be '{value}'"));
+        match labels.and_then(|l| l.get(key)).and_then(Value::as_str) {
+            None => errors.required(&path.key(key), format!("must be '{value}'")),
+            Some(have) if have != value => {
+                let shown = labels.cloned().map_or(Value::Null, Value::Object);
+                errors.invalid(&path.key(key), shown, format!("must be '{value}'"));
+            }
+            Some(_) => {}
         }
     }
     let generated = |key: &str| match key {
@@ -188,6 +191,7 @@ fn domain_path(value: &str, path: &Path<'_>, errors: &mut ErrorList) {
         Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
             errors.invalid_all(path, domain, names::dns1123_subdomain(domain));
         }
+        _ if value.is_empty() => errors.required(path, ""),
         _ => errors.invalid(path, value, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
     }
     if value.len() > 63 {
@@ -331,6 +335,9 @@ fn check_success_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &
             errors.invalid(&path.child("succeededIndexes"), *text, format!("error parsing succeededIndexes: {why}"));
         }
         let Some(count) = count else { continue };
+        if count < 0 {
+            errors.invalid(&path.child("succeededCount"), count, "must be greater than or equal to 0");
+        }
         if count > completions {
             let why = format!("must be less than or equal to {completions} (the number of specified completions)");
             errors.invalid(&path.child("succeededCount"), count, why);
@@ -409,7 +416,8 @@ fn check_template_update(new: &Value, old: &Value, errors: &mut ErrorList) {
         }
     }
     if before != after {
-        errors.invalid(&SPEC.child("template"), at(new, "spec.template").cloned().unwrap_or_default(), crate::meta::FIELD_IMMUTABLE);
+        let field = if open { "template.spec" } else { "template" };
+        errors.invalid(&SPEC.child(field), at(new, "spec.template").cloned().unwrap_or_default(), crate::meta::FIELD_IMMUTABLE);
     }
 }
 

@@ -16,6 +16,7 @@ use crate::workloads::SPEC;
 pub(super) static STRATEGY: Strategy = Strategy::new(false)
     .name(names::path_segment)
     .status("{}")
+    .resets(&[&["spec"], &["status"]])
     .on_create(on_create)
     .on_update(|new, old, _| copy_field(new, old, "spec"))
     .subresources(&[

@@ -6,7 +6,7 @@ use tiphys_types::jiff::Timestamp;
 
 use crate::strategy::{Column, Strategy};
 use crate::table::{AGE, NAME, age, column, or_none};
-use crate::tree::{array, array_mut, int, set_default, text};
+use crate::tree::{array, array_mut, int, said, set_default, text};
 
 pub(crate) static STRATEGY: Strategy =
     Strategy::new(true).create_on_update().defaults(defaults).checks(check, |_, _, _| {}).table(COLUMNS, cells).warnings_by(warnings);
@@ -52,6 +52,9 @@ fn check_address(address: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     if !hostname.is_empty() {
         errors.invalid_all(&path.child("hostname"), hostname, names::dns1123_label(hostname));
     }
+    if let Some(node) = said(address, "nodeName") {
+        errors.invalid_all(&path.child("nodeName"), node, names::dns1123_subdomain(node));
+    }
     match ip::parse(text(address, "ip")) {
         Some(address) => special_purpose(address, &ip_path, errors),
         // The second of upstream's rules does not stop at the first one's error.
@@ -96,8 +99,7 @@ fn check_port(port: &Value, require_name: bool, path: &Path<'_>, errors: &mut Er
 }
 
 pub(crate) fn app_protocol(port: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    let protocol = text(port, "appProtocol");
-    if !protocol.is_empty() {
+    if let Some(protocol) = said(port, "appProtocol") {
         errors.invalid_all(&path.child("appProtocol"), protocol, names::qualified_name(protocol));
     }
 }

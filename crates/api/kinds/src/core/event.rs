@@ -12,7 +12,7 @@ use crate::tree::{at, int, text};
 pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .name(names::path_segment) // events.k8s.io is stricter upstream, and these share a store
     .create_on_update()
-    .checks(check, |_, _, _| {})
+    .checks(|o, errors| check(o, "reportingComponent", errors), |_, _, _| {})
     .selectable(NAMES, selectable)
     .table(COLUMNS, cells);
 
@@ -37,7 +37,7 @@ pub(crate) fn selectable(o: &Value) -> Fields<'_> {
     let involved = involved(o);
     let names = ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"];
     all.extend(names.into_iter().zip(&NAMES[2..9]).map(|(field, name)| (*name, text(involved, field).into())));
-    let controller = first_text(o, &["reportingComponent", "reportingController"]);
+    let controller = first_text(o, CONTROLLER);
     all.push(("reportingComponent", controller.into()));
     let component = first_text(o, &["source.component", "deprecatedSource.component"]);
     all.push(("source", if component.is_empty() { controller } else { component }.into()));
@@ -55,7 +55,7 @@ fn first_text<'a>(o: &'a Value, paths: &[&str]) -> &'a str {
 
 /// An event lives in the namespace of what it is about; of cluster objects, in `default` (new events: or `kube-system`). Events with an
 /// `eventTime` are of the new kind and must say who reports what.
-fn check(o: &Value, errors: &mut ErrorList) {
+fn check(o: &Value, controller: &str, errors: &mut ErrorList) {
     let (about, own) = (text(involved(o), "namespace"), object::namespace(o));
     let new = at(o, "eventTime").is_some();
     let fits = match (about.is_empty(), new) {
@@ -68,18 +68,12 @@ fn check(o: &Value, errors: &mut ErrorList) {
         errors.invalid(&Path::new("involvedObject").child("namespace"), about, "does not match event.namespace");
     }
     if new {
-        check_new(o, errors);
+        check_new(o, controller, errors);
     }
 }
 
-fn check_new(o: &Value, errors: &mut ErrorList) {
-    let old_names = o.get("involvedObject").is_some();
-    let (field, controller) = if old_names {
-        ("reportingComponent", text(o, "reportingComponent"))
-    } else {
-        ("reportingController", text(o, "reportingController"))
-    };
-    let path = Path::new(field);
+fn check_new(o: &Value, field: &str, errors: &mut ErrorList) {
+    let (path, controller) = (Path::new(field), first_text(o, CONTROLLER));
     if controller.is_empty() {
         errors.required(&path, "");
     }
@@ -98,9 +92,14 @@ fn check_new(o: &Value, errors: &mut ErrorList) {
     }
 }
 
-/// The group's own API is stricter than the old one.
+/// The group's own API is stricter than the old one. It sees events as they are kept, which is under the names of the old one.
 pub(crate) fn check_strict(o: &Value, errors: &mut ErrorList) {
-    check(o, errors);
+    check(o, "reportingController", errors);
+}
+
+/// What only a create is held to.
+pub(crate) fn check_strict_new(o: &Value, errors: &mut ErrorList) {
+    check_series(o, errors);
     if at(o, "eventTime").is_none() {
         errors.required(&Path::new("eventTime"), "");
     }
@@ -108,12 +107,54 @@ pub(crate) fn check_strict(o: &Value, errors: &mut ErrorList) {
     if !matches!(kind, "Normal" | "Warning") {
         errors.invalid(&Path::new("type"), "", format!("has invalid value: {kind}"));
     }
+    for (field, names) in RETIRED {
+        if names.iter().any(|name| at(o, name).is_some_and(|v| *v != 0 && *v != json!({}))) {
+            errors.invalid(&Path::new(field), "", "needs to be unset");
+        }
+    }
 }
 
-pub(crate) fn immutable(new: &Value, old: &Value, errors: &mut ErrorList) {
-    for field in ["regarding", "reason", "note", "type", "action", "related", "reportingController", "reportingInstance", "eventTime"] {
-        let shown = if field == "note" { "message" } else { field };
-        crate::meta::immutable(new.get(field), old.get(field), &Path::new(shown), errors);
+const CONTROLLER: &[&str] = &["reportingComponent", "reportingController"];
+
+/// Fields of the old API, with what they are called in both.
+const RETIRED: [(&str, [&str; 2]); 4] = [
+    ("firstTimestamp", ["firstTimestamp", "deprecatedFirstTimestamp"]),
+    ("lastTimestamp", ["lastTimestamp", "deprecatedLastTimestamp"]),
+    ("count", ["count", "deprecatedCount"]),
+    ("source", ["source", "deprecatedSource"]),
+];
+
+/// An event is told anew only by its series. Texts that are gone are shown as empty ones.
+pub(crate) fn check_strict_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    if new.get("series") != old.get("series") {
+        check_series(new, errors);
+    }
+    let first = |o: &Value, names: &[&str]| names.iter().find_map(|name| at(o, name)).cloned().unwrap_or_default();
+    let mut same = |field: &str, names: &[&str]| {
+        let (after, before) = (first(new, names), first(old, names));
+        let shown = if after.is_null() && before.is_string() && field != "eventTime" { json!("") } else { after.clone() };
+        if after != before {
+            errors.invalid(&Path::new(field), shown, crate::meta::FIELD_IMMUTABLE);
+        }
+    };
+    same("involvedObject", &["involvedObject", "regarding"]);
+    same("message", &["message", "note"]);
+    same("reportingController", CONTROLLER);
+    for (field, names) in RETIRED {
+        same(field, &names);
+    }
+    for field in ["reason", "type", "eventTime", "action", "related", "reportingInstance"] {
+        same(field, &[field]);
+    }
+}
+
+fn check_series(o: &Value, errors: &mut ErrorList) {
+    let Some(series) = at(o, "series") else { return };
+    if int(series, "count") < 2 {
+        errors.invalid(&Path::new("series.count"), "", "should be at least 2");
+    }
+    if at(series, "lastObservedTime").is_none() {
+        errors.required(&Path::new("series.lastObservedTime"), "");
     }
 }
 

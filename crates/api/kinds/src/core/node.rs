@@ -74,17 +74,9 @@ fn check(o: &Value, errors: &mut ErrorList) {
     for (i, cidr) in cidrs.iter().filter_map(Value::as_str).enumerate() {
         ip::validate_cidr(errors, &spec.child("podCIDRs").index(i), cidr);
     }
-    if cidrs.len() > 2 {
+    let family = |cidr: &Value| cidr.as_str().unwrap_or("").contains(':');
+    if cidrs.len() > 2 || (cidrs.len() == 2 && family(&cidrs[0]) == family(&cidrs[1])) {
         errors.invalid(&spec.child("podCIDRs"), cidrs.to_vec(), "may specify no more than one CIDR for each IP family");
-    }
-    let addresses = array(o, "status.addresses");
-    for (i, address) in addresses.iter().enumerate() {
-        if addresses[..i].contains(address) {
-            errors.duplicate(&Path::new("status").child("addresses").index(i), address.clone());
-        }
-    }
-    for list in ["capacity", "allocatable"] {
-        super::pod::resources::check_amounts(at(o, "status").and_then(|s| s.get(list)), &Path::new("status").child(list), errors);
     }
 }
 

@@ -16,7 +16,6 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(false)
     .on_create(|o, ctx| o["status"]["lastPhaseTransitionTime"] = json!(time::format(ctx.now)))
     .subresources(&[Subresource { name: "status", prepare_update: prepare_status, validate_update: nothing_on_update }])
     .checks(check, check_update)
-    .selectable(&["metadata.name", "name"], |o| vec![("metadata.name", object::name(o).into()), ("name", object::name(o).into())])
     .warnings_by(warnings)
     .table(COLUMNS, cells);
 
@@ -122,7 +121,7 @@ fn check_local(o: &Value, spec: &Path<'_>, errors: &mut ErrorList) {
             errors.required(&path.child("volumeHandle"), "");
         }
     }
-    if at(o, "spec.local").is_some() && at(o, "spec.nodeAffinity.required").is_none() {
+    if at(o, "spec.local").is_some() && at(o, "spec.nodeAffinity").is_none() {
         errors.required(&spec.child("nodeAffinity"), "Local volume requires node affinity");
     }
     for kind in ["local", "hostPath"] {

@@ -12,17 +12,14 @@ use crate::tree::{array, at, child, map_at, one_of, set_absent, set_default, tex
 pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .status(r#"{"phase":"Pending"}"#)
     .defaults(defaults)
-    .on_create(|o, _| data_sources(child(o, "spec")))
+    .on_create(|o, _| {
+        let spec = child(o, "spec");
+        drop_strange_source(spec);
+        data_sources(spec);
+    })
     .on_update(on_update)
     .checks(check, check_update)
     .warnings_by(warnings)
-    .selectable(&["metadata.name", "metadata.namespace", "name"], |o| {
-        vec![
-            ("metadata.name", object::name(o).into()),
-            ("metadata.namespace", object::namespace(o).into()),
-            ("name", object::name(o).into()),
-        ]
-    })
     .table(COLUMNS, cells);
 
 pub(crate) const ACCESS_MODES: [(&str, &str); 4] =
@@ -42,8 +39,27 @@ pub(crate) fn spec_defaults(spec: &mut Value) {
     resource_list::round_requirements(spec.get_mut("resources"));
 }
 
-fn on_update(new: &mut Value, _: &Value, _: &Ctx<'_>) {
-    data_sources(child(new, "spec"));
+fn on_update(new: &mut Value, old: &Value, _: &Ctx<'_>) {
+    let spec = child(new, "spec");
+    if at(old, "spec.dataSource").is_none() && at(old, "spec.dataSourceRef").is_none() {
+        drop_strange_source(spec);
+    }
+    data_sources(spec);
+}
+
+fn is_claim_or_snapshot(source: &Value) -> bool {
+    matches!(
+        (text(source, "apiGroup"), text(source, "kind")),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    )
+}
+
+/// The old field always passed over what it did not know, and still does (KEP-1495).
+fn drop_strange_source(spec: &mut Value) {
+    let strange = at(spec, "dataSource").is_some_and(|source| !is_claim_or_snapshot(source));
+    if strange && at(spec, "dataSourceRef").is_none() {
+        crate::tree::remove(spec, "dataSource");
+    }
 }
 
 fn warnings(new: &Value, _: Option<&Value>) -> Vec<String> {
@@ -66,14 +82,9 @@ fn data_sources(spec: &mut Value) {
     let (old, new) = (at(spec, "dataSource").cloned(), at(spec, "dataSourceRef").cloned());
     match (old, new) {
         (Some(source), None) => spec["dataSourceRef"] = source,
-        (None, Some(reference)) if text(&reference, "namespace").is_empty() => {
-            let known = matches!(
-                (text(&reference, "apiGroup"), text(&reference, "kind")),
-                ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
-            );
-            if known {
-                spec["dataSource"] = reference;
-            }
+        (None, Some(mut reference)) if text(&reference, "namespace").is_empty() => {
+            crate::tree::remove(&mut reference, "namespace");
+            spec["dataSource"] = reference;
         }
         _ => {}
     }
@@ -101,14 +112,34 @@ pub(crate) fn check_spec(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) 
         errors.invalid_all(&path.child("storageClassName"), class, names::dns1123_subdomain(class));
     }
     one_of(at(spec, "volumeMode"), &["Block", "Filesystem"], &path.child("volumeMode"), errors);
+    check_sources(spec, path, errors);
+}
+
+fn check_sources(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     for field in ["dataSource", "dataSourceRef"] {
-        if let Some(source) = at(spec, field) {
-            for part in ["name", "kind"] {
-                if text(source, part).is_empty() {
-                    errors.required(&path.child(field).child(part), "");
-                }
+        let Some(source) = at(spec, field) else { continue };
+        let (path, group, kind) = (path.child(field), text(source, "apiGroup"), text(source, "kind"));
+        for part in ["name", "kind"] {
+            if text(source, part).is_empty() {
+                errors.required(&path.child(part), "");
             }
         }
+        if group.is_empty() && kind != "PersistentVolumeClaim" {
+            errors.invalid(&path, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+        }
+        if !group.is_empty() {
+            errors.invalid_all(&path.child("apiGroup"), group, names::dns1123_subdomain(group));
+        }
+        let namespace = text(source, "namespace");
+        if !namespace.is_empty() {
+            errors.invalid_all(&path.child("namespace"), namespace, names::dns1123_label(namespace));
+        }
+    }
+    let (Some(source), Some(reference)) = (at(spec, "dataSource"), at(spec, "dataSourceRef")) else { return };
+    if !text(reference, "namespace").is_empty() {
+        errors.invalid(path, json!({}), "may not be specified when dataSourceRef.namespace is specified");
+    } else if ["apiGroup", "kind", "name"].iter().any(|f| text(source, f) != text(reference, f)) {
+        errors.invalid(path, json!({}), "must match dataSourceRef");
     }
 }
 
@@ -126,16 +157,15 @@ pub(crate) fn check_modes(modes: &[Value], path: &Path<'_>, errors: &mut ErrorLi
 
 fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     let spec = Path::new("spec");
+    let sized = text(old, "status.phase") == "Bound" && at(new, "spec.resources.requests").is_some();
     let frozen = |o: &Value, keep_volume: bool| {
         let mut spec = at(o, "spec").cloned().unwrap_or(json!({}));
-        for field in ["volumeAttributesClassName", "dataSource"] {
-            crate::tree::remove(&mut spec, field);
-        }
+        crate::tree::remove(&mut spec, "volumeAttributesClassName");
         if !keep_volume {
             crate::tree::remove(&mut spec, "volumeName");
         }
         // Only a bound claim can grow.
-        if keep_volume && let Some(requests) = crate::tree::at_mut(&mut spec, "resources.requests") {
+        if sized && let Some(requests) = crate::tree::at_mut(&mut spec, "resources.requests") {
             crate::tree::remove(requests, "storage");
         }
         crate::tree::prune_empty(&mut spec);
@@ -151,6 +181,7 @@ fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
         errors
             .forbidden(&spec, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
     }
+    crate::meta::immutable(at(new, "spec.volumeMode"), at(old, "spec.volumeMode"), &Path::new("volumeMode"), errors);
     let size = |o: &Value| {
         let text = map_at(o, "spec.resources.requests").and_then(|r| r.get("storage")).and_then(Value::as_str);
         text.and_then(|t| Quantity::parse(t).ok()).unwrap_or(Quantity::ZERO)

@@ -14,6 +14,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .defaults(defaults)
     .on_update(keep_type)
     .checks(check, check_update)
+    .warnings_by(warnings)
     .selectable(select::NAMES, select::of)
     .table(COLUMNS, cells);
 
@@ -48,6 +49,23 @@ fn base64(bytes: &[u8]) -> String {
     out
 }
 
+/// A pair that no server could load. Deliberately absent: whether key and certificate belong together, which takes cryptography.
+fn warnings(o: &Value, _: Option<&Value>) -> Vec<String> {
+    if text(o, "type") != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let has_block = |key: &str, what: &str| {
+        let pem = String::from_utf8_lossy(&bytes(o, key)).into_owned();
+        pem.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with("-----") && line.contains(what))
+    };
+    for (key, what, input) in [("tls.crt", "CERTIFICATE", "certificate"), ("tls.key", "PRIVATE KEY", "key")] {
+        if !has_block(key, what) {
+            return vec![format!("tls: failed to find any PEM data in {input} input")];
+        }
+    }
+    Vec::new()
+}
+
 fn keep_type(new: &mut Value, old: &Value, _: &Ctx<'_>) {
     set_default(new, "type", text(old, "type"));
 }
@@ -69,9 +87,11 @@ fn check(o: &Value, errors: &mut ErrorList) {
         }
     };
     match text(o, "type") {
-        "kubernetes.io/dockercfg" => needs(".dockercfg"),
-        "kubernetes.io/dockerconfigjson" => needs(".dockerconfigjson"),
-        "kubernetes.io/ssh-auth" => needs("ssh-privatekey"),
+        "kubernetes.io/dockercfg" => check_json(o, ".dockercfg", errors),
+        "kubernetes.io/dockerconfigjson" => check_json(o, ".dockerconfigjson", errors),
+        // An empty key is none.
+        "kubernetes.io/ssh-auth" if has("ssh-privatekey") && !bytes(o, "ssh-privatekey").is_empty() => {}
+        "kubernetes.io/ssh-auth" => errors.required(&data.key("ssh-privatekey"), ""),
         "kubernetes.io/tls" => {
             needs("tls.crt");
             needs("tls.key");
@@ -87,6 +107,22 @@ fn check(o: &Value, errors: &mut ErrorList) {
             }
         }
         _ => {}
+    }
+}
+
+/// The bytes of a key, decoded.
+fn bytes(o: &Value, key: &str) -> Vec<u8> {
+    let text = map_at(o, "data").and_then(|d| d.get(key)).and_then(Value::as_str).unwrap_or("");
+    tiphys_schema::codec::bytes_of(text).unwrap_or_default()
+}
+
+/// What is there under the key is JSON; of which shape is the reader's affair.
+fn check_json(o: &Value, key: &str, errors: &mut ErrorList) {
+    let (data, there) = (Path::new("data"), map_at(o, "data").is_some_and(|d| d.contains_key(key)));
+    if !there {
+        errors.required(&data.key(key), "");
+    } else if let Some(why) = tiphys_schema::codec::json_error(&bytes(o, key)) {
+        errors.invalid(&data.key(key), "<secret contents redacted>", why);
     }
 }
 

@@ -114,7 +114,7 @@ fn check_path(item: &Value, path: &Path<'_>, errors: &mut ErrorList) {
                 errors.invalid(&field, value, "must be an absolute path");
             }
         }
-        "" => {
+        "" if at(item, "pathType").is_none() => {
             errors.required(&path.child("pathType"), "pathType must be specified");
             return;
         }
@@ -128,13 +128,7 @@ fn check_backend(backend: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     match (resource, service) {
         (Some(_), Some(_)) => errors.invalid(path, "", "cannot set both resource and service backends"),
         (None, None) => errors.invalid(path, "", "resource or service backend is required"),
-        (Some(resource), None) => {
-            for field in ["kind", "name"] {
-                if text(resource, field).is_empty() {
-                    errors.required(&path.child("resource").child(field), "");
-                }
-            }
-        }
+        (Some(resource), None) => super::check_typed(resource, &path.child("resource"), errors),
         (None, Some(service)) => check_service(service, path, errors),
     }
 }

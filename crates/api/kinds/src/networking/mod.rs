@@ -8,9 +8,9 @@ use tiphys_meta::{ErrorList, Path, ip, names, object};
 use tiphys_types::jiff::Timestamp;
 
 use crate::resources::Entry;
-use crate::strategy::{Column, Strategy};
+use crate::strategy::{BARE_STATUS, Column, Strategy};
 use crate::table::{AGE, NAME, age, column};
-use crate::tree::{array, at, present, set_absent, text};
+use crate::tree::{array, at, present, said, set_absent, text};
 use crate::workloads::SPEC;
 
 static INGRESS_CLASS: Strategy = Strategy::new(false)
@@ -30,7 +30,8 @@ static IP_ADDRESS: Strategy = Strategy::new(false)
         crate::meta::immutable(at(new, "spec.parentRef"), at(old, "spec.parentRef"), &SPEC.child("parentRef"), errors);
     })
     .table(ADDRESS_COLUMNS, address_cells);
-static SERVICE_CIDR: Strategy = Strategy::new(false).status("{}").checks(check_cidr, check_cidr_update).table(CIDR_COLUMNS, cidr_cells);
+static SERVICE_CIDR: Strategy =
+    Strategy::new(false).status("{}").status_alone(BARE_STATUS).checks(check_cidr, check_cidr_update).table(CIDR_COLUMNS, cidr_cells);
 
 pub(crate) const RESOURCES: &[Entry] = &[
     Entry::new("ingressclasses", &INGRESS_CLASS),
@@ -61,16 +62,26 @@ fn check_class(o: &Value, errors: &mut ErrorList) {
     }
     let Some(parameters) = at(o, "spec.parameters") else { return };
     let path = SPEC.child("parameters");
-    for field in ["kind", "name"] {
-        if text(parameters, field).is_empty() {
-            errors.required(&path.child(field), "");
-        }
-    }
-    match (text(parameters, "scope"), at(parameters, "namespace")) {
+    check_typed(parameters, &path, errors);
+    match (text(parameters, "scope"), said(parameters, "namespace")) {
+        ("Namespace", Some(namespace)) => errors.invalid_all(&path.child("namespace"), namespace, names::dns1123_label(namespace)),
         ("Namespace", None) => errors.required(&path.child("namespace"), "`parameters.scope` is set to 'Namespace'"),
         ("Cluster", Some(_)) => errors.forbidden(&path.child("namespace"), "`parameters.scope` is set to 'Cluster'"),
-        ("Cluster" | "Namespace", _) => {}
+        ("Cluster", None) => {}
         (other, _) => errors.not_supported(&path.child("scope"), other, &["Cluster", "Namespace"]),
+    }
+}
+
+/// A reference to an object of any kind.
+fn check_typed(reference: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    if let Some(group) = said(reference, "apiGroup") {
+        errors.invalid_all(&path.child("apiGroup"), group, names::dns1123_subdomain(group));
+    }
+    for field in ["kind", "name"] {
+        match text(reference, field) {
+            "" => errors.required(&path.child(field), ""),
+            value => errors.invalid_all(&path.child(field), value, names::path_segment(value, false)),
+        }
     }
 }
 
@@ -91,6 +102,10 @@ fn check_address(o: &Value, errors: &mut ErrorList) {
         errors.required(&SPEC.child("parentRef"), "");
         return;
     };
+    let group = text(parent, "group");
+    if !group.is_empty() {
+        errors.invalid_all(&SPEC.child("parentRef.group"), group, names::dns1123_subdomain(group));
+    }
     for field in ["resource", "name", "namespace"] {
         let (path, value) = (SPEC.child("parentRef"), text(parent, field));
         if !value.is_empty() {
@@ -103,6 +118,7 @@ fn check_address(o: &Value, errors: &mut ErrorList) {
 
 const ADDRESS_COLUMNS: &[Column] = &[NAME, column("ParentRef")];
 
+/// Without the cell for which upstream has no column.
 fn address_cells(o: &Value, _: Timestamp) -> Vec<Value> {
     let parent = at(o, "spec.parentRef").map(|p| {
         let group = text(p, "group");
@@ -127,6 +143,8 @@ fn check_cidr(o: &Value, errors: &mut ErrorList) {
         ip::validate_cidr(errors, &path.index(i), cidr);
     }
     if let [Value::String(first), Value::String(second)] = cidrs
+        && ip::parse_cidr(first).is_some()
+        && ip::parse_cidr(second).is_some()
         && first.contains(':') == second.contains(':')
     {
         let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";

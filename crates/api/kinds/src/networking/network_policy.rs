@@ -6,7 +6,7 @@ use tiphys_types::jiff::Timestamp;
 
 use crate::strategy::{Column, Strategy};
 use crate::table::{AGE, NAME, age, column, selector};
-use crate::tree::{array, array_mut, at, child, set_absent, text};
+use crate::tree::{array, array_mut, at, child, one_of, set_absent, text};
 use crate::workloads::SPEC;
 
 pub(super) static STRATEGY: Strategy =
@@ -54,10 +54,7 @@ fn check(o: &Value, errors: &mut ErrorList) {
 }
 
 fn check_port(port: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    let protocol = text(port, "protocol");
-    if !matches!(protocol, "" | "TCP" | "UDP" | "SCTP") {
-        errors.not_supported(&path.child("protocol"), protocol, &["TCP", "UDP", "SCTP"]);
-    }
+    one_of(at(port, "protocol"), &["TCP", "UDP", "SCTP"], &path.child("protocol"), errors);
     let end = at(port, "endPort").and_then(Value::as_i64);
     let end_path = path.child("endPort");
     match at(port, "port") {

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tiphys_meta::{ErrorList, Path, names};
 
-use crate::tree::{array, at, int, text};
+use crate::tree::{array, at, int, said, text};
 
 const MAX: usize = 32;
+const DEVICES_MAX: usize = 128;
 const SUBREQUESTS_MAX: usize = 8;
 const NO_SUCH_REQUEST: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 
@@ -31,11 +32,44 @@ pub(super) fn check(spec: Option<&Value>, path: &Path<'_>, errors: &mut ErrorLis
     let list = path.child("devices.config");
     each(array(devices, "config"), MAX, None, &list, errors, |config, path, errors| {
         references(config, &known, path, errors);
-        let path = path.child("opaque");
-        let Some(opaque) = at(config, "opaque") else { return errors.required(&path, "") };
-        driver(text(opaque, "driver"), &path.child("driver"), errors);
-        if at(opaque, "parameters").is_none() {
-            errors.required(&path.child("parameters"), "");
+        opaque(config, path, errors);
+    });
+}
+
+/// The configuration of a driver, of which only the form is known here.
+fn opaque(config: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    let path = path.child("opaque");
+    let Some(opaque) = at(config, "opaque") else { return errors.required(&path, "") };
+    driver(text(opaque, "driver"), &path.child("driver"), errors);
+    match at(opaque, "parameters") {
+        None => errors.required(&path.child("parameters"), ""),
+        Some(Value::Object(_)) => {}
+        Some(_) => errors.invalid(&path.child("parameters"), "<value omitted>", "must be a valid JSON object"),
+    }
+}
+
+pub(super) fn check_class(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    selectors(spec, path, errors);
+    each(array(spec, "config"), MAX, None, &path.child("config"), errors, opaque);
+    if let Some(name) = said(spec, "extendedResourceName")
+        && !crate::core::pod::resources::is_extended(name)
+    {
+        errors.invalid(&path.child("extendedResourceName"), name, "must be a valid extended resource name");
+    }
+}
+
+/// A device of a slice: its name, and attributes of one value each.
+pub(super) fn check_devices(devices: &[Value], list: &Path<'_>, errors: &mut ErrorList) {
+    each(devices, DEVICES_MAX, Some("name"), list, errors, |device, path, errors| {
+        let name = text(device, "name");
+        errors.invalid_all(&path.child("name"), name, names::dns1123_label(name));
+        for (key, attribute) in device.get("attributes").and_then(Value::as_object).into_iter().flatten() {
+            let values = attribute.as_object().map_or(0, |a| a.values().filter(|v| !v.is_null()).count());
+            match values {
+                1 => {}
+                0 => errors.invalid(&path.child("attributes").key(key), "", "exactly one value must be specified"),
+                _ => errors.invalid(&path.child("attributes").key(key), attribute.clone(), "exactly one value must be specified"),
+            }
         }
     });
 }
@@ -118,7 +152,7 @@ fn device(device: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 }
 
 /// Shared with device classes. The expressions themselves are read where they are used.
-pub(super) fn selectors(owner: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+fn selectors(owner: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let list = path.child("selectors");
     each(array(owner, "selectors"), MAX, None, &list, errors, |selector, path, errors| {
         if at(selector, "cel").is_none() {

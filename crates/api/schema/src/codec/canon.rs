@@ -93,11 +93,21 @@ pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, String> {
     let decoded = if text.contains(['\r', '\n']) { STANDARD.decode(text.replace(['\r', '\n'], "")) } else { STANDARD.decode(text) };
     decoded.map_err(|error| {
         let at = match error {
+            base64::DecodeError::InvalidByte(at, b'=') => behind_padding(text, at),
             base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
             _ => text.len() & !3,
         };
         format!("illegal base64 data at input byte {at}")
     })
+}
+
+/// Go takes the padding for good and minds what comes after it.
+fn behind_padding(text: &str, at: usize) -> usize {
+    match (at % 4, text.as_bytes().get(at + 1)) {
+        (2, Some(b'=')) => at + 2,
+        (3, _) => at + 1,
+        _ => at,
+    }
 }
 
 pub(crate) fn base64(bytes: &[u8]) -> String {

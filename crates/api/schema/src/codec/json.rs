@@ -41,6 +41,15 @@ pub fn decode_custom(bytes: &[u8], strictness: Strictness) -> Result<Decoded, De
     Ok(Decoded { object, problems })
 }
 
+/// Reads any value, with a list of the fields that are given twice.
+pub fn decode_untyped(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let mut ctx = Ctx::new(Strictness::Warn);
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let result = Untyped { ctx: &mut ctx, path: &Path::ROOT }.deserialize(&mut deserializer).and_then(|v| deserializer.end().map(|()| v));
+    let object = result.map_err(|e| DecodeError::Syntax(go::syntax_error(&e, bytes)))?;
+    Ok(Decoded { object, problems: ctx.problems })
+}
+
 /// Brings the metadata of a custom resource into canonical form; returns what it does not know.
 pub fn canonicalize_metadata(object: &mut Value, strictness: Strictness) -> Result<Vec<String>, DecodeError> {
     let Some(slot) = object.get_mut("metadata") else { return Ok(Vec::new()) };

@@ -101,15 +101,29 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some(key) = access.next_key::<Spanned<String>>()? {
+        while let Some(key) = access.next_key::<Spanned<Key>>()? {
             let value = access.next_value_seed(Tree(self.0))?;
-            let line = key.defined.line();
-            if map.contains_key(&key.value) {
-                self.0.push(format!("line {line}: key {} already set in map", super::go::quote(&key.value)));
+            let (line, key) = (key.defined.line(), key.value.0);
+            if map.contains_key(&key) {
+                self.0.push(format!("line {line}: key {} already set in map", super::go::quote(&key)));
             }
-            map.insert(key.value, value);
+            map.insert(key, value);
         }
         Ok(Value::Object(map))
+    }
+}
+
+/// A key is read as a value first, so that `n: 1` is the key `false`, as it is for every YAML 1.1 reader.
+struct Key(String);
+
+impl<'de> serde::Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut none = Vec::new();
+        match deserializer.deserialize_any(Tree(&mut none))? {
+            Value::String(text) => Ok(Key(text)),
+            Value::Object(_) | Value::Array(_) => Err(D::Error::custom("unsupported map key")),
+            other => Ok(Key(other.to_string())),
+        }
     }
 }
 
@@ -121,7 +135,7 @@ mod tests {
 
     #[test]
     fn scalars_are_those_of_yaml_1_1() {
-        let text = "a: yes\nb: off\nc: 0644\nd: 1.0\ne: 1e3\nf: \"yes\"\ng: 12:30\nh: ~\ni: 1.5\nj: !!binary aGk=\n5: x\nk: 0x1f\nl: 9223372036854775807\n";
+        let text = "a: yes\nb: off\nc: 0644\nd: 1.0\ne: 1e3\nf: \"yes\"\ng: 12:30\nh: ~\ni: 1.5\nj: !!binary aGk=\n5: x\nk: 0x1f\nl: 9223372036854775807\nn: key\n\"y\": quoted\n";
         let tree = to_tree(text.as_bytes()).unwrap();
         for (key, value) in [
             ("a", json!(true)),
@@ -136,6 +150,8 @@ mod tests {
             ("5", json!("x")),
             ("k", json!(31)),
             ("l", json!(i64::MAX)),
+            ("false", json!("key")),
+            ("y", json!("quoted")),
         ] {
             assert_eq!(tree[key], value, "{key}");
         }
@@ -156,8 +172,8 @@ mod tests {
 
     #[test]
     fn aliases_and_merge_keys() {
-        let tree = to_tree(b"x: &x\n  a: 1\ny:\n  <<: *x\n  b: 2\nz: *x\n").unwrap();
-        assert_eq!(tree, json!({"x": {"a": 1}, "y": {"a": 1, "b": 2}, "z": {"a": 1}}));
+        let tree = to_tree(b"x: &x\n  a: 1\nw:\n  <<: *x\n  b: 2\nz: *x\n").unwrap();
+        assert_eq!(tree, json!({"x": {"a": 1}, "w": {"a": 1, "b": 2}, "z": {"a": 1}}));
     }
 
     #[test]

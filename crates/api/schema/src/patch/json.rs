@@ -119,7 +119,8 @@ fn replace(doc: &mut Value, path: &str, value: Value) -> Result<(), String> {
     let (container, key) =
         find(doc, path).ok_or_else(|| format!("replace operation does not apply: doc is missing path: {path}: {MISSING}"))?;
     let slot = match container {
-        Value::Object(map) => map.get_mut(&key),
+        // Upstream's library lets a field be replaced that is not there.
+        Value::Object(map) => Some(map.entry(key).or_insert(Value::Null)),
         Value::Array(list) => index(&key, list.len()).ok().and_then(|i| list.get_mut(i)),
         _ => None,
     };
@@ -236,6 +237,7 @@ mod tests {
             (json!([{"op": "copy", "from": "/a/b/1", "path": "/e"}]), json!({"a": {"b": [1, 2, 3]}, "c/d": 1, "e": 2})),
             (json!([{"op": "test", "path": "/a/b/1", "value": 2}]), doc()),
             (json!([{"op": "test", "path": "/x", "value": null}]), doc()),
+            (json!([{"op": "replace", "path": "/x", "value": 1}]), json!({"a": {"b": [1, 2, 3]}, "c/d": 1, "x": 1})),
         ];
         for (patch, result) in cases {
             assert_eq!(run(doc(), patch.clone()), Ok(result), "{patch}");
@@ -248,8 +250,8 @@ mod tests {
         let cases = [
             (json!([{"op": "remove", "path": "/b"}]), "error in remove for path: '/b': Unable to remove nonexistent key: b: missing value"),
             (
-                json!([{"op": "replace", "path": "/b", "value": 1}]),
-                "replace operation does not apply: doc is missing key: /b: missing value",
+                json!([{"op": "replace", "path": "/a/7", "value": 1}]),
+                "replace operation does not apply: doc is missing key: /a/7: missing value",
             ),
             (
                 json!([{"op": "add", "path": "/b/c", "value": 1}]),

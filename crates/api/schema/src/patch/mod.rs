@@ -11,6 +11,7 @@ use tiphys_meta::{ApiError, Reason};
 
 pub use json::{MAX_OPERATIONS, Operation, parse as parse_json_patch};
 
+use crate::codec::json as json_codec;
 use crate::facts::Kind;
 
 /// Why a patch does not apply.
@@ -53,6 +54,19 @@ impl From<PatchError> for ApiError {
     fn from(error: PatchError) -> Self {
         error.to_api_error()
     }
+}
+
+/// Reads a merge patch or a strategic one: an object, with a list of the fields that it gives twice.
+pub fn parse_document(bytes: &[u8]) -> Result<(Value, Vec<String>), PatchError> {
+    let read = json_codec::decode_untyped(bytes).map_err(|e| PatchError::Malformed(e.to_string()))?;
+    let found = match &read.object {
+        Value::Object(_) | Value::Null => return Ok((read.object, read.problems)),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+    };
+    Err(PatchError::Malformed(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")))
 }
 
 /// JSON merge patch: objects are merged, `null` removes, everything else replaces.

@@ -53,6 +53,9 @@ pub(super) fn v1_to_v2(tree: &mut Value) {
     if let Some(percent) = status.remove("currentCPUUtilizationPercentage") {
         metrics.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": percent}}}));
     }
+    if status.get("currentReplicas") == Some(&json!(0)) {
+        status.remove("currentReplicas");
+    }
     status.insert("currentMetrics".into(), if metrics.is_empty() { Value::Null } else { metrics.into() });
     if let Some(conditions) = conditions {
         status.insert("conditions".into(), conditions);
@@ -79,6 +82,8 @@ pub(super) fn v2_to_v1(tree: &mut Value) {
         }
         kept.extend((!metrics.is_empty()).then(|| (CURRENT, Value::from(metrics))));
         kept.extend(status.remove("conditions").map(|c| (CONDITIONS, c)));
+        // Only v2 leaves it out where it is zero.
+        status.entry("currentReplicas").or_insert(json!(0));
     }
     kept.iter().for_each(|(name, value)| annotate(tree, name, value));
 }

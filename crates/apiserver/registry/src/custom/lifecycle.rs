@@ -149,8 +149,11 @@ fn server() -> Arc<UserInfo> {
 
 /// Writes the status; what was changed or deleted meanwhile is looked at again by itself.
 async fn write(registry: &Arc<Registry>, crd: &Value) -> Result<Option<Value>, ApiError> {
-    let info =
-        RequestInfo { subresource: "status".into(), ..RequestInfo::new(Verb::Update, definitions(), "", object::name(crd), server()) };
+    let info = RequestInfo {
+        subresource: "status".into(),
+        user_agent: "kube-apiserver".into(),
+        ..RequestInfo::new(Verb::Update, definitions(), "", object::name(crd), server())
+    };
     match registry.handle(&info, Bytes::from(crd.to_string())).await {
         Ok(answer) => Ok(answer.into_value()),
         Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),

@@ -11,7 +11,7 @@ pub(super) fn fill(allocator: &Allocator, spec: &mut Value, old: Option<&Value>,
     }
     let selectorless = spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
     let bare = text(spec, "clusterIP") == "None" && selectorless;
-    if text(spec, "ipFamilyPolicy").is_empty() {
+    if spec.get("ipFamilyPolicy").is_none_or(Value::is_null) {
         let before = old.map_or("", |o| text(o, "ipFamilyPolicy"));
         let policy = if !before.is_empty() {
             before

@@ -5,11 +5,13 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tiphys_kinds::Subresource;
 use tiphys_meta::{ApiError, ErrorList, Gvr, Path, object, time};
-use tiphys_schema::Facts;
+use tiphys_schema::{Facts, codec};
 
 use super::success;
 use crate::answer::Answer;
+use crate::negotiate::{Format, body_format};
 use crate::options::WriteOptions;
+use crate::request::{RequestInfo, Verb};
 use crate::verbs::Call;
 use crate::verbs::update::{Change, How};
 
@@ -98,6 +100,22 @@ pub(super) async fn create(call: &mut Call<'_>, body: Bytes) -> Result<Answer, A
     let how = How { subresource: Some(&BIND), unconditional: true };
     call.change(&mut Bind(binding), how, &options).await?;
     success(call)
+}
+
+/// A POST to `bindings`, as schedulers of old made it, as one to the pod that it names.
+pub(crate) fn by_the_old_path(info: &RequestInfo, body: &Bytes) -> Option<RequestInfo> {
+    let old =
+        info.gvr == Gvr::new("", "v1", "bindings") && info.verb == Verb::Create && info.name.is_empty() && info.subresource.is_empty();
+    if !old {
+        return None;
+    }
+    let binding = match body_format(&info.content_type).ok()? {
+        Format::Json => serde_json::from_slice(body).ok()?,
+        Format::Yaml => codec::yaml::to_tree(body).ok()?,
+        Format::Protobuf => codec::proto::decode(body).ok()?.1,
+    };
+    let (gvr, subresource) = (Gvr::new("", "v1", "pods"), "binding".to_owned());
+    Some(RequestInfo { gvr, subresource, name: object::name(&binding).to_owned(), ..info.clone() })
 }
 
 fn check(binding: &Value) -> Result<(), ApiError> {

@@ -30,7 +30,7 @@ static MARK: Subresource = Subresource { name: "status", prepare_update: |_, _, 
 pub(super) async fn create(call: &mut Call<'_>, body: Bytes) -> Result<Answer, ApiError> {
     let write = WriteOptions::parse(call.info, &call.query, "CreateOptions")?;
     let kind = Facts::builtin().kind_of("policy", "v1", "Eviction").ok_or_else(|| ApiError::internal("no kind policy/v1 Eviction"))?;
-    let mut eviction = call.decode(&body, kind, write.validation)?;
+    let mut eviction = call.decode(&in_todays_version(body), kind, write.validation)?;
     call.check_namespace(&mut eviction)?;
     if object::name(&eviction) != call.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
@@ -64,6 +64,17 @@ async fn admit(call: &mut Call<'_>, eviction: &mut Value, dry_run: bool) -> Resu
     registry.admission.validate(&registry, &attributes, Some(eviction), None).await?;
     call.warnings.append(&mut attributes.warnings.lock());
     Ok(())
+}
+
+/// Clients that found `policy/v1beta1` in discovery, where evictions were first, still say so; upstream takes it.
+fn in_todays_version(body: Bytes) -> Bytes {
+    match serde_json::from_slice::<Value>(&body) {
+        Ok(mut tree) if tree["apiVersion"] == "policy/v1beta1" => {
+            tree["apiVersion"] = json!("policy/v1");
+            tree.to_string().into()
+        }
+        _ => body,
+    }
 }
 
 /// Pods that are over, not begun or going anyway need no budget.

@@ -3,7 +3,7 @@
 //!
 //! Deliberately absent: what needs a connection (`log`, `exec`, `attach`, `portforward`, `proxy`) and tokens, which are the server's.
 
-mod binding;
+pub(crate) mod binding;
 mod eviction;
 
 use bytes::Bytes;
@@ -21,13 +21,13 @@ pub(crate) async fn handle(call: &mut Call<'_>, body: Bytes) -> Result<Answer, A
         ("binding", Verb::Create) => binding::create(call, body).await,
         ("eviction", Verb::Create) => eviction::create(call, body).await,
         (name, verb) => {
-            let subresource = call.subresource(name).ok_or_else(|| not_allowed(call.served, call.info))?;
+            let subresource = call.subresource(name).ok_or_else(not_allowed)?;
             let how = How { subresource: Some(subresource), unconditional: call.resource.strategy.allow_unconditional_update };
             match verb {
                 Verb::Get => call.get().await,
                 Verb::Update => call.replace(body, how).await,
                 Verb::Patch => call.patch_object(body, How { unconditional: true, ..how }).await,
-                _ => Err(not_allowed(call.served, call.info)),
+                _ => Err(not_allowed()),
             }
         }
     }

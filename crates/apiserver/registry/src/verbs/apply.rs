@@ -24,8 +24,11 @@ impl Call<'_> {
     fn managing<'o>(&'o self, manager: &'o str, now: &'o str, force: bool) -> Options<'o> {
         const STATUS: &[&[&str]] = &[&["status"]];
         const SPEC: &[&[&str]] = &[&["spec"]];
+        const META_SPEC: &[&[&str]] = &[&["metadata"], &["spec"]];
         let reset = match self.info.subresource.as_str() {
+            "status" if self.resource.strategy.status_alone => META_SPEC,
             "status" => SPEC,
+            "" if !self.resource.strategy.resets.is_empty() => self.resource.strategy.resets,
             "" if self.owns_status() => STATUS,
             _ => &[],
         };
@@ -79,6 +82,7 @@ impl Apply {
         call.check_name(&mut tree)?;
         if live.is_none() {
             super::create::wipe_system_fields(&mut tree);
+            object::meta_mut(&mut tree).remove("resourceVersion");
         }
         call.settle(&mut tree);
         Ok(tree)

@@ -72,7 +72,7 @@ impl Call<'_> {
         let hold = hooks::before_create(self, &mut tree)?;
         let errors = self.validate_create(&tree);
         if !errors.is_empty() {
-            return Err(errors.into_invalid(&self.served.gvk.group, self.resource.kind_name(), &name));
+            return Err(errors.into_invalid(&self.resource.gvr.group, self.resource.kind_name(), &name));
         }
         let warnings = self.rule_warnings(&tree, None);
         self.warnings.extend(warnings);

@@ -44,6 +44,7 @@ pub(crate) enum Deleted {
 impl Call<'_> {
     pub(crate) async fn delete(&mut self, body: Bytes) -> Result<Answer, ApiError> {
         let options = DeleteOptions::parse(self.info, &self.query, &body)?;
+        self.warn_of_orphans(&options);
         let deleted = self.delete_named(&self.info.name, &options).await?;
         self.deleted(&deleted, &options).await
     }
@@ -110,7 +111,9 @@ impl Call<'_> {
 
     fn check_preconditions(&self, old: &Value, name: &str, options: &DeleteOptions) -> Result<(), ApiError> {
         let conflict = |why: String| {
-            let gvr = tiphys_meta::Gvr { resource: self.resource.shape.gvk.kind.clone(), ..self.served.gvr.clone() };
+            // Namespaces have a deletion of their own, which calls them by their resource.
+            let kind = if is_namespace(self.resource) { &self.served.gvr.resource } else { &self.resource.shape.gvk.kind };
+            let gvr = tiphys_meta::Gvr { resource: kind.clone(), ..self.served.gvr.clone() };
             Err(ApiError::conflict(&gvr, name, &why))
         };
         if let Some(uid) = options.uid.as_deref()
@@ -132,16 +135,29 @@ impl Call<'_> {
         Ok(())
     }
 
+    /// Of all kinds, Jobs leave their pods behind unless told otherwise.
+    fn warn_of_orphans(&mut self, options: &DeleteOptions) {
+        let jobs = self.resource.gvr.group == "batch" && &*self.resource.gvr.resource == "jobs";
+        if jobs && options.propagation.is_none() && options.orphan_dependents.is_none() {
+            self.warnings.push(
+                "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them \
+                 or set propagationPolicy=Orphan to suppress this warning"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// Answers with the objects as they were.
     pub(crate) async fn delete_collection(&mut self, body: Bytes) -> Result<Answer, ApiError> {
         let options = DeleteOptions::parse(self.info, &self.query, &body)?;
+        self.warn_of_orphans(&options);
         let list_options = ListOptions::parse(&self.query, false)?;
         let selection = Selection::new(self.resource, self.served, &self.info.namespace, "", &list_options)?;
         let (entries, meta) = collect(self.registry, self.resource, self.served, &selection, &list_options).await?;
         let mut deleted = Vec::with_capacity(entries.len());
         for entry in entries {
             match self.delete_in(entry.namespace(), entry.name(), &options).await {
-                Ok(Deleted::Gone(tree, revision)) => deleted.push(Arc::new(self.shown(&tree, revision))),
-                Ok(Deleted::Still(entry)) => deleted.push(entry),
+                Ok(_) => deleted.push(entry),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }

@@ -41,7 +41,7 @@ pub(crate) async fn collect(
     options: &ListOptions,
 ) -> Result<(Vec<Arc<Entry>>, ListMeta), ApiError> {
     let mut position = None;
-    let mut revision = options.revision()?;
+    let mut revision = options.revision().map_err(|e| ApiError::bad_request(format!("invalid resource version: {}", e.message)))?;
     if !options.token.is_empty() {
         if revision != 0 {
             return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
@@ -115,7 +115,7 @@ pub(crate) async fn reached(registry: &Registry, revision: i64) -> Result<(), Ap
 }
 
 fn too_large(revision: i64, current: i64) -> ApiError {
-    let mut error = ApiError::new(Reason::Timeout, format!("Too large resource version: {revision}, current: {current}"));
+    let mut error = ApiError::new(Reason::Timeout, format!("Timeout: Too large resource version: {revision}, current: {current}"));
     error.retry_after_seconds = 1;
     let message = "Too large resource version".to_owned();
     error.causes.push(Cause { reason: "ResourceVersionTooLarge".into(), message, field: String::new() });

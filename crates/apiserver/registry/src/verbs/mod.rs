@@ -18,12 +18,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use tiphys_kinds::{Ctx, User};
-use tiphys_meta::{ApiError, Gvk, Reason};
+use tiphys_meta::{ApiError, Gvk, Gvr, Reason};
 
 use crate::answer::{Answer, Body, Document};
 use crate::negotiate::{Output, Shown};
-use crate::options::Query;
+use crate::options::{Query, parse_revision};
 use crate::registry::Registry;
+use crate::removed;
 use crate::render::{self, Include, Renderer};
 use crate::request::{RequestInfo, Verb};
 use crate::resource::{Resource, Served};
@@ -44,13 +45,19 @@ pub(crate) struct Call<'a> {
 
 /// Answers a request.
 pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: Bytes) -> Result<Answer, ApiError> {
-    let (resource, version) = find(registry, info).await.ok_or_else(unknown_resource)?;
+    let moved = subresources::binding::by_the_old_path(info, &body);
+    let info = moved.as_ref().unwrap_or(info);
+    if moved.is_none() && info.gvr == Gvr::new("", "v1", "bindings") {
+        return Err(not_allowed());
+    }
+    let (resource, version) = find(registry, info).await.ok_or_else(|| removed::advice(&info.gvr).unwrap_or_else(unknown_resource))?;
     let served = &resource.served[version];
     if !served.declares(&info.subresource) {
         return Err(unknown_resource());
     }
+    check_route(&resource, info)?;
     if !served.has_verb(&info.subresource, info.verb.as_str()) {
-        return Err(not_allowed(served, info));
+        return Err(not_allowed());
     }
     check_name(&info.name)?;
     let query = Query::parse(&info.query);
@@ -61,10 +68,16 @@ pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: B
     }
     let warnings = deprecation(served).into_iter().collect();
     let mut call = Call { registry, info, resource: &resource, served, version, query, output, warnings };
-    if !info.subresource.is_empty() {
-        return subresources::handle(&mut call, body).await;
+    let answered = serve(&mut call, body).await;
+    // What was found worth a warning is told with a refusal too.
+    answered.map_err(|error| ApiError { warnings: distinct(std::mem::take(&mut call.warnings)), ..error })
+}
+
+async fn serve(call: &mut Call<'_>, body: Bytes) -> Result<Answer, ApiError> {
+    if !call.info.subresource.is_empty() {
+        return subresources::handle(call, body).await;
     }
-    match info.verb {
+    match call.info.verb {
         Verb::Get => call.get().await,
         Verb::List => call.list().await,
         Verb::Watch => call.watch().await,
@@ -115,13 +128,27 @@ fn unknown_resource() -> ApiError {
     ApiError::new(Reason::NotFound, "the server could not find the requested resource")
 }
 
-pub(crate) fn not_allowed(served: &Served, info: &RequestInfo) -> ApiError {
-    let name = served.gvr.group_resource();
-    let mut error =
-        ApiError::new(Reason::MethodNotAllowed, format!("{} is not supported on resources of kind \"{name}\"", info.verb.as_str()));
-    error.group = served.gvr.group.to_string();
-    error.kind = served.gvr.resource.to_string();
-    error
+pub(crate) fn not_allowed() -> ApiError {
+    ApiError::of_the_router(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+}
+
+/// Paths are of the shape that the resource's scope asks for, and of a collection only some verbs are served; over all namespaces, reading alone.
+fn check_route(resource: &Resource, info: &RequestInfo) -> Result<(), ApiError> {
+    let across = resource.namespaced && info.namespace.is_empty();
+    let reads = matches!(info.verb, Verb::List | Verb::Watch);
+    // A list by `fieldSelector=metadata.name=` has a name too.
+    let named = !info.name.is_empty() && !reads && !matches!(info.verb, Verb::DeleteCollection);
+    let misplaced = !resource.namespaced && !info.namespace.is_empty();
+    if misplaced || (across && named) || info.name.contains('/') {
+        return Err(unknown_resource());
+    }
+    let fits = match info.verb {
+        Verb::List | Verb::Watch => true,
+        Verb::DeleteCollection => !across,
+        Verb::Create => !across && (named == !info.subresource.is_empty()),
+        Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => named,
+    };
+    if fits { Ok(()) } else { Err(not_allowed()) }
 }
 
 impl Call<'_> {
@@ -148,7 +175,10 @@ impl Call<'_> {
     }
 
     pub(crate) async fn get(&mut self) -> Result<Answer, ApiError> {
-        if self.query.get("resourceVersion") != "0" {
+        let version = self.query.get("resourceVersion");
+        // Upstream finds out in its cache, where no such error is expected.
+        parse_revision(version).map_err(|error| ApiError::new(Reason::Unknown, error.message))?;
+        if version != "0" {
             self.registry.catch_up().await;
         }
         let key = self.resource.key(&self.info.namespace, &self.info.name);
@@ -174,7 +204,18 @@ impl Call<'_> {
             code,
             content_type: self.output.format.content_type().into(),
             body: Body::Full(body),
-            warnings: std::mem::take(&mut self.warnings),
+            warnings: distinct(std::mem::take(&mut self.warnings)),
         })
     }
+}
+
+/// The same thing is told once.
+fn distinct(warnings: Vec<String>) -> Vec<String> {
+    let mut told: Vec<String> = Vec::with_capacity(warnings.len());
+    for warning in warnings {
+        if !told.contains(&warning) {
+            told.push(warning);
+        }
+    }
+    told
 }

@@ -29,12 +29,12 @@ pub(crate) enum Patch {
 impl Patch {
     /// Reads a patch; what is unknown or double in it is reported as its type's decoder would.
     pub(crate) fn parse(content_type: &str, body: &[u8]) -> Result<(Patch, Vec<String>), ApiError> {
-        let malformed = |e: serde_json::Error| ApiError::bad_request(format!("error decoding patch: {e}"));
+        let merge = |e: patch::PatchError| ApiError::bad_request(format!("error decoding patch: {e}"));
         match content_type.split(';').next().unwrap_or("").trim() {
             JSON => patch::parse_json_patch(body).map(|(ops, problems)| (Patch::Json(ops), problems)).map_err(ApiError::from),
-            MERGE => Ok((Patch::Merge(serde_json::from_slice(body).map_err(malformed)?), Vec::new())),
-            STRATEGIC => Ok((Patch::Strategic(serde_json::from_slice(body).map_err(malformed)?), Vec::new())),
-            _ => Err(ApiError::new(Reason::UnsupportedMediaType, "415: Unsupported Media Type")),
+            MERGE => patch::parse_document(body).map(|(tree, problems)| (Patch::Merge(tree), problems)).map_err(merge),
+            STRATEGIC => patch::parse_document(body).map(|(tree, problems)| (Patch::Strategic(tree), problems)).map_err(ApiError::from),
+            _ => Err(ApiError::of_the_router(Reason::UnsupportedMediaType, "415: Unsupported Media Type")),
         }
     }
 
@@ -59,6 +59,8 @@ impl Patch {
 
 struct Patched {
     patch: Patch,
+    /// Fields that the patch gives twice or that are unknown in it.
+    problems: Vec<String>,
     options: WriteOptions,
 }
 
@@ -67,7 +69,8 @@ impl Patched {
     fn builtin(&self, call: &mut Call<'_>, kind: &'static Kind, old: &Value, mut tree: Value) -> Result<Value, ApiError> {
         self.patch.apply(kind, &mut tree)?;
         let decoded = codec::json::canonicalize(kind, tree, self.options.validation.strictness());
-        let decoded: Decoded = decoded.map_err(|e| self.unreadable(call, kind, old, &e.to_string()))?;
+        let mut decoded: Decoded = decoded.map_err(|e| self.unreadable(call, kind, old, &e.to_string()))?;
+        decoded.problems.splice(0..0, self.problems.iter().cloned());
         if !decoded.problems.is_empty() && self.options.validation == Validation::Strict {
             let why = format!("strict decoding error: {}", decoded.problems.join(", "));
             return Err(self.unreadable(call, kind, old, &why));
@@ -100,10 +103,13 @@ impl Change for Patched {
             Model::Builtin(kind, _) => self.builtin(call, kind, old, tree)?,
             Model::Custom(_) => {
                 self.patch.apply_untyped(&mut tree)?;
+                let problems = self.problems.clone();
+                call.report(&call.served.gvk, Decoded { object: Value::Null, problems }, self.options.validation)?;
                 call.canonical(tree, self.options.validation)?
             }
         };
         call.check_namespace(&mut wanted)?;
+        call.check_name(&mut wanted)?;
         call.settle(&mut wanted);
         call.fields_updated(Some(old), &mut wanted, &self.options.manager);
         Ok(wanted)
@@ -128,8 +134,7 @@ impl Call<'_> {
         if matches!(patch, Patch::Strategic(_)) && self.served.as_custom().is_some() {
             return Err(unsupported(&[JSON, MERGE, APPLY]));
         }
-        self.report(&self.served.gvk, Decoded { object: Value::Null, problems }, options.validation)?;
-        let mut change = Patched { patch, options: options.clone() };
+        let mut change = Patched { patch, problems, options: options.clone() };
         let entry = self.change(&mut change, how, &options).await?;
         self.answer(200, &entry).await
     }

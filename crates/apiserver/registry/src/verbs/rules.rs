@@ -97,7 +97,7 @@ impl Call<'_> {
     pub(crate) fn owns_status(&self) -> bool {
         match self.served.as_custom() {
             Some(custom) => custom.version().status,
-            None => self.resource.strategy.initial_status.is_some(),
+            None => self.resource.strategy.status_strategy().is_some(),
         }
     }
 
@@ -115,8 +115,14 @@ impl Call<'_> {
         }
     }
 
+    /// The rules of the group that was asked: events are kept in the core group, but those of `events.k8s.io` are held to more.
+    fn rules(&self) -> &'static tiphys_kinds::Strategy {
+        let at_home = self.served.as_custom().is_some() || self.served.gvr.group == self.resource.gvr.group;
+        if at_home { self.resource.strategy } else { tiphys_kinds::strategy(&self.served.gvr) }
+    }
+
     pub(crate) fn validate_create(&self, tree: &Value) -> ErrorList {
-        let mut errors = self.resource.strategy.validate_create(tree);
+        let mut errors = self.rules().validate_create(tree);
         if let Some(custom) = self.served.as_custom() {
             errors.append(custom.version().validate(tree, None));
         }
@@ -131,7 +137,7 @@ impl Call<'_> {
     }
 
     pub(crate) fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = self.resource.strategy.validate_update(new, old);
+        let mut errors = self.rules().validate_update(new, old);
         if let Some(custom) = self.served.as_custom() {
             errors.append(custom.version().validate(new, Some(old)));
         }

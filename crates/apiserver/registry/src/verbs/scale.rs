@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use tiphys_kinds::{Column, table};
 use tiphys_meta::{ApiError, ErrorList, Gvk, LabelSelector, Path, Reason, object};
 use tiphys_schema::codec;
 use tiphys_schema::{Facts, Kind};
@@ -12,9 +13,11 @@ use super::patch::{APPLY, Patch};
 use super::update::{Change, How};
 use crate::answer::Answer;
 use crate::custom::scale::ScalePaths;
-use crate::negotiate::unsupported;
+use crate::negotiate::{Shown, unsupported};
 use crate::options::WriteOptions;
 use crate::request::Verb;
+
+const COLUMNS: &[Column] = &[table::NAME, table::integer("Desired"), table::integer("Available"), table::AGE];
 
 fn scale_kind() -> Result<&'static Kind, ApiError> {
     Facts::builtin().kind_of("autoscaling", "v1", "Scale").ok_or_else(|| ApiError::internal("no kind autoscaling/v1 Scale"))
@@ -106,11 +109,37 @@ impl Call<'_> {
                 let (patch, _) = Patch::parse(&self.info.content_type, &body)?;
                 self.change(&mut Rescale(Source::Patch(patch, options.clone()), options.manager.clone()), how, &options).await?
             }
-            _ => return Err(super::not_allowed(self.served, self.info)),
+            _ => return Err(super::not_allowed()),
         };
         let entry = self.registry.view(self.served, &entry).await?;
         let scale = scale_of(&entry.to_value(), self.scale_paths())?;
-        self.answer_tree(200, &Gvk::new("autoscaling", "v1", "Scale"), &scale)
+        self.answer_scale(scale)
+    }
+
+    /// As it is, as its metadata, or as a row of a table.
+    fn answer_scale(&mut self, scale: Value) -> Result<Answer, ApiError> {
+        let version = self.output.meta_version();
+        let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": scale["metadata"]});
+        match self.output.shown {
+            Shown::Object => self.answer_tree(200, &Gvk::new("autoscaling", "v1", "Scale"), &scale),
+            Shown::Metadata => {
+                let version = if self.output.beta { "v1beta1" } else { "v1" };
+                self.answer_tree(200, &Gvk::new("meta.k8s.io", version, "PartialObjectMetadata"), &partial)
+            }
+            Shown::Table => {
+                let columns: Vec<Value> = COLUMNS
+                    .iter()
+                    .map(|c| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority}))
+                    .collect();
+                let number = |part: &str| scale[part]["replicas"].as_i64().unwrap_or(0);
+                let age = table::age(&scale, self.registry.config.clock.now());
+                let cells = json!([object::name(&scale), number("spec"), number("status"), age]);
+                let meta = json!({"resourceVersion": object::resource_version(&scale)});
+                let shown = json!({"kind": "Table", "apiVersion": version, "metadata": meta, "columnDefinitions": columns,
+                    "rows": [{"cells": cells, "object": partial}]});
+                self.answer_tree(200, &Gvk::new("meta.k8s.io", "v1", "Table"), &shown)
+            }
+        }
     }
 
     fn scale_paths(&self) -> Option<&ScalePaths> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tiphys_kinds::Subresource;
-use tiphys_meta::{ApiError, ErrorList, Path, object};
+use tiphys_meta::{ApiError, ErrorList, Path, Reason, object};
 
 use super::Call;
 use crate::admission::{Attributes, Operation};
@@ -35,7 +35,7 @@ pub(crate) struct How {
     pub(crate) unconditional: bool,
 }
 
-/// The wanted state is what was sent.
+/// The wanted state is what was sent. A uid in it is a precondition, which is looked at first.
 struct Replace {
     sent: Value,
     manager: String,
@@ -44,6 +44,7 @@ struct Replace {
 #[async_trait]
 impl Change for Replace {
     async fn wanted(&mut self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError> {
+        call.check_uid(&self.sent, old)?;
         let mut wanted = self.sent.clone();
         call.fields_updated(Some(old), &mut wanted, &self.manager);
         Ok(wanted)
@@ -107,7 +108,6 @@ impl Call<'_> {
         let mut new = change.wanted(self, &old).await?;
         self.stamp_type(&mut new);
         self.check_version(&mut new, old_entry, how)?;
-        self.check_uid(&new, &old)?;
         let registry = self.registry.clone();
         let attributes = Attributes::new(self, Operation::Update, self.info.name.clone(), options.dry_run);
         registry.admission.admit(&registry, &attributes, &mut new, Some(&old)).await?;
@@ -138,7 +138,7 @@ impl Call<'_> {
             }
         };
         if !errors.is_empty() {
-            return Err(errors.into_invalid(&self.served.gvk.group, self.resource.kind_name(), &self.info.name));
+            return Err(errors.into_invalid(&self.resource.gvr.group, self.resource.kind_name(), &self.info.name));
         }
         if how.subresource.is_none() {
             let warnings = self.rule_warnings(new, Some(old));
@@ -157,6 +157,10 @@ impl Call<'_> {
             }
             object::meta_mut(new).insert("resourceVersion".into(), Value::from(present));
         } else if given != present {
+            if given.parse::<u64>().is_err() {
+                // Upstream does not expect it.
+                return Err(ApiError::new(Reason::Unknown, format!("strconv.ParseUint: parsing {given:?}: invalid syntax")));
+            }
             return Err(ApiError::conflict(&self.served.gvr, &self.info.name, OPTIMISTIC_LOCK));
         }
         Ok(())

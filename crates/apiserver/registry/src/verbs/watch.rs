@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +37,8 @@ impl Call<'_> {
         let content_type = format!("{};stream=watch", renderer.content_type());
         let content_type = if renderer.output.format == Format::Json { "application/json".into() } else { content_type.into() };
         let framing = if renderer.output.format == Format::Protobuf { Framing::Protobuf } else { Framing::Json };
+        // Upstream finds out in its cache, where no such error is expected.
+        options.revision().map_err(|error| ApiError::new(Reason::Unknown, error.message))?;
         let start = start(self.registry, self.resource, self.served, &selection, &options).await?;
         let client = Client::new(self.registry, renderer, selection, start, &options);
         let events = futures_util::stream::unfold(client, |mut client| async move { client.next().await.map(|batch| (batch, client)) });
@@ -105,6 +108,8 @@ struct Client {
     timer: Pin<Box<Sleep>>,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
+    /// An object was sent.
+    begun: AtomicBool,
 }
 
 impl Drop for Client {
@@ -138,6 +143,7 @@ impl Client {
             timer: Box::pin(tokio::time::sleep_until(now + timeout)),
             stopping: Box::pin(registry.stopping.clone().cancelled_owned()),
             over: false,
+            begun: AtomicBool::new(false),
         }
     }
 
@@ -242,7 +248,8 @@ impl Client {
     }
 
     fn event(&self, kind: EventType, entry: &Entry) -> Result<WatchEvent, ApiError> {
-        Ok(WatchEvent { kind, object: self.renderer.object(entry)?, shared: None })
+        let first = !self.begun.swap(true, Ordering::Relaxed);
+        Ok(WatchEvent { kind, object: self.renderer.event(entry, first)?, shared: None })
     }
 
     fn bookmark(&self, initial_end: bool) -> Result<WatchEvent, ApiError> {

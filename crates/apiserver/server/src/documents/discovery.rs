@@ -41,7 +41,7 @@ pub(super) fn answer(documents: &Documents, call: &Call, path: &str) -> Result<A
 
 fn resources(shown: &Shown, group: &str, version: &str) -> Result<Answered, DoorError> {
     let found = shown.group(group).ok_or(DoorError::NoSuchPath)?;
-    let version = found.versions.iter().find(|v| v.version == version).ok_or(DoorError::NoSuchPath)?;
+    let version = found.versions.iter().find(|v| v.version == version).ok_or_else(crate::errors::not_found_path)?;
     Ok(body::json(200, &discovery::legacy_resources(group, version)))
 }
 

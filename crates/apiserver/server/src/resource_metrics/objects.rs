@@ -55,10 +55,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, kind: Kind) -> Resu
     let computed = match info.verb.as_str() {
         "get" => Computed::One(one(door, &info, kind).await?),
         "list" => Computed::Many(metrics(door, selected(door, &info, kind)?, kind).await),
-        _ => {
-            let gvr = Gvr::new(GROUP, VERSION, info.resource.clone());
-            return Err(method_not_allowed(&gvr, call.parts.method.as_str()).into());
-        }
+        _ => return Err(method_not_allowed().into()),
     };
     let shown = Presentation { gvk: &kind.gvk(), columns: columns(), cells: &cells };
     Ok(shown.answer(computed, call.header(http::header::ACCEPT), info.query.get("includeObject").unwrap_or(""))?)

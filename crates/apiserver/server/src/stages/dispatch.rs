@@ -89,7 +89,7 @@ fn is_about_resources(path: &str) -> bool {
 async fn to_registry(door: &Arc<Door>, call: &mut Call) -> Result<Answer, DoorError> {
     let info = &call.info;
     let gvr = Gvr::new(info.group.clone(), info.version.clone(), info.resource.clone());
-    let verb = verb_of(&info.verb).ok_or_else(|| method_not_allowed(&gvr, call.parts.method.as_str()))?;
+    let verb = verb_of(&info.verb).filter(|_| call.parts.method != Method::HEAD).ok_or_else(method_not_allowed)?;
     let request = RequestInfo {
         verb,
         gvr,

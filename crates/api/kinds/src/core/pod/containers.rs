@@ -349,6 +349,11 @@ pub(super) fn field_ref(source: &Value, known: &[&str], path: &Path<'_>, errors:
         errors.required(&path.child("fieldPath"), "");
         return;
     }
+    if text(source, "apiVersion") != "v1" {
+        let why = format!("error converting fieldPath: unsupported pod version: {}", text(source, "apiVersion"));
+        errors.invalid(&path.child("fieldPath"), field, why);
+        return;
+    }
     let subscript = field.strip_suffix("']").and_then(|f| f.split_once("['"));
     match subscript {
         Some(("metadata.annotations", key)) => errors.invalid_all(path, key, names::qualified_name(&key.to_lowercase())),
@@ -375,6 +380,9 @@ pub(super) fn resource_field_ref(source: &Value, volume: bool, path: &Path<'_>, 
         && !resource.starts_with("requests.hugepages-")
     {
         errors.not_supported(&path.child("resource"), resource, ENV_RESOURCES);
+    }
+    if resource.is_empty() {
+        return;
     }
     let divisor = text(source, "divisor");
     let fits = match resource.split_once('.').map(|(_, r)| r) {
@@ -447,7 +455,7 @@ fn restart_policy(container: &Value, known: &[&str], path: &Path<'_>, errors: &m
         let rules_path = path.child("restartPolicyRules");
         let path = rules_path.index(i);
         if text(rule, "action") != "Restart" && text(rule, "action") != "RestartAllContainers" {
-            errors.not_supported(&path.child("action"), text(rule, "action"), &["Restart"]);
+            errors.not_supported(&path.child("action"), text(rule, "action"), &["Restart", "RestartAllContainers"]);
         }
         match at(rule, "exitCodes") {
             None => errors.required(&path.child("exitCodes"), "must be specified"),

@@ -36,6 +36,6 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .checks(validation::pod, update::pod)
     .check_created(validation::created)
     .warnings_by(strategy::warnings)
-    .selectable(strategy::select::NAMES, strategy::select::of)
+    .selectable(strategy::SELECTABLE, strategy::selectable)
     .table(table::COLUMNS, table::cells)
     .graceful(strategy::grace);

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use tiphys_meta::{ErrorList, ErrorType, FieldError, Path, Quantity, names};
 
-use crate::tree::{array, map_at, text};
+use crate::tree::{array, map_at, said, text};
 
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
@@ -20,7 +20,7 @@ fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
@@ -110,15 +110,6 @@ pub(crate) fn check_amount(name: &str, amount: Quantity, path: &Path<'_>, errors
     }
 }
 
-/// Names and amounts of a list on its own (capacity, allocatable).
-pub(crate) fn check_amounts(list: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
-    for (name, amount) in list.and_then(Value::as_object).into_iter().flatten() {
-        let path = path.key(name);
-        check_name(name, &path, errors);
-        check_amount(name, parse(amount), &path, errors);
-    }
-}
-
 pub(crate) fn check_quota(list: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
     for (name, amount) in list.and_then(Value::as_object).into_iter().flatten() {
         let path = path.key(name);
@@ -140,7 +131,7 @@ pub(crate) fn check_positive(list: Option<&Value>, path: &Path<'_>, errors: &mut
 }
 
 /// `resources` of a container. `claims` are the names of the pod's resource claims.
-pub(super) fn requirements(resources: &Value, claims: &[&str], path: &Path<'_>, errors: &mut ErrorList) {
+pub(crate) fn requirements(resources: &Value, claims: &[&str], path: &Path<'_>, errors: &mut ErrorList) {
     let empty = Map::new();
     let limits = map_at(resources, "limits").unwrap_or(&empty);
     let requests = map_at(resources, "requests").unwrap_or(&empty);
@@ -182,12 +173,19 @@ fn check_claims(resources: &Value, claims: &[&str], path: &Path<'_>, errors: &mu
         if name.is_empty() {
             errors.required(&path, "");
         } else {
+            if let Some(request) = said(claim, "request").filter(|r| !r.is_empty()) {
+                errors.invalid_all(&path.child("request"), request, names::dns1123_label(request));
+            }
             if all[..i].contains(claim) {
                 errors.duplicate(&path, name);
             }
             if !claims.contains(&name) {
-                let none = if claims.is_empty() { " which is empty" } else { "" };
-                let detail = format!("must be one of the names in pod.spec.resourceClaims{none}");
+                let known = if claims.is_empty() {
+                    " which is empty".to_owned()
+                } else {
+                    format!(": {}", claims.iter().copied().filter(|c| !c.is_empty()).collect::<Vec<_>>().join(", "))
+                };
+                let detail = format!("must be one of the names in pod.spec.resourceClaims{known}");
                 errors.push(FieldError::new(ErrorType::NotFound, &path, name, detail));
             }
         }
@@ -202,7 +200,10 @@ pub(super) fn pod_level(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     for (side, path) in &sides {
         for (name, amount) in map_at(resources, side).into_iter().flatten() {
             let path = path.key(name);
-            if !matches!(name.as_str(), "cpu" | "memory") && !is_huge_pages(name) {
+            if !check_name(name, &path, errors) {
+                continue;
+            }
+            if !matches!(name.as_str(), "cpu" | "memory") && !is_huge_pages(name) && is_standard(name) {
                 errors.not_supported(&path, name.as_str(), &["cpu", "hugepages-", "memory"]);
             }
             check_amount(name, parse(amount), &path, errors);

@@ -70,6 +70,10 @@ fn node_term(term: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         }
         if text(field, "key") != "metadata.name" {
             errors.invalid(&path.child("key"), text(field, "key"), "not a valid field selector key");
+            continue;
+        }
+        for (i, name) in values.iter().filter_map(Value::as_str).enumerate() {
+            errors.invalid_all(&path.child("values").index(i), name, names::dns1123_subdomain(name));
         }
     }
 }
@@ -128,7 +132,7 @@ fn label_keys(holder: &Value, field: &str, path: &Path<'_>, errors: &mut ErrorLi
     }
 }
 
-pub(super) fn tolerations(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+pub(crate) fn tolerations(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let list = path.child("tolerations");
     for (i, toleration) in array(spec, "tolerations").iter().enumerate() {
         let path = list.index(i);

@@ -4,23 +4,42 @@ use serde_json::{Value, json};
 use tiphys_meta::{names, object, time};
 use tiphys_types::{api::core::v1::Pod, qos};
 
-use crate::fields::selectable;
+use crate::fields::{self, Fields};
 use crate::strategy::{Ctx, bump_generation, copy_field, keep_all_but_status};
 use crate::tree::{array, array_mut, at, child, int, text};
 
-pub(super) mod select {
-    super::selectable!(
-        "metadata.name" = "",
-        "metadata.namespace" = "",
-        "spec.nodeName" = "",
-        "spec.restartPolicy" = "",
-        "spec.schedulerName" = "",
-        "spec.serviceAccountName" = "",
-        "spec.hostNetwork" = "false",
-        "status.phase" = "",
-        "status.podIP" = "",
-        "status.nominatedNodeName" = "",
-    );
+/// One of them is known but never filled: upstream selects nothing by it either.
+pub(super) const SELECTABLE: &[&str] = &[
+    "metadata.name",
+    "metadata.namespace",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+    "status.nominatedNodeName",
+];
+
+const FILLED: &[(&str, &str)] = &[
+    ("metadata.name", ""),
+    ("metadata.namespace", ""),
+    ("spec.nodeName", ""),
+    ("spec.restartPolicy", ""),
+    ("spec.schedulerName", ""),
+    ("spec.serviceAccountName", ""),
+    ("spec.hostNetwork", "false"),
+    ("status.phase", ""),
+    ("status.podIP", ""),
+    ("status.nominatedNodeName", ""),
+];
+
+pub(super) fn selectable(pod: &Value) -> Fields<'_> {
+    let mut all = fields::read(pod, FILLED);
+    all.insert(all.len() - 1, ("status.podIPs", "".into()));
+    all
 }
 
 /// Phase and class; a pod that waits for its gates says so (KEP-3521).

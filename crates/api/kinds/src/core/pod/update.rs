@@ -119,7 +119,7 @@ fn gated(spec: &mut Value, before: &Value, errors: &mut ErrorList) {
             errors.invalid(
                 &SPEC.child("nodeSelector"),
                 Value::Object(after.clone()),
-                "only additions are allowed (no mutations or deletions)",
+                "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
             );
             break;
         }

@@ -5,7 +5,7 @@ use tiphys_meta::{ErrorList, Path, ip, names, object};
 
 use super::containers::{self, one_of};
 use super::{resources, scheduling, security, volumes};
-use crate::tree::{array, at, int, is_true, text};
+use crate::tree::{array, at, int, is_true, said, text};
 
 const SPEC: Path<'static> = Path::new("spec");
 
@@ -110,6 +110,11 @@ fn resource_claims(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
                 errors.invalid(&path, claim.clone(), "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
             }
             _ => {}
+        }
+        for field in ["resourceClaimName", "resourceClaimTemplateName"] {
+            if let Some(named) = said(claim, field) {
+                errors.invalid_all(&path.child(field), named, names::dns1123_subdomain(named));
+            }
         }
     }
 }
@@ -222,7 +227,7 @@ fn others(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let os = at(spec, "os").map(|os| text(os, "name"));
     match os {
         None | Some("linux" | "windows") => {}
-        Some("") => errors.required(&path.child("os.name"), "cannot be empty"),
+        Some("") => errors.required(&path.child("os.name"), ""),
         Some(other) => errors.not_supported(&path.child("os"), other, &["linux", "windows"]),
     }
     if at(spec, "hostUsers") == Some(&Value::Bool(false)) {

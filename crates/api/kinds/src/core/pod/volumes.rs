@@ -70,11 +70,21 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         "projected" => projected(value, &path, errors),
         "ephemeral" => match at(value, "volumeClaimTemplate.spec") {
             Some(spec) => {
+                let metadata = path.child("volumeClaimTemplate.metadata");
+                crate::meta::labels(at(value, "volumeClaimTemplate.metadata.labels"), &metadata.child("labels"), errors);
+                crate::meta::annotations(at(value, "volumeClaimTemplate.metadata.annotations"), &metadata.child("annotations"), errors);
                 crate::core::persistent_volume_claim::check_spec(spec, &path.child("volumeClaimTemplate.spec"), errors);
             }
             None => errors.required(&path.child("volumeClaimTemplate"), ""),
         },
-        "csi" if text(value, "driver").is_empty() => errors.required(&path.child("driver"), ""),
+        "csi" => crate::storage::driver_name(text(value, "driver"), &path.child("driver"), errors),
+        "image" => {
+            let pull = text(value, "pullPolicy");
+            if !matches!(pull, "" | "Always" | "IfNotPresent" | "Never") {
+                errors.not_supported(&path.child("pullPolicy"), pull, &["Always", "IfNotPresent", "Never"]);
+            }
+            crate::core::volume_source::check(kind, value, &path, errors);
+        }
         other => crate::core::volume_source::check(other, value, &path, errors),
     }
 }

@@ -122,6 +122,13 @@ fn volumes(spec: &Value, path: &str, all: &mut Vec<String>) {
             }
         }
     }
+    for volume in array(spec, "volumes") {
+        for source in at(volume, "projected").map(|p| array(p, "sources")).unwrap_or_default() {
+            if source.as_object().is_none_or(|kinds| kinds.values().all(Value::is_null)) {
+                all.push(format!("volume {} (Projected) has no sources provided", go_quote(text(volume, "name"))));
+            }
+        }
+    }
 }
 
 fn repeated(items: &[Value], field: &str, path: &str, all: &mut Vec<String>) {
@@ -173,6 +180,17 @@ fn ports(containers: &[(&Value, String)], all: &mut Vec<String>) {
         .iter()
         .flat_map(|(c, path)| array(c, "ports").iter().enumerate().map(move |(i, p)| (p, format!("{path}.ports[{i}]"))))
         .collect();
+    for (port, path) in ports.iter().filter(|(p, _)| !text(p, "hostIP").is_empty() && int(p, "hostPort") == 0) {
+        // As Go prints the struct.
+        let shown = format!(
+            "{{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
+            text(port, "name"),
+            int(port, "containerPort"),
+            text(port, "protocol"),
+            text(port, "hostIP")
+        );
+        all.push(format!("{path}: hostIP set without hostPort: {shown}"));
+    }
     for (i, (port, path)) in ports.iter().enumerate() {
         let same =
             |other: &Value| int(other, "containerPort") == int(port, "containerPort") && text(other, "protocol") == text(port, "protocol");

@@ -5,7 +5,7 @@
 
 mod strategy;
 mod table;
-mod validation;
+pub(crate) mod validation;
 
 pub(crate) use validation::{check_protocol, port_number_or_name};
 pub(crate) mod lb {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tiphys_meta::{ErrorList, Path, ip, names};
 
 use crate::core::endpoints::{app_protocol, special_purpose};
-use crate::tree::{array, at, int, one_of, text};
+use crate::tree::{array, at, int, one_of, said, text};
 
 const AFFINITY_MAX: i64 = 86400;
 const SPEC: Path<'static> = Path::new("spec");
@@ -158,6 +158,15 @@ fn check_affinity(o: &Value, errors: &mut ErrorList) {
     }
 }
 
+/// What allocation takes for granted: looked at before it begins.
+pub fn addresses(service: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    if text(service, "spec.type") != "ExternalName" {
+        check_cluster_ips(service, &mut errors);
+    }
+    errors
+}
+
 fn check_cluster_ips(o: &Value, errors: &mut ErrorList) {
     let (one, all, path) = (text(o, "spec.clusterIP"), array(o, "spec.clusterIPs"), SPEC.child("clusterIPs"));
     match (one.is_empty(), all.first()) {
@@ -227,8 +236,7 @@ fn check_balancer(o: &Value, kind: &str, errors: &mut ErrorList) {
             errors.forbidden(&SPEC.child(field), "may only be used when `type` is 'LoadBalancer'");
         }
     }
-    let class = text(o, "spec.loadBalancerClass");
-    if balancer && !class.is_empty() {
+    if let Some(class) = said(o, "spec.loadBalancerClass").filter(|_| balancer) {
         errors.invalid_all(&SPEC.child("loadBalancerClass"), class, names::qualified_name(class));
     }
 }
@@ -258,7 +266,8 @@ fn check_traffic(o: &Value, errors: &mut ErrorList) {
 }
 
 pub(super) fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    if text(new, "spec.type") == "ExternalName" || text(old, "spec.type") == "ExternalName" {
+    // Of one that has no addresses there is nothing to keep, and of an unknown type neither.
+    if [new, old].iter().any(|o| !matches!(text(o, "spec.type"), "ClusterIP" | "NodePort" | "LoadBalancer")) {
         return;
     }
     if !(is_headless(new) && is_headless(old)) {
