@@ -40,73 +40,85 @@ impl Scanner<'_> {
     }
 
     fn document(&mut self) -> Step {
-        self.value(0)?;
+        self.value()?;
         self.space();
         if self.peek().is_some() { self.bad("after top-level value") } else { Ok(()) }
     }
 
-    fn value(&mut self, depth: usize) -> Step {
-        if depth > MAX_DEPTH {
-            return Err("exceeded max depth".into());
-        }
-        self.space();
-        match self.peek() {
-            Some(b'{') => self.object(depth),
-            Some(b'[') => self.array(depth),
-            Some(b'"') => self.string(),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.literal("true"),
-            Some(b'f') => self.literal("false"),
-            Some(b'n') => self.literal("null"),
-            _ => self.bad("looking for beginning of value"),
+    /// A value with all that is in it. What is open is kept in a list: nesting is the sender's, and a stack has an end.
+    fn value(&mut self) -> Step {
+        let mut open = Vec::new();
+        loop {
+            if open.len() > MAX_DEPTH {
+                return Err("exceeded max depth".into());
+            }
+            self.space();
+            match self.peek() {
+                Some(bracket @ (b'{' | b'[')) => {
+                    if self.opened(bracket)? {
+                        open.push(bracket);
+                        continue;
+                    }
+                }
+                Some(b'"') => self.string()?,
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(b't') => self.literal("true")?,
+                Some(b'f') => self.literal("false")?,
+                Some(b'n') => self.literal("null")?,
+                _ => return self.bad("looking for beginning of value"),
+            }
+            if self.ended(&mut open)? {
+                return Ok(());
+            }
         }
     }
 
-    fn object(&mut self, depth: usize) -> Step {
+    /// Whether something is in what opens here; of an object the first key is read.
+    fn opened(&mut self, bracket: u8) -> Result<bool, String> {
         self.at += 1;
         self.space();
-        if self.peek() == Some(b'}') {
+        if self.peek() == Some(closing(bracket)) {
             self.at += 1;
-            return Ok(());
+            return Ok(false);
         }
-        loop {
-            self.space();
-            if self.peek() != Some(b'"') {
-                return self.bad("looking for beginning of object key string");
-            }
-            self.string()?;
-            self.space();
-            if self.peek() != Some(b':') {
-                return self.bad("after object key");
-            }
-            self.at += 1;
-            self.value(depth + 1)?;
-            self.space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => break,
-                _ => return self.bad("after object key:value pair"),
-            }
+        if bracket == b'{' {
+            self.key()?;
         }
-        self.at += 1;
-        Ok(())
+        Ok(true)
     }
 
-    fn array(&mut self, depth: usize) -> Step {
-        self.at += 1;
-        self.space();
-        if self.peek() == Some(b']') {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            self.value(depth + 1)?;
+    /// Behind a value: everything that closes, up to the next value. Whether there is none.
+    fn ended(&mut self, open: &mut Vec<u8>) -> Result<bool, String> {
+        while let Some(&bracket) = open.last() {
             self.space();
             match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b']') => break,
+                Some(b',') => {
+                    self.at += 1;
+                    if bracket == b'{' {
+                        self.key()?;
+                    }
+                    return Ok(false);
+                }
+                Some(c) if c == closing(bracket) => {
+                    self.at += 1;
+                    open.pop();
+                }
+                _ if bracket == b'{' => return self.bad("after object key:value pair"),
                 _ => return self.bad("after array element"),
             }
+        }
+        Ok(true)
+    }
+
+    fn key(&mut self) -> Step {
+        self.space();
+        if self.peek() != Some(b'"') {
+            return self.bad("looking for beginning of object key string");
+        }
+        self.string()?;
+        self.space();
+        if self.peek() != Some(b':') {
+            return self.bad("after object key");
         }
         self.at += 1;
         Ok(())
@@ -191,6 +203,10 @@ impl Scanner<'_> {
     }
 }
 
+fn closing(bracket: u8) -> u8 {
+    if bracket == b'{' { b'}' } else { b']' }
+}
+
 /// A byte as Go quotes it, which takes it for a character.
 fn quoted(byte: u8) -> String {
     match byte {
@@ -233,10 +249,15 @@ mod tests {
             ("\"\n\"", "invalid character '\\n' in string literal"),
             ("\"\\x\"", "invalid character 'x' in string escape code"),
             ("{} {}", "invalid character '{' after top-level value"),
+            ("{\"a\":[{},[1}", "invalid character '}' after array element"),
+            ("[[],{\"a\":{}},", "unexpected end of JSON input"),
         ];
         for (text, words) in cases {
             assert_eq!(error(text.as_bytes()).as_deref(), Some(words), "{text}");
         }
-        assert_eq!(error(b" {\"a\": [1.5e-3, true, null, \"\\u00e9\"]} "), None);
+        assert_eq!(error("[".repeat(1_000_000).as_bytes()).as_deref(), Some("exceeded max depth"));
+        assert_eq!(error("{\"a\":".repeat(1_000_000).as_bytes()).as_deref(), Some("exceeded max depth"));
+        assert_eq!(error(format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)).as_bytes()), None);
+        assert_eq!(error(b" {\"a\": [{}, [], 1.5e-3, true, null, \"\\u00e9\"]} "), None);
     }
 }

@@ -10,8 +10,10 @@ use tokio::sync::Notify;
 
 use super::Event;
 
-/// Events that a client may lag behind before it is cut off. They are shared: what a laggard costs is what it alone keeps alive.
+/// Events that a client may lag behind before it is cut off, and what they may take. They are shared: what a laggard costs is what it alone
+/// keeps alive.
 const MOST_PENDING: usize = 10_000;
+const MOST_PENDING_BYTES: usize = 64 << 20;
 
 /// What part of a resource is watched, as far as the cache can tell without looking into objects.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,6 +35,8 @@ pub(crate) struct Watcher {
 #[derive(Default)]
 struct Queue {
     events: VecDeque<Arc<Event>>,
+    /// What they take, about.
+    bytes: usize,
     overrun: bool,
 }
 
@@ -46,7 +50,9 @@ impl Watcher {
 
     fn push(&self, event: &Arc<Event>) {
         let mut queue = self.queue.lock();
-        if queue.events.len() >= MOST_PENDING {
+        queue.bytes += event.entry.size();
+        // One event is always taken, however large.
+        if queue.events.len() >= MOST_PENDING || (queue.bytes > MOST_PENDING_BYTES && !queue.events.is_empty()) {
             queue.overrun = true;
             queue.events = VecDeque::new();
         } else if !queue.overrun {
@@ -71,7 +77,11 @@ impl Watcher {
 
     pub(crate) fn take(&self) -> Result<VecDeque<Arc<Event>>, Overrun> {
         let mut queue = self.queue.lock();
-        if queue.overrun { Err(Overrun) } else { Ok(std::mem::take(&mut queue.events)) }
+        if queue.overrun {
+            return Err(Overrun);
+        }
+        queue.bytes = 0;
+        Ok(std::mem::take(&mut queue.events))
     }
 }
 
@@ -135,6 +145,39 @@ impl Watchers {
             if before != now {
                 to(&Scope::Node(before.into()));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tiphys_meta::Gvr;
+
+    use super::*;
+    use crate::resource::Resources;
+    use crate::storage::{Draft, Forms};
+
+    fn event(bytes: usize) -> Arc<Event> {
+        let resources = Resources::builtin(&crate::Encryption::default(), Forms::new(usize::MAX));
+        let (resource, _) = resources.find(&Gvr::new("", "v1", "configmaps")).expect("configmaps are kept");
+        let tree = json!({"metadata": {"name": "a", "namespace": "b"}, "data": {"a": "x".repeat(bytes)}});
+        let draft = Draft::new(&resource.shape, resource.key("b", "a"), tree).expect("it can be encoded");
+        Arc::new(Event::new(draft.entry(2), None, false))
+    }
+
+    #[test]
+    fn a_laggard_is_cut_off_by_number_and_by_size() {
+        for (event, most) in
+            [(event(10), MOST_PENDING), (event(1 << 20), MOST_PENDING_BYTES / (3 << 20)), (event(MOST_PENDING_BYTES / 2), 1)]
+        {
+            let watcher = Watcher::new();
+            for round in 0..2 {
+                (0..most).for_each(|_| watcher.push(&event));
+                assert_eq!(watcher.take().map(|events| events.len()).ok(), Some(most), "round {round}");
+            }
+            (0..=most).for_each(|_| watcher.push(&event));
+            assert!(watcher.take().is_err());
         }
     }
 }

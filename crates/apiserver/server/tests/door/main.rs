@@ -1,5 +1,6 @@
 //! The whole door on a registry in memory.
 
+mod abuse;
 mod aggregation;
 mod certificates;
 mod cluster;
