@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::{Method, header};
-use tiphys_meta::{ApiError, Gvr, Reason};
+use tiphys_meta::Gvr;
 use tiphys_registry::{Answer, RequestInfo, Verb};
 use tiphys_schema::Facts;
 
 use crate::body;
 use crate::chain::{Call, Door, Outcome};
-use crate::errors::{DoorError, method_not_allowed};
+use crate::errors::{DoorError, method_not_allowed, not_found_path};
 use crate::request_info::Info;
 use crate::{aggregate, component_statuses, resource_metrics, reviews, streams};
 
@@ -65,20 +65,16 @@ fn check_scope(info: &Info) -> Result<(), DoorError> {
     }
     if info.group.is_empty() && info.resource == "namespaces" {
         let itself = info.namespace.is_empty() || info.namespace == info.name;
-        return if itself { Ok(()) } else { Err(DoorError::NoSuchPath) };
+        return if itself { Ok(()) } else { Err(not_found_path().into()) };
     }
     let Some(facts) = Facts::builtin().resource_of(&info.group, &info.version, &info.resource) else { return Ok(()) };
     let across = matches!(info.verb.as_str(), "list" | "watch");
     match (facts.namespaced, info.namespace.is_empty()) {
         (true, true) if across => Ok(()),
-        (true, true) if info.name.is_empty() => Err(not_here().into()),
-        (namespaced, none) if namespaced == none => Err(DoorError::NoSuchPath),
+        (true, true) if info.name.is_empty() => Err(method_not_allowed().into()),
+        (namespaced, none) if namespaced == none => Err(not_found_path().into()),
         _ => Ok(()),
     }
-}
-
-fn not_here() -> ApiError {
-    ApiError::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
 }
 
 /// Discovery and OpenAPI.
