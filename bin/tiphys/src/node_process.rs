@@ -21,12 +21,16 @@ use crate::node::{self, NodeParts};
 /// Waits between restarts of a node process that ends by itself.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// What a predecessor's processes have to end by themselves.
+const LEFT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Starts the processes of all nodes but the first and keeps them running.
 pub(crate) fn start_all(layout: &Layout, cluster: &Cluster, tasks: &Tasks) -> Result<()> {
     // Processes that a killed predecessor left are replaced; their containers run on under the supervisors.
     let left: Vec<i32> = processes::of(layout).iter().filter(|p| p.role == "node").map(|p| p.pid).collect();
-    processes::end(&left, 15, STOP_LIMIT);
+    // They may be waiting for an API server that is gone, and nothing is lost with them: so they are given little time.
+    let slow = processes::end(&left, 15, LEFT_LIMIT);
+    processes::end(&slow, 9, STOP_LIMIT);
     for number in 2..=cluster.nodes {
         std::fs::create_dir_all(layout.node(number))?;
         let netns = namespace(&layout.netns(number))?;

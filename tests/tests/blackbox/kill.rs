@@ -179,10 +179,24 @@ fn round(cluster: &Cluster, writers: &mut [Writer], image: &str, dice: &mut Dice
     for (node, was) in before.iter().filter(|(node, _)| killed.role != "supervisor" || **node != killed.node) {
         ensure!(after.get(node) == Some(was), "a container of node {node} noticed the end of a {} process: {was:?} {after:?}", killed.role);
     }
+    if killed.role == "supervisor" {
+        renew(cluster, &killed.node)?;
+    }
     Ok(format!(
         "{} {} of node {} killed after {kill_at} writes; {checked} objects hold what was acknowledged; {wrote:.1?}",
         killed.role, killed.pid, killed.node
     ))
+}
+
+/// Another pod for the one that ended with its supervisor: each end of a container doubles the kubelet's wait before it starts it again, and what is
+/// tested here is not patience.
+fn renew(cluster: &Cluster, node: &str) -> Result<()> {
+    let pods = cluster.json("get pods -l app=steady")?;
+    let here = |pod: &&Value| pod["spec"]["nodeName"].as_str().is_some_and(|name| name.rsplit('-').next() == Some(node));
+    let pod = pods["items"].as_array().into_iter().flatten().find(here).context("no steady pod on the node")?;
+    let name = pod["metadata"]["name"].as_str().context("no name")?;
+    cluster.k(&format!("delete pod {name} --grace-period=1"))?;
+    eventually(HEALED_WITHIN, || steady(cluster)).map(drop)
 }
 
 /// All four processes are there, the nodes are ready, and a new pod runs.
