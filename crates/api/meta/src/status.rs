@@ -151,6 +151,15 @@ impl ApiError {
         ApiError { empty_details: true, ..ApiError::new(reason, message) }
     }
 
+    /// Nothing is served at the path.
+    pub fn not_found_path() -> Self {
+        ApiError::new(Reason::NotFound, "the server could not find the requested resource")
+    }
+
+    pub fn method_not_allowed() -> Self {
+        ApiError::of_the_router(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+    }
+
     fn about(mut self, gvr: &Gvr, name: &str) -> Self {
         self.group = gvr.group.to_string();
         self.kind = gvr.resource.to_string();

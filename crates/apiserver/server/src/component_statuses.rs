@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use http::Request;
 use serde_json::{Value, json};
-use tiphys_meta::selector::{FieldSelector, LabelSelector, SelectorError};
 use tiphys_meta::{ApiError, Gvk, Gvr, object};
 use tiphys_registry::{Answer, Computed, Presentation};
 
 use crate::chain::{Call, Door};
-use crate::errors::{DoorError, method_not_allowed};
+use crate::errors::DoorError;
 use crate::request_info::Info;
 use crate::{body, streams};
 
@@ -37,7 +36,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call) -> Result<Answer, D
     let computed = match info.verb.as_str() {
         "get" => Computed::One(one(door, &info.name).await?),
         "list" => Computed::Many(selected(door, &info).await?),
-        _ => return Err(method_not_allowed().into()),
+        _ => return Err(ApiError::method_not_allowed().into()),
     };
     let gvk = Gvk::new("", "v1", "ComponentStatus");
     let shown = Presentation { gvk: &gvk, columns: columns(), cells: &cells };
@@ -59,9 +58,7 @@ async fn one(door: &Door, name: &str) -> Result<Value, ApiError> {
 }
 
 async fn selected(door: &Door, info: &Info) -> Result<Vec<Value>, ApiError> {
-    let bad = |e: SelectorError| ApiError::bad_request(e.to_string());
-    let labels = LabelSelector::parse(info.label_selector.as_deref().unwrap_or("")).map_err(bad)?;
-    let fields = FieldSelector::parse(info.field_selector.as_deref().unwrap_or("")).map_err(bad)?;
+    let (labels, fields) = info.selectors()?;
     let mut all = Vec::new();
     for (name, port) in COMPONENTS {
         all.push(told(name, health(door, port).await));

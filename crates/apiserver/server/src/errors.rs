@@ -53,7 +53,7 @@ impl DoorError {
             DoorError::Api(error) => error,
             DoorError::Path(error) => ApiError::bad_request(error.to_string()),
             DoorError::Unauthorized(_) => ApiError::new(Reason::Unauthorized, "Unauthorized"),
-            DoorError::NoSuchPath => not_found_path(),
+            DoorError::NoSuchPath => ApiError::not_found_path(),
             DoorError::TooMany => {
                 let mut error = ApiError::new(Reason::TooManyRequests, "Too many requests, please try again later.");
                 error.retry_after_seconds = 1;
@@ -68,14 +68,6 @@ impl DoorError {
             DoorError::Key(error) => ApiError::internal(format!("failed to generate token: {error}")),
         }
     }
-}
-
-pub(crate) fn not_found_path() -> ApiError {
-    ApiError::new(Reason::NotFound, "the server could not find the requested resource")
-}
-
-pub(crate) fn method_not_allowed() -> ApiError {
-    ApiError::of_the_router(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
 }
 
 /// `pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "default"`.

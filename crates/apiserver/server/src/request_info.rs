@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
+use tiphys_meta::ApiError;
+use tiphys_meta::selector::{FieldSelector, LabelSelector, SelectorError};
 
 /// The decoded query, in order. Keys may repeat (`?command=sh&command=-c`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,6 +74,13 @@ const SPECIAL_VERBS: [&str; 2] = ["proxy", "watch"];
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
 impl Info {
+    /// What a list is narrowed to.
+    pub(crate) fn selectors(&self) -> Result<(LabelSelector, FieldSelector), ApiError> {
+        let bad = |e: SelectorError| ApiError::bad_request(e.to_string());
+        let labels = LabelSelector::parse(self.label_selector.as_deref().unwrap_or("")).map_err(bad)?;
+        Ok((labels, FieldSelector::parse(self.field_selector.as_deref().unwrap_or("")).map_err(bad)?))
+    }
+
     pub fn parse(method: &Method, raw_path: &str, raw_query: &str) -> Result<Info, BadPath> {
         let parts: Vec<&str> = split(raw_path);
         let decoded = |part: &str| -> Result<String, BadPath> {

@@ -14,7 +14,7 @@ use crate::authorize::{Attributes, Decision, MASTERS};
 use crate::body::{Answered, add_warnings};
 use crate::chain::{Call, Door};
 use crate::config::AuthorizationMode;
-use crate::errors::{BadField, DoorError, invalid, method_not_allowed};
+use crate::errors::{BadField, DoorError, invalid};
 use crate::objects::{strings, text};
 use crate::request_info::Info;
 use crate::wire;
@@ -64,7 +64,7 @@ impl Review {
 
 pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, review: Review) -> Result<Answered, DoorError> {
     if call.info.verb != "create" {
-        return Err(method_not_allowed().into());
+        return Err(ApiError::method_not_allowed().into());
     }
     let gvk = review.gvk();
     let mut object = wire::decode(call, &gvk).await?;

@@ -12,8 +12,8 @@ use tiphys_meta::{ApiError, Gvk};
 
 use crate::answer::Answer;
 use crate::request::Verb;
+use crate::verbs::Call;
 use crate::verbs::update::How;
-use crate::verbs::{Call, not_allowed};
 
 pub(crate) async fn handle(call: &mut Call<'_>, body: Bytes) -> Result<Answer, ApiError> {
     match (call.info.subresource.as_str(), call.info.verb) {
@@ -21,13 +21,13 @@ pub(crate) async fn handle(call: &mut Call<'_>, body: Bytes) -> Result<Answer, A
         ("binding", Verb::Create) => binding::create(call, body).await,
         ("eviction", Verb::Create) => eviction::create(call, body).await,
         (name, verb) => {
-            let subresource = call.subresource(name).ok_or_else(not_allowed)?;
+            let subresource = call.subresource(name).ok_or_else(ApiError::method_not_allowed)?;
             let how = How { subresource: Some(subresource), unconditional: call.resource.strategy.allow_unconditional_update };
             match verb {
                 Verb::Get => call.get().await,
                 Verb::Update => call.replace(body, how).await,
                 Verb::Patch => call.patch_object(body, How { unconditional: true, ..how }).await,
-                _ => Err(not_allowed()),
+                _ => Err(ApiError::method_not_allowed()),
             }
         }
     }

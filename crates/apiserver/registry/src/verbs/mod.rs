@@ -48,16 +48,17 @@ pub(crate) async fn handle(registry: &Arc<Registry>, info: &RequestInfo, body: B
     let moved = subresources::binding::by_the_old_path(info, &body);
     let info = moved.as_ref().unwrap_or(info);
     if moved.is_none() && info.gvr == Gvr::new("", "v1", "bindings") {
-        return Err(not_allowed());
+        return Err(ApiError::method_not_allowed());
     }
-    let (resource, version) = find(registry, info).await.ok_or_else(|| removed::advice(&info.gvr).unwrap_or_else(unknown_resource))?;
+    let (resource, version) =
+        find(registry, info).await.ok_or_else(|| removed::advice(&info.gvr).unwrap_or_else(ApiError::not_found_path))?;
     let served = &resource.served[version];
     if !served.declares(&info.subresource) {
-        return Err(unknown_resource());
+        return Err(ApiError::not_found_path());
     }
     check_route(&resource, info)?;
     if !served.has_verb(&info.subresource, info.verb.as_str()) {
-        return Err(not_allowed());
+        return Err(ApiError::method_not_allowed());
     }
     check_name(&info.name)?;
     let query = Query::parse(&info.query);
@@ -124,14 +125,6 @@ fn check_name(name: &str) -> Result<(), ApiError> {
     Err(ApiError::bad_request(format!("Name parameter invalid: {name:?}: {why}")))
 }
 
-fn unknown_resource() -> ApiError {
-    ApiError::new(Reason::NotFound, "the server could not find the requested resource")
-}
-
-pub(crate) fn not_allowed() -> ApiError {
-    ApiError::of_the_router(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
-}
-
 /// Paths are of the shape that the resource's scope asks for, and of a collection only some verbs are served; over all namespaces, reading alone.
 fn check_route(resource: &Resource, info: &RequestInfo) -> Result<(), ApiError> {
     let across = resource.namespaced && info.namespace.is_empty();
@@ -140,7 +133,7 @@ fn check_route(resource: &Resource, info: &RequestInfo) -> Result<(), ApiError> 
     let named = !info.name.is_empty() && !reads && !matches!(info.verb, Verb::DeleteCollection);
     let misplaced = !resource.namespaced && !info.namespace.is_empty();
     if misplaced || (across && named) || info.name.contains('/') {
-        return Err(unknown_resource());
+        return Err(ApiError::not_found_path());
     }
     let fits = match info.verb {
         Verb::List | Verb::Watch => true,
@@ -148,7 +141,7 @@ fn check_route(resource: &Resource, info: &RequestInfo) -> Result<(), ApiError> 
         Verb::Create => !across && (named == !info.subresource.is_empty()),
         Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => named,
     };
-    if fits { Ok(()) } else { Err(not_allowed()) }
+    if fits { Ok(()) } else { Err(ApiError::method_not_allowed()) }
 }
 
 impl Call<'_> {

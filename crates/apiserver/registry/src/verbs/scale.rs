@@ -109,7 +109,7 @@ impl Call<'_> {
                 let (patch, _) = Patch::parse(&self.info.content_type, &body)?;
                 self.change(&mut Rescale(Source::Patch(patch, options.clone()), options.manager.clone()), how, &options).await?
             }
-            _ => return Err(super::not_allowed()),
+            _ => return Err(ApiError::method_not_allowed()),
         };
         let entry = self.registry.view(self.served, &entry).await?;
         let scale = scale_of(&entry.to_value(), self.scale_paths())?;

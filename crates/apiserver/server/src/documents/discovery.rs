@@ -2,6 +2,7 @@
 //!
 //! What there is stands in [`super::catalogue`].
 
+use tiphys_meta::ApiError;
 use tiphys_schema::discovery;
 
 use super::catalogue::{Aggregated, Shown};
@@ -41,7 +42,7 @@ pub(super) fn answer(documents: &Documents, call: &Call, path: &str) -> Result<A
 
 fn resources(shown: &Shown, group: &str, version: &str) -> Result<Answered, DoorError> {
     let found = shown.group(group).ok_or(DoorError::NoSuchPath)?;
-    let version = found.versions.iter().find(|v| v.version == version).ok_or_else(crate::errors::not_found_path)?;
+    let version = found.versions.iter().find(|v| v.version == version).ok_or_else(ApiError::not_found_path)?;
     Ok(body::json(200, &discovery::legacy_resources(group, version)))
 }
 

@@ -4,13 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use tiphys_meta::selector::{FieldSelector, LabelSelector};
 use tiphys_meta::{ApiError, Gvk, Gvr, Quantity, duration, object, quantity, time};
 use tiphys_registry::{Answer, Computed, Presentation};
 
 use super::figures::{Amounts, Figures};
 use crate::chain::{Call, Door};
-use crate::errors::{DoorError, method_not_allowed};
+use crate::errors::DoorError;
 use crate::objects::{known, text};
 use crate::request_info::Info;
 
@@ -55,7 +54,7 @@ pub(crate) async fn serve(door: &Arc<Door>, call: &mut Call, kind: Kind) -> Resu
     let computed = match info.verb.as_str() {
         "get" => Computed::One(one(door, &info, kind).await?),
         "list" => Computed::Many(metrics(door, selected(door, &info, kind)?, kind).await),
-        _ => return Err(method_not_allowed().into()),
+        _ => return Err(ApiError::method_not_allowed().into()),
     };
     let shown = Presentation { gvk: &kind.gvk(), columns: columns(), cells: &cells };
     Ok(shown.answer(computed, call.header(http::header::ACCEPT), info.query.get("includeObject").unwrap_or(""))?)
@@ -69,9 +68,7 @@ async fn one(door: &Door, info: &Info, kind: Kind) -> Result<Value, ApiError> {
 }
 
 fn selected(door: &Door, info: &Info, kind: Kind) -> Result<Vec<Arc<Value>>, ApiError> {
-    let bad = |e: tiphys_meta::selector::SelectorError| ApiError::bad_request(e.to_string());
-    let labels = LabelSelector::parse(info.label_selector.as_deref().unwrap_or("")).map_err(bad)?;
-    let fields = FieldSelector::parse(info.field_selector.as_deref().unwrap_or("")).map_err(bad)?;
+    let (labels, fields) = info.selectors()?;
     let mut all = door.objects.list(kind.subject(), &info.namespace);
     all.retain(|subject| labels.matches_object(subject) && fields.matches(|field| field_of(subject, field)));
     Ok(all)

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::{Method, header};
-use tiphys_meta::Gvr;
+use tiphys_meta::{ApiError, Gvr};
 use tiphys_registry::{Answer, RequestInfo, Verb};
 use tiphys_schema::Facts;
 
 use crate::body;
 use crate::chain::{Call, Door, Outcome};
-use crate::errors::{DoorError, method_not_allowed, not_found_path};
+use crate::errors::DoorError;
 use crate::request_info::Info;
 use crate::{aggregate, component_statuses, resource_metrics, reviews, streams};
 
@@ -65,14 +65,14 @@ fn check_scope(info: &Info) -> Result<(), DoorError> {
     }
     if info.group.is_empty() && info.resource == "namespaces" {
         let itself = info.namespace.is_empty() || info.namespace == info.name;
-        return if itself { Ok(()) } else { Err(not_found_path().into()) };
+        return if itself { Ok(()) } else { Err(ApiError::not_found_path().into()) };
     }
     let Some(facts) = Facts::builtin().resource_of(&info.group, &info.version, &info.resource) else { return Ok(()) };
     let across = matches!(info.verb.as_str(), "list" | "watch");
     match (facts.namespaced, info.namespace.is_empty()) {
         (true, true) if across => Ok(()),
-        (true, true) if info.name.is_empty() => Err(method_not_allowed().into()),
-        (namespaced, none) if namespaced == none => Err(not_found_path().into()),
+        (true, true) if info.name.is_empty() => Err(ApiError::method_not_allowed().into()),
+        (namespaced, none) if namespaced == none => Err(ApiError::not_found_path().into()),
         _ => Ok(()),
     }
 }
@@ -85,7 +85,7 @@ fn is_about_resources(path: &str) -> bool {
 async fn to_registry(door: &Arc<Door>, call: &mut Call) -> Result<Answer, DoorError> {
     let info = &call.info;
     let gvr = Gvr::new(info.group.clone(), info.version.clone(), info.resource.clone());
-    let verb = verb_of(&info.verb).filter(|_| call.parts.method != Method::HEAD).ok_or_else(method_not_allowed)?;
+    let verb = verb_of(&info.verb).filter(|_| call.parts.method != Method::HEAD).ok_or_else(ApiError::method_not_allowed)?;
     let request = RequestInfo {
         verb,
         gvr,

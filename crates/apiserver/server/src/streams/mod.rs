@@ -133,7 +133,7 @@ fn container_of(pod: &Value, wanted: Option<&str>) -> Result<String, ApiError> {
 
 async fn log(door: &Arc<Door>, call: &mut Call) -> Result<Answered, DoorError> {
     if !matches!(call.parts.method, Method::GET | Method::HEAD) {
-        return Err(crate::errors::method_not_allowed().into());
+        return Err(ApiError::method_not_allowed().into());
     }
     let query = log_query(&call.info)?;
     let pod = pod_of(door.objects.as_ref(), &call.info)?;
