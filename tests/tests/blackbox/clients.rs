@@ -229,16 +229,117 @@ fn certificates(cluster: &Cluster) -> Result<()> {
     cluster.k("wait --for=condition=Ready issuer/own certificate/root certificate/leaf --timeout=60s")?;
     let usages = cluster.k("get certificaterequests -o jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].reason}")?;
     ensure!(usages == "Issued Issued", "{usages}");
-    let secret = cluster.json("get secret leaf-tls")?;
-    ensure!(secret["type"] == "kubernetes.io/tls" && secret["data"]["ca.crt"].is_string(), "{secret}");
+    issued(cluster, "leaf.example.com")?;
+    injected(cluster)?;
     let wrong = ISSUERS.rsplit("---").next().unwrap_or_default().replace("dnsNames: [leaf.example.com]", "duration: 1m");
     let path = cluster.folder().join("wrong.yaml");
     std::fs::write(&path, wrong.replace("name: leaf", "name: wrong"))?;
     let said = refused(&mut cluster.kubectl_command(&["apply", "-f", &path.display().to_string()]))?;
     ensure!(said.contains("admission webhook \"webhook.cert-manager.io\" denied the request"), "{said}");
+    // An edit has it issued anew, and so has the loss of the Secret.
+    cluster.k("patch certificate leaf --type=merge -p {\"spec\":{\"dnsNames\":[\"other.example.com\"]}}")?;
+    eventually(SOON, || issued(cluster, "other.example.com"))?;
+    eventually(SOON, || {
+        let revision = cluster.k("get certificate leaf -o jsonpath={.status.revision}")?;
+        ensure!(revision == "2", "revision {revision}");
+        Ok(())
+    })?;
+    cluster.k("wait --for=condition=Ready certificate/leaf --timeout=60s")?;
     cluster.k("delete secret leaf-tls")?;
-    eventually(SOON, || cluster.k("get secret leaf-tls")).map(drop)
+    eventually(SOON, || issued(cluster, "other.example.com"))?;
+    ingress(cluster)?;
+    signing(cluster)
 }
+
+/// The Secret has a certificate for the name, by the CA beside it, with a key that fits.
+fn issued(cluster: &Cluster, name: &str) -> Result<()> {
+    let secret = cluster.json("get secret leaf-tls")?;
+    ensure!(secret["type"] == "kubernetes.io/tls", "{secret}");
+    let folder = cluster.folder();
+    for (field, file) in [("tls\\.crt", "leaf.crt"), ("tls\\.key", "leaf.key"), ("ca\\.crt", "root.crt")] {
+        let encoded = cluster.k(&format!("get secret leaf-tls -o jsonpath={{.data.{field}}}"))?;
+        std::fs::write(folder.join("encoded"), encoded)?;
+        std::fs::write(folder.join(file), run(Command::new("base64").arg("-d").arg(folder.join("encoded")))?)?;
+    }
+    let openssl = |line: &str| run(Command::new("openssl").args(line.split_whitespace()).current_dir(folder));
+    openssl(&format!("verify -CAfile root.crt -verify_hostname {name} leaf.crt"))?;
+    ensure!(openssl("x509 -in leaf.crt -noout -pubkey")? == openssl("pkey -in leaf.key -pubout")?, "the key fits");
+    Ok(())
+}
+
+/// The cainjector fills in what its annotations ask for, and from a Certificate too.
+fn injected(cluster: &Cluster) -> Result<()> {
+    let root = cluster.k("get secret root-tls -o jsonpath={.data.ca\\.crt}")?;
+    ensure!(!root.is_empty(), "the root has a CA");
+    for configuration in ["validatingwebhookconfiguration/cert-manager-webhook", "mutatingwebhookconfiguration/cert-manager-webhook"] {
+        let bundle = cluster.k(&format!("get {configuration} -o jsonpath={{.webhooks[0].clientConfig.caBundle}}"))?;
+        ensure!(!bundle.is_empty(), "{configuration} has no bundle");
+    }
+    cluster.apply(INJECTED)?;
+    eventually(SOON, || {
+        let there = cluster.k("get apiservice v1.far.example.com -o jsonpath={.spec.caBundle}")?;
+        ensure!(there == root, "an APIService has {there}");
+        Ok(())
+    })?;
+    cluster.k("delete apiservice v1.far.example.com").map(drop)
+}
+
+const INJECTED: &str = "
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v1.far.example.com, annotations: {cert-manager.io/inject-ca-from: default/root}}
+spec:
+  group: far.example.com
+  version: v1
+  groupPriorityMinimum: 10
+  versionPriority: 10
+  service: {name: far, namespace: default}
+";
+
+/// An Ingress that asks for it gets a certificate of its own, which goes with it.
+fn ingress(cluster: &Cluster) -> Result<()> {
+    cluster.apply(INGRESS)?;
+    eventually(SOON, || cluster.k("wait --for=condition=Ready certificate/shop-tls --timeout=5s"))?;
+    cluster.k("get secret shop-tls")?;
+    cluster.k("delete ingress shop")?;
+    eventually(SOON, || refused(&mut cluster.kubectl_command(&["get", "certificate", "shop-tls"]))).map(drop)
+}
+
+const INGRESS: &str = "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop, annotations: {cert-manager.io/issuer: own}}
+spec:
+  tls: [{hosts: [shop.example.com], secretName: shop-tls}]
+  rules:
+  - host: shop.example.com
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {number: 80}}}}]}
+";
+
+/// Kubernetes' own requests, with an issuer as the signer.
+fn signing(cluster: &Cluster) -> Result<()> {
+    let folder = cluster.folder();
+    let config = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout own.key -subj /CN=own.example.com -out own.csr";
+    run(Command::new("openssl").args(config.split_whitespace()).current_dir(folder))?;
+    let encoded = run(Command::new("base64").arg("-w0").arg(folder.join("own.csr")))?;
+    cluster.apply(&REQUEST.replace("PEM", &encoded))?;
+    cluster.k("certificate approve own")?;
+    eventually(SOON, || {
+        let certificate = cluster.k("get csr own -o jsonpath={.status.certificate}")?;
+        ensure!(!certificate.is_empty(), "not signed: {}", cluster.k("get csr own -o yaml")?);
+        Ok(())
+    })
+}
+
+const REQUEST: &str = "
+apiVersion: certificates.k8s.io/v1
+kind: CertificateSigningRequest
+metadata: {name: own}
+spec:
+  signerName: issuers.cert-manager.io/default.own
+  usages: [digital signature, server auth]
+  request: PEM
+";
 
 const WEBHOOK: &str = "
 apiVersion: v1
@@ -271,6 +372,25 @@ webhooks:
     apiVersions: [v1]
     operations: [CREATE, UPDATE]
     resources: ['*/*']
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata:
+  name: cert-manager-webhook
+  annotations: {cert-manager.io/inject-ca-from-secret: cert-manager/cert-manager-webhook-ca}
+webhooks:
+- name: webhook.cert-manager.io
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  timeoutSeconds: 10
+  matchPolicy: Equivalent
+  failurePolicy: Fail
+  clientConfig: {service: {name: cert-manager-webhook, namespace: cert-manager, path: /mutate}}
+  rules:
+  - apiGroups: [cert-manager.io]
+    apiVersions: [v1]
+    operations: [CREATE]
+    resources: [certificaterequests]
 ";
 
 const ISSUERS: &str = "
