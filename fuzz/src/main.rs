@@ -4,6 +4,8 @@
 //! finding can be had again by both, and a few thousand run with `cargo test -p tiphys-fuzz`. Deliberately absent: guidance by coverage.
 
 mod driver;
+#[cfg(test)]
+mod largest;
 mod targets;
 
 use std::process::ExitCode;
@@ -80,6 +82,12 @@ mod tests {
             assert!(report.findings.is_empty(), "{report}");
             assert!(report.accepted > 0, "{}: nothing that was made could be read, so that little was tested", target.name);
         }
+    }
+
+    #[test]
+    fn trees_stay_within_ten_times_the_largest_body() {
+        let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        largest::trees_stay_within_ten_times_the_largest_body();
     }
 
     #[test]

@@ -23,11 +23,14 @@ pub(crate) struct Target {
 /// What the issue asks for: ten times the input.
 const PLAIN: (usize, usize) = (10, 256 << 10);
 /// A number in a list takes two bytes as text and 32 as a node of a tree, twice while its list grows; an object with one field takes eight bytes and 600.
+/// What bounds that for large inputs is the budget of the codecs (`codec::budget`), for which `largest` is the test.
 const TREE: (usize, usize) = (256, 1 << 20);
 /// Besides the trees there are the sets of fields of every manager, old and new.
 const APPLIED: (usize, usize) = (512, 2 << 20);
 /// Expressions and patterns become programs; how large one may be is bounded by itself (100,000 letters, 10 MiB for a pattern).
 const COMPILED: (usize, usize) = (512, 16 << 20);
+/// Whatever the input: three trees of the size that one may have.
+pub(crate) const MOST: usize = 3 * tiphys_schema::codec::budget::MOST_BYTES;
 
 pub(crate) static TARGETS: &[Target] = &[
     Target { name: "json", memory: TREE, seeds: documents, words: JSON, read: json_document },

@@ -263,7 +263,7 @@ impl DeleteOptions {
             return DeleteOptions::from_query(query);
         }
         let tree = match body_format(&info.content_type)? {
-            Format::Json => serde_json::from_slice(body).map_err(|e| ApiError::bad_request(e.to_string()))?,
+            Format::Json => codec::json::decode_raw(body).map_err(|e| ApiError::bad_request(e.to_string()))?,
             Format::Yaml => codec::yaml::to_tree(body).map_err(|e| ApiError::bad_request(e.to_string()))?,
             Format::Protobuf => codec::proto::decode(body).map_err(|e| ApiError::bad_request(e.to_string()))?.1,
         };

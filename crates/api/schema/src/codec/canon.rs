@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use tiphys_meta::{duration, quantity};
 
+use super::budget::{self, Budget, Overdrawn};
 use super::go;
 use crate::facts::{Field, Shape, Type};
 
@@ -33,15 +34,22 @@ pub(crate) fn zero_in_map(shape: &Shape) -> Value {
 
 pub(crate) fn zero_struct(ty: &'static Type) -> Map<String, Value> {
     let mut map = Map::new();
-    finish(ty, &mut map);
+    add_zeroes(ty, &mut map, |_| {});
     map
 }
 
-/// Adds what Go always prints and the input did not have.
-pub(crate) fn finish(ty: &'static Type, map: &mut Map<String, Value>) {
+/// Adds what Go always prints and the input did not have, and counts the map.
+pub(crate) fn finish(ty: &'static Type, map: &mut Map<String, Value>, budget: &Budget) -> Result<(), Overdrawn> {
+    let mut nested = 0;
+    add_zeroes(ty, map, |zero| nested += if zero.is_object() { budget::cost(zero) } else { 0 });
+    budget.map(map.len(), nested)
+}
+
+fn add_zeroes(ty: &'static Type, map: &mut Map<String, Value>, mut see: impl FnMut(&Value)) {
     for field in ty.index().always() {
         if !map.contains_key(field.name) {
             let value = if field.pointer() { Value::Null } else { zero(field.shape) };
+            see(&value);
             map.insert(field.name.to_owned(), value);
         }
     }

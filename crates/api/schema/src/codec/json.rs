@@ -8,6 +8,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::budget::{Budget, Overdrawn};
 use super::{DecodeError, Decoded, Strictness, canon, go};
 use crate::facts::{Flat, Index, Kind, Shape, Type, TypeId};
 
@@ -35,7 +36,7 @@ pub fn decode_custom(bytes: &[u8], strictness: Strictness) -> Result<Decoded, De
     let mut ctx = Ctx::new(strictness);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let result = Untyped { ctx: &mut ctx, path: &Path::ROOT }.deserialize(&mut deserializer).and_then(|v| deserializer.end().map(|()| v));
-    let mut object = result.map_err(|e| DecodeError::Syntax(go::syntax_error(&e, bytes)))?;
+    let mut object = ctx.readable(result, bytes)?;
     let mut problems = ctx.problems;
     problems.extend(canonicalize_metadata(&mut object, strictness)?);
     Ok(Decoded { object, problems })
@@ -46,7 +47,7 @@ pub fn decode_untyped(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let mut ctx = Ctx::new(Strictness::Warn);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let result = Untyped { ctx: &mut ctx, path: &Path::ROOT }.deserialize(&mut deserializer).and_then(|v| deserializer.end().map(|()| v));
-    let object = result.map_err(|e| DecodeError::Syntax(go::syntax_error(&e, bytes)))?;
+    let object = ctx.readable(result, bytes)?;
     Ok(Decoded { object, problems: ctx.problems })
 }
 
@@ -108,6 +109,7 @@ struct Ctx {
     misfit: Option<String>,
     /// … and stops only at what an unmarshaler of its own refuses, which is what the caller then hears of.
     error: Option<String>,
+    budget: Budget,
 }
 
 /// As upstream: further problems are not collected.
@@ -115,7 +117,13 @@ const MAX_PROBLEMS: usize = 100;
 
 impl Ctx {
     fn new(strictness: Strictness) -> Self {
-        Ctx { report: strictness != Strictness::Ignore, problems: Vec::new(), misfit: None, error: None }
+        Ctx { report: strictness != Strictness::Ignore, problems: Vec::new(), misfit: None, error: None, budget: Budget::default() }
+    }
+
+    /// What was read without a type.
+    fn readable(&self, result: serde_json::Result<Value>, bytes: &[u8]) -> Result<Value, DecodeError> {
+        result
+            .map_err(|e| if self.budget.is_overdrawn() { DecodeError::TooLarge } else { DecodeError::Syntax(go::syntax_error(&e, bytes)) })
     }
 
     /// Starts what is read by an unmarshaler of its own: it reports nothing, and a misfit in it is its error.
@@ -154,6 +162,9 @@ impl Ctx {
         result: Result<Option<Value>, E>,
         syntax: impl FnOnce(E) -> DecodeError,
     ) -> Result<Decoded, DecodeError> {
+        if self.budget.is_overdrawn() {
+            return Err(DecodeError::TooLarge);
+        }
         match (result, self.error.or(self.misfit)) {
             (_, Some(message)) => Err(DecodeError::Type(message)),
             (Err(e), None) => Err(syntax(e)),
@@ -337,7 +348,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
         match self.shape {
             // Any JSON is kept as it is.
             Shape::Raw | Shape::Json | Shape::FieldsV1 | Shape::Any => {
-                let value = <Value as serde::Deserialize>::deserialize(deserializer)?;
+                let value = Raw(&self.ctx.budget).deserialize(deserializer)?;
                 Ok(Some(value).filter(|v| !v.is_null()))
             }
             _ => deserializer.deserialize_any(self),
@@ -420,7 +431,15 @@ impl<'de> Visitor<'de> for Seed<'_> {
         loop {
             let path = base.then(Step::Index(items.len()));
             let Some(item) = seq.next_element_seed(Seed { ctx: self.ctx, shape: of, go, path: &path })? else { break };
-            items.push(item.unwrap_or_else(|| canon::zero(of)));
+            self.ctx.budget.item(items.len()).map_err(Overdrawn::custom)?;
+            items.push(match item {
+                Some(Value::String(text)) => {
+                    self.ctx.budget.text(&text).map_err(Overdrawn::custom)?;
+                    Value::String(text)
+                }
+                Some(item) => item,
+                None => self.ctx.budget.zero(canon::zero(of)).map_err(Overdrawn::custom)?,
+            });
         }
         if let Some(outside) = outside {
             self.ctx.leave(outside)?;
@@ -484,7 +503,7 @@ fn visit_struct<'de, A: MapAccess<'de>>(
             None => {}
         }
     }
-    canon::finish(ty, &mut map);
+    canon::finish(ty, &mut map, &ctx.budget).map_err(Overdrawn::custom)?;
     Ok(Some(Value::Object(map)))
 }
 
@@ -498,7 +517,12 @@ fn visit_string_map<'de, A: MapAccess<'de>>(seed: Seed<'_>, of: &'static Shape, 
         }
         let path = seed.path.then(Step::Key(&key));
         let value = access.next_value_seed(Seed { ctx: seed.ctx, shape: of, go, path: &path })?;
-        map.insert(key, value.unwrap_or_else(|| canon::zero_in_map(of)));
+        seed.ctx.budget.entry(map.len(), &key).map_err(Overdrawn::custom)?;
+        let value = match value {
+            Some(value) => value,
+            None => seed.ctx.budget.zero(canon::zero_in_map(of)).map_err(Overdrawn::custom)?,
+        };
+        map.insert(key, value);
     }
     Ok(Some(Value::Object(map)))
 }
@@ -546,10 +570,11 @@ impl<'de> Visitor<'de> for Untyped<'_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::from(value))
+        self.visit_string(value.to_owned())
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        self.ctx.budget.text(&value).map_err(Overdrawn::custom)?;
         Ok(Value::from(value))
     }
 
@@ -558,6 +583,7 @@ impl<'de> Visitor<'de> for Untyped<'_> {
         loop {
             let path = self.path.then(Step::Index(list.len()));
             let Some(item) = seq.next_element_seed(Untyped { ctx: self.ctx, path: &path })? else { break };
+            self.ctx.budget.item(list.len()).map_err(Overdrawn::custom)?;
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -571,10 +597,86 @@ impl<'de> Visitor<'de> for Untyped<'_> {
             }
             let path = self.path.then(Step::Key(&key));
             let value = access.next_value_seed(Untyped { ctx: self.ctx, path: &path })?;
+            self.ctx.budget.entry(map.len(), &key).map_err(Overdrawn::custom)?;
             map.insert(key, value);
         }
         Ok(Value::Object(map))
     }
+}
+
+/// Reads any JSON exactly as it stands.
+pub(super) struct Raw<'a>(pub(super) &'a Budget);
+
+impl<'de> DeserializeSeed<'de> for Raw<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Raw<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any valid JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        self.visit_string(value.to_owned())
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        self.0.text(&value).map_err(Overdrawn::custom)?;
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = seq.next_element_seed(Raw(self.0))? {
+            self.0.item(list.len()).map_err(Overdrawn::custom)?;
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            let value = access.next_value_seed(Raw(self.0))?;
+            self.0.entry(map.len(), &key).map_err(Overdrawn::custom)?;
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+/// Reads any JSON exactly as it stands, unless its tree would be too large.
+pub fn decode_raw(bytes: &[u8]) -> Result<Value, DecodeError> {
+    let budget = Budget::default();
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let result = Raw(&budget).deserialize(&mut deserializer).and_then(|v| deserializer.end().map(|()| v));
+    result.map_err(|e| if budget.is_overdrawn() { DecodeError::TooLarge } else { DecodeError::Syntax(go::syntax_error(&e, bytes)) })
 }
 
 /// The position of a key among the fields of a type, or the key where there is none.

@@ -1,7 +1,9 @@
 //! Between bytes and the canonical tree.
 //!
-//! [`json`], [`proto`] and [`yaml`] share [`canon`], which knows what Go prints, and [`go`], which knows Go's words.
+//! [`json`], [`proto`] and [`yaml`] share [`canon`], which knows what Go prints, [`go`], which knows Go's words, and [`budget`], which knows when a tree
+//! is too large.
 
+pub mod budget;
 pub(crate) mod canon;
 pub(crate) mod go;
 pub mod json;
@@ -50,6 +52,9 @@ pub enum DecodeError {
     /// A value does not fit its field.
     #[error("{0}")]
     Type(String),
+    /// Its tree would be too large ([`budget`]).
+    #[error("the object is made of too many small values: it would take more than {} MiB of memory", budget::MOST_BYTES >> 20)]
+    TooLarge,
     /// The table has no such kind.
     #[error(
         "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\""

@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
+use super::budget::{Budget, Overdrawn};
 use super::{DecodeError, canon};
 
 /// Aliases may make a document so many times larger, and no more.
@@ -25,9 +26,9 @@ pub fn read(bytes: &[u8]) -> Result<(Value, Option<String>), DecodeError> {
     options.legacy_octal_numbers = true;
     options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::LastWins;
     options.alias_limits.max_total_replayed_events = MAX_REPLAYED;
-    let mut duplicates = Vec::new();
-    let result = serde_saphyr::with_deserializer_from_str_with_options(text, options, |d| Tree(&mut duplicates).deserialize(d));
-    let tree = result.map_err(|e| broken(&e.to_string()))?;
+    let (mut duplicates, budget) = (Vec::new(), Budget::default());
+    let result = serde_saphyr::with_deserializer_from_str_with_options(text, options, |d| Tree(&mut duplicates, &budget).deserialize(d));
+    let tree = result.map_err(|e| if budget.is_overdrawn() { DecodeError::TooLarge } else { broken(&e.to_string()) })?;
     let problem = (!duplicates.is_empty()).then(|| format!("yaml: unmarshal errors:\n  {}", duplicates.join("\n  ")));
     Ok((tree, problem))
 }
@@ -36,8 +37,8 @@ fn broken(why: &str) -> DecodeError {
     DecodeError::Syntax(format!("error converting YAML to JSON: {why}"))
 }
 
-/// Reads a value, and notes keys that come twice.
-struct Tree<'a>(&'a mut Vec<String>);
+/// Reads a value, and notes keys that come twice. Aliases repeat text of any length, so that text is counted too.
+struct Tree<'a>(&'a mut Vec<String>, &'a Budget);
 
 impl<'de> DeserializeSeed<'de> for Tree<'_> {
     type Value = Value;
@@ -84,16 +85,18 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::from(value))
+        self.visit_string(value.to_owned())
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        self.1.text(&value).map_err(Overdrawn::custom)?;
         Ok(Value::from(value))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = seq.next_element_seed(Tree(self.0))? {
+        while let Some(item) = seq.next_element_seed(Tree(self.0, self.1))? {
+            self.1.item(list.len()).map_err(Overdrawn::custom)?;
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -102,11 +105,12 @@ impl<'de> Visitor<'de> for Tree<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = access.next_key::<Spanned<Key>>()? {
-            let value = access.next_value_seed(Tree(self.0))?;
+            let value = access.next_value_seed(Tree(self.0, self.1))?;
             let (line, key) = (key.defined.line(), key.value.0);
             if map.contains_key(&key) {
                 self.0.push(format!("line {line}: key {} already set in map", super::go::quote(&key)));
             }
+            self.1.entry(map.len(), &key).map_err(Overdrawn::custom)?;
             map.insert(key, value);
         }
         Ok(Value::Object(map))
@@ -118,8 +122,7 @@ struct Key(String);
 
 impl<'de> serde::Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut none = Vec::new();
-        match deserializer.deserialize_any(Tree(&mut none))? {
+        match deserializer.deserialize_any(Tree(&mut Vec::new(), &Budget::default()))? {
             Value::String(text) => Ok(Key(text)),
             Value::Object(_) | Value::Array(_) => Err(D::Error::custom("unsupported map key")),
             other => Ok(Key(other.to_string())),

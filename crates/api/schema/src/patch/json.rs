@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::PatchError;
+use crate::codec::DecodeError;
 
 /// Upstream's limit of operations in one patch.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -19,8 +20,12 @@ pub struct Operation {
 
 /// Reads a patch, and reports unknown and duplicate fields of operations as upstream does (`json patch unknown field "[0].foo"`).
 pub fn parse(bytes: &[u8]) -> Result<(Vec<Operation>, Vec<String>), PatchError> {
-    let list: Vec<Map<String, Value>> =
-        serde_json::from_slice(bytes).map_err(|e| PatchError::Malformed(format!("error decoding patch: {}", words(&e, bytes))))?;
+    let malformed = |words: String| PatchError::Malformed(format!("error decoding patch: {words}"));
+    let read = crate::codec::json::decode_raw(bytes).map_err(|e| match e {
+        DecodeError::TooLarge => PatchError::TooLarge(e.to_string()),
+        e => malformed(e.to_string()),
+    })?;
+    let list: Vec<Map<String, Value>> = serde_json::from_value(read).map_err(|_| malformed(MISFIT.into()))?;
     if list.len() > MAX_OPERATIONS {
         return Err(PatchError::TooLarge(format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
@@ -32,12 +37,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Vec<Operation>, Vec<String>), PatchError> 
     Ok((operations, problems))
 }
 
-fn words(error: &serde_json::Error, bytes: &[u8]) -> String {
-    if error.is_data() {
-        return "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp".into();
-    }
-    crate::codec::go::syntax_error(error, bytes)
-}
+const MISFIT: &str = "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp";
 
 fn operation(i: usize, mut map: Map<String, Value>, problems: &mut Vec<String>) -> Operation {
     let mut text = |key: &str| match map.remove(key) {
@@ -50,18 +50,69 @@ fn operation(i: usize, mut map: Map<String, Value>, problems: &mut Vec<String>) 
     Operation { op: op.unwrap_or_else(|| "unknown".into()), path, from, value }
 }
 
+/// What `copy` may add to an object in all; upstream's limit and words (`AccumulatedCopySizeLimit`), counted in nearly the same bytes.
+const MOST_COPIED: usize = 3 << 20;
+/// What `move` may walk through in all. Upstream has no such limit; an ordinary patch moves a few small things.
+const MOST_MOVED: usize = 16 << 20;
+/// No object that is read is deeper (serde_json's limit), and what works on trees takes stack for each level: operations must not build one that is.
+const MAX_DEPTH: usize = 128;
+
 pub(super) fn apply(target: &mut Value, operations: &[Operation]) -> Result<(), PatchError> {
     let mut patched = target.clone();
+    let mut done = Done::default();
     for operation in operations {
-        apply_one(&mut patched, operation).map_err(PatchError::Unprocessable)?;
+        apply_one(&mut patched, operation, &mut done).map_err(PatchError::Unprocessable)?;
     }
     *target = patched;
     Ok(())
 }
 
+/// What the operations so far have put elsewhere.
+#[derive(Default)]
+struct Done {
+    copied: usize,
+    moved: usize,
+}
+
+impl Done {
+    fn copy(&mut self, value: &Value, path: &str) -> Result<(), String> {
+        self.copied += measured(value, path)?;
+        if self.copied > MOST_COPIED {
+            let copied = self.copied;
+            return Err(format!(
+                "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MOST_COPIED}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn r#move(&mut self, value: &Value, path: &str) -> Result<(), String> {
+        self.moved += measured(value, path)?;
+        if self.moved > MOST_MOVED {
+            return Err(format!("Unable to complete the move, what was moved in all exceeds the limit {MOST_MOVED}"));
+        }
+        Ok(())
+    }
+}
+
+/// The length of the value as JSON, about. The value must not become too deep at its new place.
+fn measured(value: &Value, path: &str) -> Result<usize, String> {
+    fn walk(value: &Value, room: usize) -> Option<usize> {
+        let room = room.checked_sub(1)?;
+        Some(match value {
+            Value::String(text) => text.len() + 3,
+            Value::Array(list) => 3 + list.iter().try_fold(0, |sum, item| Some(sum + walk(item, room)?))?,
+            Value::Object(map) => 3 + map.iter().try_fold(0, |sum, (key, value)| Some(sum + key.len() + 3 + walk(value, room)?))?,
+            Value::Null | Value::Bool(_) | Value::Number(_) => 5,
+        })
+    }
+    let steps = path.bytes().filter(|b| *b == b'/').count();
+    MAX_DEPTH.checked_sub(steps).and_then(|room| walk(value, room)).ok_or_else(|| format!("{path}: the object would be nested too deeply"))
+}
+
 const MISSING: &str = "missing value";
 
-fn apply_one(doc: &mut Value, operation: &Operation) -> Result<(), String> {
+fn apply_one(doc: &mut Value, operation: &Operation, done: &mut Done) -> Result<(), String> {
     let path = operation.path.as_deref();
     let path = |what: &str| path.ok_or_else(|| format!("{what} operation failed to decode path: {MISSING}"));
     let from = |what: &str| {
@@ -69,31 +120,40 @@ fn apply_one(doc: &mut Value, operation: &Operation) -> Result<(), String> {
         from.ok_or_else(|| format!("{what} operation failed to decode from: operation, missing from field: {MISSING}"))
     };
     match operation.op.as_str() {
-        "add" => add(doc, path("add")?, operation.value.clone()),
+        "add" => add(doc, path("add")?, fresh(operation, path("add")?)?),
         "remove" => {
             let path = path("remove")?;
             let (container, key) =
                 find(doc, path).ok_or_else(|| format!("remove operation does not apply: doc is missing path: \"{path}\": {MISSING}"))?;
             take(container, &key).map(drop).map_err(|e| format!("error in remove for path: '{path}': {e}"))
         }
-        "replace" => replace(doc, path("replace")?, operation.value.clone()),
+        "replace" => replace(doc, path("replace")?, fresh(operation, path("replace")?)?),
         "move" => {
             let from = from("move")?;
             let (container, key) =
                 find(doc, from).ok_or_else(|| format!("move operation does not apply: doc is missing from path: {from}: {MISSING}"))?;
             let value = take(container, &key).map_err(|e| format!("error in move for path: '{key}': {e}"))?;
+            done.r#move(&value, path("move")?)?;
             put(doc, "move", path("move")?, value)
         }
         "copy" => {
             let from = from("copy")?;
             let (container, key) =
                 find(doc, from).ok_or_else(|| format!("copy operation does not apply: doc is missing from path: {from}: {MISSING}"))?;
-            let value = get(container, &key).map_err(|e| format!("error in copy for from: '{from}': {e}"))?.cloned().unwrap_or(Value::Null);
+            let value = get(container, &key).map_err(|e| format!("error in copy for from: '{from}': {e}"))?.unwrap_or(&Value::Null);
+            done.copy(value, path("copy")?)?;
+            let value = value.clone();
             put(doc, "copy", path("copy")?, value)
         }
         "test" => test(doc, path("test")?, &operation.value),
         other => Err(format!("Unexpected kind: {other}")),
     }
+}
+
+/// A copy of the operation's value, which is no deeper than its place allows.
+fn fresh(operation: &Operation, path: &str) -> Result<Value, String> {
+    measured(&operation.value, path)?;
+    Ok(operation.value.clone())
 }
 
 fn add(doc: &mut Value, path: &str, value: Value) -> Result<(), String> {
@@ -242,6 +302,34 @@ mod tests {
         for (patch, result) in cases {
             assert_eq!(run(doc(), patch.clone()), Ok(result), "{patch}");
         }
+    }
+
+    /// Forty of these would be 2⁴⁰ objects, which upstream stops at 3 MiB too.
+    #[test]
+    fn copies_do_not_double_for_ever() {
+        let double = |i: usize| json!({"op": "copy", "from": "/a", "path": format!("/a/{i}")});
+        let error = run(json!({"a": {"text": "some"}}), (0..40).map(double).collect()).unwrap_err();
+        assert!(error.starts_with("Unable to complete the copy, the accumulated size increase of copy is "), "{error}");
+        assert!(error.ends_with(", exceeding the limit 3145728"), "{error}");
+    }
+
+    /// A tree of a million levels ends the program when it is dropped, by its stack.
+    #[test]
+    fn no_operation_builds_what_is_too_deep() {
+        let into_itself = |_| json!({"op": "copy", "from": "/a", "path": "/a/a"});
+        let error = run(json!({"a": {}}), (0..1000).map(into_itself).collect()).unwrap_err();
+        assert!(error.ends_with("nested too deeply"), "{error}");
+        let deeper = [
+            json!({"op": "add", "path": "/b", "value": {}}),
+            json!({"op": "move", "from": "/a", "path": "/b/x"}),
+            json!({"op": "move", "from": "/b", "path": "/a"}),
+        ];
+        let error = run(json!({"a": {}}), (0..1000).flat_map(|_| deeper.clone()).collect()).unwrap_err();
+        assert!(error.ends_with("nested too deeply"), "{error}");
+        let nest = |value: &str| format!("{}{value}{}", "[".repeat(100), "]".repeat(100));
+        let add = |at: String| json!({"op": "add", "path": at, "value": serde_json::from_str::<Value>(&nest("")).expect("JSON")});
+        let error = run(json!({"a": {}}), json!([add("/a/x".into()), add(format!("/a/x{}", "/0".repeat(99)))])).unwrap_err();
+        assert!(error.ends_with("nested too deeply"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tiphys_meta::{ApiError, Reason};
 
 pub use json::{MAX_OPERATIONS, Operation, parse as parse_json_patch};
 
-use crate::codec::json as json_codec;
+use crate::codec::{DecodeError, json as json_codec};
 use crate::facts::Kind;
 
 /// Why a patch does not apply.
@@ -58,7 +58,10 @@ impl From<PatchError> for ApiError {
 
 /// Reads a merge patch or a strategic one: an object, with a list of the fields that it gives twice.
 pub fn parse_document(bytes: &[u8]) -> Result<(Value, Vec<String>), PatchError> {
-    let read = json_codec::decode_untyped(bytes).map_err(|e| PatchError::Malformed(e.to_string()))?;
+    let read = json_codec::decode_untyped(bytes).map_err(|e| match e {
+        DecodeError::TooLarge => PatchError::TooLarge(e.to_string()),
+        e => PatchError::Malformed(e.to_string()),
+    })?;
     let found = match &read.object {
         Value::Object(_) | Value::Null => return Ok((read.object, read.problems)),
         Value::Array(_) => "array",

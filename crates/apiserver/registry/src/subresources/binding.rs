@@ -110,7 +110,7 @@ pub(crate) fn by_the_old_path(info: &RequestInfo, body: &Bytes) -> Option<Reques
         return None;
     }
     let binding = match body_format(&info.content_type).ok()? {
-        Format::Json => serde_json::from_slice(body).ok()?,
+        Format::Json => codec::json::decode_raw(body).ok()?,
         Format::Yaml => codec::yaml::to_tree(body).ok()?,
         Format::Protobuf => codec::proto::decode(body).ok()?.1,
     };

@@ -68,7 +68,7 @@ async fn admit(call: &mut Call<'_>, eviction: &mut Value, dry_run: bool) -> Resu
 
 /// Clients that found `policy/v1beta1` in discovery, where evictions were first, still say so; upstream takes it.
 fn in_todays_version(body: Bytes) -> Bytes {
-    match serde_json::from_slice::<Value>(&body) {
+    match tiphys_schema::codec::json::decode_raw(&body) {
         Ok(mut tree) if tree["apiVersion"] == "policy/v1beta1" => {
             tree["apiVersion"] = json!("policy/v1");
             tree.to_string().into()

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use tiphys_meta::{ApiError, Gvk, object};
+use tiphys_meta::{ApiError, Gvk, Reason, object};
 use tiphys_schema::codec::{self, DecodeError, Decoded, Strictness};
 use tiphys_schema::{Facts, Kind};
 
@@ -30,7 +30,9 @@ impl Call<'_> {
     /// The request's object, which is to be of `kind`.
     pub(crate) fn decode(&mut self, body: &Bytes, kind: &'static Kind, validation: Validation) -> Result<Value, ApiError> {
         let format = body_format(&self.info.content_type)?;
-        let cannot = |error: DecodeError, said: Option<&Gvk>| unreadable(&kind.gvk, said, &error.to_string(), body);
+        let cannot = |error: DecodeError, said: Option<&Gvk>| {
+            refused(&error).unwrap_or_else(|| unreadable(&kind.gvk, said, &error.to_string(), body))
+        };
         let decoded = match format {
             Format::Json => {
                 codec::json::decode(kind, body, validation.strictness()).map_err(|e| cannot(e, json_type(kind, body).as_ref()))?
@@ -133,6 +135,12 @@ fn said_or(wanted: &Kind, api_version: &str, kind: &str) -> Gvk {
 fn json_type(wanted: &Kind, body: &[u8]) -> Option<Gvk> {
     let (api_version, kind) = codec::json::type_meta(body).ok()?;
     body.trim_ascii_start().starts_with(b"{").then(|| said_or(wanted, &api_version, &kind))
+}
+
+/// What could be read, and is too much.
+pub(crate) fn refused(error: &DecodeError) -> Option<ApiError> {
+    matches!(error, DecodeError::TooLarge)
+        .then(|| ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity is too large: {error}")))
 }
 
 pub(super) fn unreadable(wanted: &Gvk, said: Option<&Gvk>, why: &str, body: &[u8]) -> ApiError {

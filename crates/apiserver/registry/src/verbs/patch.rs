@@ -29,7 +29,10 @@ pub(crate) enum Patch {
 impl Patch {
     /// Reads a patch; what is unknown or double in it is reported as its type's decoder would.
     pub(crate) fn parse(content_type: &str, body: &[u8]) -> Result<(Patch, Vec<String>), ApiError> {
-        let merge = |e: patch::PatchError| ApiError::bad_request(format!("error decoding patch: {e}"));
+        let merge = |e: patch::PatchError| match e {
+            patch::PatchError::TooLarge(_) => ApiError::from(e),
+            e => ApiError::bad_request(format!("error decoding patch: {e}")),
+        };
         match content_type.split(';').next().unwrap_or("").trim() {
             JSON => patch::parse_json_patch(body).map(|(ops, problems)| (Patch::Json(ops), problems)).map_err(ApiError::from),
             MERGE => patch::parse_document(body).map(|(tree, problems)| (Patch::Merge(tree), problems)).map_err(merge),

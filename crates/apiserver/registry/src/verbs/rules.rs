@@ -15,7 +15,7 @@ use tiphys_schema::structural::embedded::Misfit;
 use tiphys_schema::{Facts, Kind};
 
 use super::Call;
-use super::body::unreadable;
+use super::body::{refused, unreadable};
 use crate::custom::{Custom, STATUS};
 use crate::negotiate::{Format, body_format, unsupported};
 use crate::options::Validation;
@@ -33,7 +33,7 @@ impl Call<'_> {
 
     fn decode_custom(&mut self, custom: &Custom, body: &Bytes, validation: Validation) -> Result<Value, ApiError> {
         let wanted = &custom.version().gvk;
-        let cannot = |error: DecodeError| unreadable(wanted, None, &error.to_string(), body);
+        let cannot = |error: DecodeError| refused(&error).unwrap_or_else(|| unreadable(wanted, None, &error.to_string(), body));
         let decoded = match body_format(&self.info.content_type)? {
             Format::Json => codec::json::decode_custom(body, validation.strictness()).map_err(cannot)?,
             Format::Yaml => {
@@ -50,7 +50,7 @@ impl Call<'_> {
 
     /// An object that was made here, by a patch, brought into the form of the served version.
     pub(crate) fn canonical(&mut self, tree: Value, validation: Validation) -> Result<Value, ApiError> {
-        let misfit = |e: DecodeError| ApiError::bad_request(e.to_string());
+        let misfit = |e: DecodeError| refused(&e).unwrap_or_else(|| ApiError::bad_request(e.to_string()));
         match &self.served.model {
             Model::Builtin(kind, _) => {
                 let decoded = codec::json::canonicalize(kind, tree, validation.strictness()).map_err(misfit)?;

@@ -276,11 +276,11 @@ fn add_bodies(line: &mut Line, draft: &Draft, outcome: &Result<Outcome, DoorErro
 
 /// JSON, YAML or protobuf as a tree; patches of JSON are lists and stay so.
 fn decoded(bytes: &[u8]) -> Option<Value> {
-    use tiphys_schema::codec::{proto, yaml};
+    use tiphys_schema::codec::{json, proto, yaml};
     if bytes.starts_with(b"k8s\0") {
         return proto::decode(bytes).ok().map(|(_, tree)| tree);
     }
-    serde_json::from_slice(bytes).ok().or_else(|| yaml::to_tree(bytes).ok())
+    json::decode_raw(bytes).ok().or_else(|| yaml::to_tree(bytes).ok())
 }
 
 #[cfg(test)]

@@ -1,14 +1,24 @@
 //! Protobuf to the canonical tree.
 
+use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 
 use super::Envelope;
 use super::wire::{Raw, Reader};
+use crate::codec::budget::Budget;
+use crate::codec::json::Raw as RawJson;
 use crate::codec::{DecodeError, canon, go};
-use crate::facts::{Field, Shape, Type};
+use crate::facts::{Field, Kind, Shape, Type};
 
 /// Deeper than any object; a hostile one must not run out of stack.
 const MAX_DEPTH: u32 = 200;
+
+/// How much deeper, and how much larger, the tree may become.
+#[derive(Clone, Copy)]
+struct Room<'a> {
+    depth: u32,
+    budget: &'a Budget,
+}
 
 pub(super) fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     let mut envelope = Envelope::default();
@@ -48,20 +58,32 @@ pub(super) fn watch_event(frame: &[u8]) -> Result<(String, &[u8]), DecodeError> 
     Ok((event, object))
 }
 
-pub(super) fn message(ty: &'static Type, bytes: &[u8]) -> Result<Map<String, Value>, DecodeError> {
-    nested(ty, bytes, MAX_DEPTH)
+/// The message in an envelope as the kind, with the envelope's type meta.
+pub(super) fn object(kind: &Kind, envelope: &Envelope<'_>) -> Result<Value, DecodeError> {
+    object_in(kind, envelope, Room { depth: MAX_DEPTH, budget: &Budget::default() })
 }
 
-fn nested(ty: &'static Type, bytes: &[u8], depth: u32) -> Result<Map<String, Value>, DecodeError> {
+fn object_in(kind: &Kind, envelope: &Envelope<'_>, room: Room<'_>) -> Result<Value, DecodeError> {
+    let mut map = nested(kind.ty(), envelope.raw, room)?;
+    for (field, text) in [("apiVersion", &envelope.api_version), ("kind", &envelope.kind)] {
+        if !text.is_empty() {
+            map.insert(field.to_owned(), Value::from(text.as_str()));
+        }
+    }
+    Ok(Value::Object(map))
+}
+
+fn nested(ty: &'static Type, bytes: &[u8], room: Room<'_>) -> Result<Map<String, Value>, DecodeError> {
     let mut map = Map::new();
-    fields(ty, bytes, &mut map, depth)?;
-    canon::finish(ty, &mut map);
+    fields(ty, bytes, &mut map, room)?;
+    canon::finish(ty, &mut map, room.budget)?;
     Ok(map)
 }
 
 /// Reads the fields of a message into the map; an inlined message shares the map of its owner.
-fn fields(ty: &'static Type, bytes: &[u8], map: &mut Map<String, Value>, depth: u32) -> Result<(), DecodeError> {
-    let depth = depth.checked_sub(1).ok_or_else(|| DecodeError::Syntax("proto: nested too deeply".into()))?;
+fn fields(ty: &'static Type, bytes: &[u8], map: &mut Map<String, Value>, room: Room<'_>) -> Result<(), DecodeError> {
+    let depth = room.depth.checked_sub(1).ok_or_else(|| DecodeError::Syntax("proto: nested too deeply".into()))?;
+    let room = Room { depth, ..room };
     let wire = &ty.index().wire;
     let own = ty.fields();
     let mut reader = Reader::new(bytes);
@@ -71,14 +93,14 @@ fn fields(ty: &'static Type, bytes: &[u8], map: &mut Map<String, Value>, depth: 
         let found = (hint..wire.len()).chain(0..hint).find(|i| u64::from(own[usize::from(wire[*i])].number) == number);
         let Some(position) = found else { continue };
         hint = position;
-        field(&own[usize::from(wire[position])], raw, map, depth)?;
+        field(&own[usize::from(wire[position])], raw, map, room)?;
     }
     Ok(())
 }
 
-fn field(field: &'static Field, raw: Raw<'_>, map: &mut Map<String, Value>, depth: u32) -> Result<(), DecodeError> {
+fn field(field: &'static Field, raw: Raw<'_>, map: &mut Map<String, Value>, room: Room<'_>) -> Result<(), DecodeError> {
     match field.shape {
-        Shape::Message(ty) if field.inline() => fields(ty.get(), bytes_of(raw)?, map, depth),
+        Shape::Message(ty) if field.inline() => fields(ty.get(), bytes_of(raw)?, map, room),
         Shape::List(of) => {
             let list = collection(map, field, || Value::Array(Vec::new()));
             let Value::Array(list) = list else { return Ok(()) };
@@ -86,26 +108,37 @@ fn field(field: &'static Field, raw: Raw<'_>, map: &mut Map<String, Value>, dept
                 (true, Raw::Bytes(packed)) => {
                     let mut reader = Reader::new(packed);
                     while !reader.is_empty() {
-                        list.push(value(of, Raw::Varint(reader.varint()?), depth)?);
+                        room.budget.item(list.len())?;
+                        list.push(value(of, Raw::Varint(reader.varint()?), room)?);
                     }
                 }
-                _ => list.push(value(of, raw, depth)?),
+                _ => push(list, value(of, raw, room)?, room)?,
             }
             Ok(())
         }
         Shape::Map(of) => {
-            let (key, value) = entry(of, bytes_of(raw)?, depth)?;
+            let (key, value) = entry(of, bytes_of(raw)?, room)?;
             if let Value::Object(entries) = collection(map, field, || Value::Object(Map::new())) {
+                room.budget.entry(entries.len(), &key)?;
                 entries.insert(key, value);
             }
             Ok(())
         }
         shape => {
-            let value = value(shape, raw, depth)?;
+            let value = value(shape, raw, room)?;
             canon::put(map, field, value);
             Ok(())
         }
     }
+}
+
+fn push(list: &mut Vec<Value>, item: Value, room: Room<'_>) -> Result<(), DecodeError> {
+    room.budget.item(list.len())?;
+    if let Value::String(text) = &item {
+        room.budget.text(text)?;
+    }
+    list.push(item);
+    Ok(())
 }
 
 fn collection<'a>(map: &'a mut Map<String, Value>, field: &Field, new: fn() -> Value) -> &'a mut Value {
@@ -119,20 +152,24 @@ fn collection<'a>(map: &'a mut Map<String, Value>, field: &Field, new: fn() -> V
     slot
 }
 
-fn entry(of: &'static Shape, bytes: &[u8], depth: u32) -> Result<(String, Value), DecodeError> {
+fn entry(of: &'static Shape, bytes: &[u8], room: Room<'_>) -> Result<(String, Value), DecodeError> {
     let (mut key, mut content) = (String::new(), None);
     let mut reader = Reader::new(bytes);
     while let Some((number, raw)) = reader.next()? {
         match number {
             1 => key = utf8(bytes_of(raw)?)?.to_owned(),
-            2 => content = Some(value(of, raw, depth)?),
+            2 => content = Some(value(of, raw, room)?),
             _ => {}
         }
     }
-    Ok((key, content.unwrap_or_else(|| canon::zero_in_map(of))))
+    let content = match content {
+        Some(content) => content,
+        None => room.budget.zero(canon::zero_in_map(of))?,
+    };
+    Ok((key, content))
 }
 
-fn value(shape: &'static Shape, raw: Raw<'_>, depth: u32) -> Result<Value, DecodeError> {
+fn value(shape: &'static Shape, raw: Raw<'_>, room: Room<'_>) -> Result<Value, DecodeError> {
     Ok(match shape {
         Shape::Str => Value::from(utf8(bytes_of(raw)?)?),
         Shape::Bool => Value::Bool(varint_of(raw)? != 0),
@@ -147,26 +184,26 @@ fn value(shape: &'static Shape, raw: Raw<'_>, depth: u32) -> Result<Value, Decod
             _ => return Err(wrong_wire()),
         },
         Shape::Bytes => Value::String(canon::base64(bytes_of(raw)?)),
-        Shape::Message(ty) => Value::Object(nested(ty.get(), bytes_of(raw)?, depth)?),
-        Shape::Items(of) => items(of, bytes_of(raw)?, depth)?,
+        Shape::Message(ty) => Value::Object(nested(ty.get(), bytes_of(raw)?, room)?),
+        Shape::Items(of) => items(of, bytes_of(raw)?, room)?,
         Shape::List(_) | Shape::Map(_) | Shape::Any => return Err(wrong_wire()),
-        special => special_value(special, bytes_of(raw)?, depth)?,
+        special => special_value(special, bytes_of(raw)?, room)?,
     })
 }
 
-fn items(of: &'static Shape, bytes: &[u8], depth: u32) -> Result<Value, DecodeError> {
+fn items(of: &'static Shape, bytes: &[u8], room: Room<'_>) -> Result<Value, DecodeError> {
     let mut list = Vec::new();
     let mut reader = Reader::new(bytes);
     while let Some((number, raw)) = reader.next()? {
         if number == 1 {
-            list.push(value(of, raw, depth)?);
+            push(&mut list, value(of, raw, room)?, room)?;
         }
     }
     Ok(Value::Array(list))
 }
 
 /// Messages that JSON knows in another form.
-fn special_value(shape: &'static Shape, bytes: &[u8], depth: u32) -> Result<Value, DecodeError> {
+fn special_value(shape: &'static Shape, bytes: &[u8], room: Room<'_>) -> Result<Value, DecodeError> {
     match shape {
         Shape::Time | Shape::MicroTime => time(*shape == Shape::MicroTime, bytes),
         Shape::Duration => Ok(Value::from(tiphys_meta::duration::go_string(single_varint(bytes)? as i64))),
@@ -175,8 +212,8 @@ fn special_value(shape: &'static Shape, bytes: &[u8], depth: u32) -> Result<Valu
             _ => Ok(Value::from("0")),
         },
         Shape::IntOrString => int_or_string(bytes),
-        Shape::Raw | Shape::FieldsV1 | Shape::Json => embedded(bytes),
-        Shape::OrBool(ty) | Shape::OrArray(ty) | Shape::OrStrings(ty) => union(shape, ty.get(), bytes, depth),
+        Shape::Raw | Shape::FieldsV1 | Shape::Json => embedded(bytes, room),
+        Shape::OrBool(ty) | Shape::OrArray(ty) | Shape::OrStrings(ty) => union(shape, ty.get(), bytes, room),
         _ => Err(wrong_wire()),
     }
 }
@@ -221,28 +258,32 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, DecodeError> {
 }
 
 /// JSON within protobuf; or an object in protobuf within protobuf, as in watch events and lists of anything.
-fn embedded(bytes: &[u8]) -> Result<Value, DecodeError> {
+fn embedded(bytes: &[u8], room: Room<'_>) -> Result<Value, DecodeError> {
     let content = match raw_content(bytes)? {
         None | Some([]) => return Ok(Value::Null),
         Some(content) => content,
     };
     if super::is_proto(content) {
-        return super::decode(content).map(|(_, value)| value);
+        // Counted on: objects within objects are as deep as their sender likes.
+        let envelope = super::open(content)?;
+        return object_in(super::kind_of(&envelope)?, &envelope, room);
     }
-    serde_json::from_slice(content).map_err(|e| DecodeError::Syntax(go::syntax_error(&e, content)))
+    let mut deserializer = serde_json::Deserializer::from_slice(content);
+    let value = RawJson(room.budget).deserialize(&mut deserializer).and_then(|v| deserializer.end().map(|()| v));
+    value.map_err(|e| if room.budget.is_overdrawn() { DecodeError::TooLarge } else { DecodeError::Syntax(go::syntax_error(&e, content)) })
 }
 
-fn union(shape: &Shape, ty: &'static Type, bytes: &[u8], depth: u32) -> Result<Value, DecodeError> {
+fn union(shape: &Shape, ty: &'static Type, bytes: &[u8], room: Room<'_>) -> Result<Value, DecodeError> {
     let (mut allows, mut schema, mut list) = (false, None, Vec::new());
     let mut reader = Reader::new(bytes);
     while let Some((number, raw)) = reader.next()? {
         match (shape, number) {
             (Shape::OrBool(_), 1) => allows = varint_of(raw)? != 0,
             (Shape::OrBool(_), 2) | (Shape::OrArray(_) | Shape::OrStrings(_), 1) => {
-                schema = Some(Value::Object(nested(ty, bytes_of(raw)?, depth)?));
+                schema = Some(Value::Object(nested(ty, bytes_of(raw)?, room)?));
             }
-            (Shape::OrArray(_), 2) => list.push(Value::Object(nested(ty, bytes_of(raw)?, depth)?)),
-            (Shape::OrStrings(_), 2) => list.push(Value::from(utf8(bytes_of(raw)?)?)),
+            (Shape::OrArray(_), 2) => push(&mut list, Value::Object(nested(ty, bytes_of(raw)?, room)?), room)?,
+            (Shape::OrStrings(_), 2) => push(&mut list, Value::from(utf8(bytes_of(raw)?)?), room)?,
             _ => {}
         }
     }

@@ -42,23 +42,19 @@ pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
 /// Reads an object in its envelope.
 pub fn decode(bytes: &[u8]) -> Result<(Gvk, Value), DecodeError> {
     let envelope = open(bytes)?;
+    let kind = kind_of(&envelope)?;
+    Ok((kind.gvk.clone(), decode::object(kind, &envelope)?))
+}
+
+fn kind_of(envelope: &Envelope<'_>) -> Result<&'static Kind, DecodeError> {
     let gvk = Gvk::from_api_version(&envelope.api_version, &envelope.kind);
-    let kind = Facts::builtin()
-        .kind(&gvk)
-        .ok_or_else(|| DecodeError::UnknownKind { api_version: envelope.api_version.clone(), kind: envelope.kind.clone() })?;
-    let value = decode_raw(kind, &envelope)?;
-    Ok((gvk, value))
+    let unknown = || DecodeError::UnknownKind { api_version: envelope.api_version.clone(), kind: envelope.kind.clone() };
+    Facts::builtin().kind(&gvk).ok_or_else(unknown)
 }
 
 /// Reads the message in an opened envelope as the kind, whatever the envelope calls it. Its type meta is kept.
 pub fn decode_raw(kind: &Kind, envelope: &Envelope<'_>) -> Result<Value, DecodeError> {
-    let mut map = decode::message(kind.ty(), envelope.raw)?;
-    for (field, text) in [("apiVersion", &envelope.api_version), ("kind", &envelope.kind)] {
-        if !text.is_empty() {
-            map.insert(field.to_owned(), Value::from(text.as_str()));
-        }
-    }
-    Ok(Value::Object(map))
+    decode::object(kind, envelope)
 }
 
 /// Writes an object in its envelope. The type meta is the kind's; what the tree says of it is not looked at.
