@@ -1,6 +1,7 @@
 //! TLS configurations over rustls with ring. The provider is always passed, never installed for the process.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -48,11 +49,41 @@ pub fn roots(ca_pem: &[u8]) -> Result<RootCertStore, TlsError> {
     Ok(store)
 }
 
+/// Where machines keep the CAs that they trust, by distribution: the files that Go's crypto/x509 looks at too.
+const MACHINE_CAS: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// What the machine trusts, read once; nobody, where it has no such file. `SSL_CERT_FILE` names another.
+fn machine_roots() -> Arc<RootCertStore> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let files = || match std::env::var_os("SSL_CERT_FILE") {
+        Some(named) => vec![PathBuf::from(named)],
+        None => MACHINE_CAS.iter().map(PathBuf::from).collect(),
+    };
+    ROOTS.get_or_init(|| Arc::new(first_roots(&files()))).clone()
+}
+
+/// The CAs in the first of the files that is there, without those that cannot be used.
+fn first_roots(files: &[PathBuf]) -> RootCertStore {
+    let pem = files.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
+    store
+}
+
 /// Whose certificate a client accepts.
 pub enum ServerTrust<'a> {
     /// Signed by one of these CAs (PEM).
     Ca(&'a [u8]),
     Roots(RootCertStore),
+    /// Signed by one of the CAs that the machine trusts.
+    Machine,
     /// Anyone's. Only where the user has said so (`insecure-skip-tls-verify`).
     Anyone,
 }
@@ -63,6 +94,7 @@ pub fn client(trust: ServerTrust<'_>, identity: Option<&Identity>) -> Result<Cli
     let builder = match trust {
         ServerTrust::Ca(pem) => builder.with_root_certificates(roots(pem)?),
         ServerTrust::Roots(roots) => builder.with_root_certificates(roots),
+        ServerTrust::Machine => builder.with_root_certificates(machine_roots()),
         ServerTrust::Anyone => builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnyone(provider()))),
     };
     Ok(match identity {
@@ -162,5 +194,18 @@ mod tests {
         assert!(verifier.verify_server_cert(cert, &[], &ServerName::try_from("10.0.0.1").expect("name"), &[], at).is_err());
         server(&id, Some(ca.cert_pem().as_bytes()), &[b"h2"]).expect("server");
         client(ServerTrust::Ca(ca.cert_pem().as_bytes()), Some(&id)).expect("client");
+    }
+
+    #[test]
+    fn what_the_machine_trusts_is_the_first_file_that_is_there() {
+        let folder = tempfile::tempdir().expect("folder");
+        let ca = Authority::generate("corporate", SystemClock.now(), Duration::from_secs(86_400)).expect("CA");
+        let path = |name: &str| folder.path().join(name);
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        std::fs::write(path("second"), format!("# a comment\n{broken}{}", ca.cert_pem())).expect("written");
+        std::fs::write(path("third"), "").expect("written");
+        assert_eq!(first_roots(&[path("first"), path("second"), path("third")]).len(), 1);
+        assert!(first_roots(&[path("first")]).is_empty(), "nobody");
+        client(ServerTrust::Machine, None).expect("whatever this machine has");
     }
 }

@@ -120,7 +120,7 @@ fn extension_authentication(facts: &Facts) -> Value {
            "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}})
 }
 
-/// Since when the use of legacy tokens is tracked (KEP-2799); controllers clean up by this date. We never accept such tokens.
+/// Since when the use of legacy tokens is tracked (KEP-2799); controllers clean up by this date.
 fn token_tracking(facts: &Facts) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"since": facts.today},
            "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"}})

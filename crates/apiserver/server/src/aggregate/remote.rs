@@ -135,8 +135,7 @@ fn config(trust: &Trusted, identity: Option<&Arc<Reloading>>) -> Result<ClientCo
     let bundle = base64::engine::general_purpose::STANDARD.decode(&trust.ca_bundle).map_err(|e| format!("caBundle: {e}"))?;
     let trusted = match () {
         () if trust.insecure => ServerTrust::Anyone,
-        // Upstream asks the machine's own CAs then; a cluster's server is hardly ever signed by one of those.
-        () if bundle.is_empty() => return Err("neither caBundle nor insecureSkipTLSVerify is set".to_owned()),
+        () if bundle.is_empty() => ServerTrust::Machine,
         () => ServerTrust::Ca(&bundle),
     };
     let mut config = tls::client(trusted, None).map_err(|e| e.to_string())?;
@@ -202,7 +201,9 @@ mod tests {
         assert!(!remote.same_place(&Remote::read(&api_service(moved, "True"), None).expect("a remote")));
         let mut unverified = spec.clone();
         unverified["insecureSkipTLSVerify"] = json!(false);
-        assert!(Remote::read(&api_service(unverified, "False"), None).expect("a remote").tls.is_err());
+        assert!(Remote::read(&api_service(unverified.clone(), "False"), None).expect("a remote").tls.is_ok(), "the machine's CAs vouch");
+        unverified["caBundle"] = json!("bm8gUEVN");
+        assert!(Remote::read(&api_service(unverified, "False"), None).expect("a remote").tls.is_err(), "no PEM");
         let mut local = spec;
         local.as_object_mut().expect("object").remove("service");
         assert!(Remote::read(&api_service(local, "True"), None).is_none());

@@ -1,6 +1,6 @@
 //! Bearer tokens: those of the static file, service account tokens, ID tokens (OpenID Connect), and bootstrap tokens.
 //!
-//! Absent: webhook authenticators; legacy service account tokens without a bound object or expiry.
+//! Absent: webhook authenticators.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -83,7 +83,7 @@ impl Bearer {
         let object = objects.get(&known::SECRETS, "kube-system", &format!("bootstrap-token-{id}"))?;
         let field = |name: &str| {
             let raw = base64::engine::general_purpose::STANDARD.decode(text(&object, &["data", name])).ok()?;
-            String::from_utf8(raw).ok()
+            String::from_utf8(raw).ok().filter(|value| !value.is_empty())
         };
         let alive = match field("expiration") {
             Some(until) => until.parse::<jiff::Timestamp>().is_ok_and(|until| until > self.clock.now()),
@@ -106,7 +106,7 @@ impl Bearer {
 }
 
 /// Equality in a time that does not depend on where the first difference is.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }
 
@@ -164,7 +164,49 @@ fn csv_fields(line: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::objects::fake::FakeObjects;
+    use crate::tokens::Settings;
+    use crate::tokens::keys::SigningKey;
+
+    fn bootstrap(data: &[(&str, &str)]) -> Option<Arc<UserInfo>> {
+        let objects = Arc::new(FakeObjects::default());
+        let clock = tiphys_base::FakeClock::at(jiff::Timestamp::from_second(1_800_000_000).expect("time"));
+        let b64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let data: serde_json::Map<String, Value> = data.iter().map(|(k, v)| ((*k).to_owned(), json!(b64(v)))).collect();
+        objects.put(
+            &known::SECRETS,
+            json!({"metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"}, "type": "bootstrap.kubernetes.io/token", "data": data}),
+        );
+        let settings = Settings {
+            issuers: vec!["https://us".into()],
+            api_audiences: vec!["https://us".into()],
+            max_expiration_seconds: 0,
+            extend_expiration: false,
+            jwks_uri: String::new(),
+        };
+        let key = SigningKey::from_pem(&tiphys_base::pki::generate_key_pem().expect("key")).expect("signing key");
+        let accounts = Arc::new(ServiceAccountTokens::new(settings, key, vec![], objects.clone(), clock.clone()));
+        let bearer = Bearer::new(HashMap::new(), accounts, Some(objects), None, clock);
+        bearer.identify("abcdef.0123456789abcdef", &[]).expect("no failure").map(|found| found.user)
+    }
+
+    #[test]
+    fn bootstrap_tokens() {
+        let good = [("token-id", "abcdef"), ("token-secret", "0123456789abcdef"), ("usage-bootstrap-authentication", "true")];
+        let with = |more: &[(&'static str, &'static str)]| bootstrap(&[&good, more].concat());
+        let user = with(&[]).expect("without an end it is good");
+        assert_eq!(user.name, "system:bootstrap:abcdef");
+        assert_eq!(user.groups, ["system:bootstrappers", "system:authenticated"]);
+        let grouped = with(&[("expiration", "2027-06-01T00:00:00Z"), ("auth-extra-groups", "system:bootstrappers:kubeadm,system:masters")]);
+        assert_eq!(grouped.expect("good").groups, ["system:bootstrappers", "system:bootstrappers:kubeadm", "system:authenticated"]);
+        assert!(with(&[("expiration", "2026-01-01T00:00:00Z")]).is_none(), "over");
+        assert!(with(&[("expiration", "soon")]).is_none());
+        assert!(bootstrap(&good[..2]).is_none(), "not for authentication");
+        assert!(bootstrap(&[good[0], ("token-secret", "another678901234"), good[2]]).is_none());
+    }
 
     #[test]
     fn csv() {

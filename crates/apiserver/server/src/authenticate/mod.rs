@@ -11,6 +11,7 @@ use tiphys_registry::UserInfo;
 
 use crate::config::{Anonymous, RequestHeader};
 pub use bearer::Bearer;
+pub(crate) use bearer::same;
 pub use x509::{Certificates, Peer};
 
 pub const ANONYMOUS: &str = "system:anonymous";

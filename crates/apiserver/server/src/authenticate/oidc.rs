@@ -26,8 +26,6 @@ use crate::tokens::keys::VerifyKey;
 /// Between two fetches, whoever asks for them.
 const APART: Duration = Duration::from_secs(10);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// Where machines keep the CAs that they trust.
-const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 #[derive(Debug, thiserror::Error)]
 pub enum OidcError {
@@ -53,8 +51,9 @@ impl Oidc {
         if !issuer.url.starts_with("https://") {
             return Err(OidcError::Issuer(issuer.url));
         }
-        let ca = issuer.ca.clone().unwrap_or_else(|| Pem::File(SYSTEM_CAS.into())).read()?;
-        let tls = Arc::new(tls::client(ServerTrust::Ca(ca.as_bytes()), None)?);
+        let ca = issuer.ca.as_ref().map(Pem::read).transpose()?;
+        let trust = ca.as_ref().map_or(ServerTrust::Machine, |pem| ServerTrust::Ca(pem.as_bytes()));
+        let tls = Arc::new(tls::client(trust, None)?);
         let issuers = [issuer.url.clone()];
         Ok(Arc::new(Oidc { issuer, issuers, tls, keys: ArcSwap::default(), unknown_key: Notify::new(), clock }))
     }
@@ -62,7 +61,7 @@ impl Oidc {
     /// None: another's token.
     pub(super) fn identify(&self, token: &str) -> Result<Option<Arc<UserInfo>>, String> {
         let keys = self.keys.load();
-        let claims = match jwt::verify(token, &self.issuers, &keys) {
+        let claims = match jwt::verify(token, self.issuers.iter().map(String::as_str), &keys) {
             Ok(claims) => claims,
             Err(JwtError::Foreign) => return Ok(None),
             Err(error) => {

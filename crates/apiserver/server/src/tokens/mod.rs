@@ -1,7 +1,8 @@
-//! Service account tokens: issued by TokenRequest, bound to objects, and verified against the objects that still exist.
+//! Service account tokens: issued by TokenRequest, bound to objects, and verified against the objects that still exist; and those of the old form.
 
 pub mod jwt;
 pub mod keys;
+mod legacy;
 mod request;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use crate::authenticate::authenticated;
 use crate::objects::{Objects, known, text};
 use jwt::JwtError;
 use keys::{SigningKey, VerifyKey};
+use legacy::Legacy;
 
 /// How many verified signatures are remembered; the rest is checked anew for each request.
 const REMEMBERED: usize = 1024;
@@ -94,7 +96,8 @@ impl ServiceAccountTokens {
             Err(JwtError::Foreign) => return Ok(None),
             Err(JwtError::Invalid(why)) => return Err(why),
         };
-        let audiences = jwt::audiences(&known.claims);
+        let legacy = Legacy::read(&known.claims).is_some();
+        let audiences = if legacy { self.settings.api_audiences.clone() } else { jwt::audiences(&known.claims) };
         if !wanted.iter().any(|a| audiences.contains(a)) {
             return Err(format!("token audiences {audiences:?} is invalid for the target audiences {wanted:?}"));
         }
@@ -105,7 +108,7 @@ impl ServiceAccountTokens {
         {
             return Ok(Some((user.clone(), audiences)));
         }
-        let (user, leaving) = self.validate(&known.claims)?;
+        let (user, leaving) = self.validate(&known.claims, token)?;
         let user = Arc::new(authenticated(user));
         // An object on its way out stops vouching at a time, not at a change.
         *known.last.lock() = (!leaving).then(|| (now, user.clone()));
@@ -116,7 +119,8 @@ impl ServiceAccountTokens {
         if let Some(known) = self.verified.lock().get(token) {
             return Ok(known.clone());
         }
-        let claims = jwt::verify(token, &self.settings.issuers, &self.keys)?;
+        let issuers = self.settings.issuers.iter().map(String::as_str).chain([legacy::ISSUER]);
+        let claims = jwt::verify(token, issuers, &self.keys)?;
         let known = Arc::new(Known { claims, last: Mutex::new(None) });
         let mut verified = self.verified.lock();
         if verified.len() >= REMEMBERED {
@@ -127,6 +131,10 @@ impl ServiceAccountTokens {
     }
 
     fn revisions(&self, claims: &Value) -> Revisions {
+        if let Some(Legacy { namespace, secret, account, .. }) = Legacy::read(claims) {
+            let revision = |gvr, name| self.objects.revision(gvr, namespace, name);
+            return (revision(&known::SERVICE_ACCOUNTS, account), revision(&known::SECRETS, secret));
+        }
         let private = &claims["kubernetes.io"];
         let namespace = text(private, &["namespace"]);
         let account = self.objects.revision(&known::SERVICE_ACCOUNTS, namespace, text(private, &["serviceaccount", "name"]));
@@ -138,7 +146,11 @@ impl ServiceAccountTokens {
     }
 
     /// That the objects the token is bound to still are the same; and whether one of them is being deleted.
-    fn validate(&self, claims: &Value) -> Result<(UserInfo, bool), String> {
+    fn validate(&self, claims: &Value, token: &str) -> Result<(UserInfo, bool), String> {
+        if let Some(old) = Legacy::read(claims) {
+            old.validate(claims, token, &*self.objects)?;
+            return Ok((user_of(claims, old.namespace, old.account, old.uid), false));
+        }
         let private = &claims["kubernetes.io"];
         let namespace = text(private, &["namespace"]);
         let (name, uid) = (text(private, &["serviceaccount", "name"]), text(private, &["serviceaccount", "uid"]));
