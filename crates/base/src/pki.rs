@@ -141,6 +141,58 @@ pub fn not_after(cert_pem: &str) -> Result<Timestamp, PkiError> {
     Timestamp::from_second(cert.validity().not_after.timestamp()).map_err(|e| bad(format!("certificate's end: {e}")))
 }
 
+/// What a certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+    pub dns: Vec<String>,
+    pub ips: Vec<IpAddr>,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+}
+
+/// Reads the first certificate of a PEM text.
+pub fn read_certificate(pem: &str) -> Result<CertificateFacts, PkiError> {
+    let bad = |what: String| PkiError::Read { what };
+    let first = pem.find("-----BEGIN CERTIFICATE-----").ok_or_else(|| bad("certificate: no CERTIFICATE block".into()))?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem.as_bytes()[first..]).map_err(|e| bad(format!("certificate: {e}")))?;
+    let cert = pem.parse_x509().map_err(|e| bad(format!("certificate: {e}")))?;
+    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().unwrap_or_default().to_owned();
+    let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).map_err(|e| bad(format!("certificate: {e}")));
+    let (mut dns, mut ips) = (Vec::new(), Vec::new());
+    let names = cert.subject_alternative_name().map_err(|e| bad(format!("certificate: {e}")))?;
+    for name in names.iter().flat_map(|names| &names.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => dns.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => ips.extend(address(bytes)),
+            _ => {}
+        }
+    }
+    Ok(CertificateFacts {
+        common_name: cert.subject().iter_common_name().next().map(text).unwrap_or_default(),
+        organizations: cert.subject().iter_organization().map(text).collect(),
+        dns,
+        ips,
+        not_before: at(cert.validity().not_before)?,
+        not_after: at(cert.validity().not_after)?,
+    })
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+/// A certificate request over a new key; it stands where the certificate will.
+pub fn request(subject: &Subject, names: &Names) -> Result<Identity, PkiError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name(subject);
+    params.subject_alt_names = alt_names(names)?;
+    let request = params.serialize_request(&key)?;
+    Ok(Identity { cert_pem: request.pem()?, key_pem: key.serialize_pem() })
+}
+
 /// What a certificate request asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestFacts {
@@ -184,18 +236,22 @@ pub fn read_request(csr_pem: &[u8]) -> Result<RequestFacts, PkiError> {
 
 fn params(subject: &Subject, now: Timestamp, lifetime: Duration) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
-    let mut name = DistinguishedName::new();
-    for organization in &subject.organizations {
-        name.push(DnType::OrganizationName, organization.as_str());
-    }
-    name.push(DnType::CommonName, subject.common_name.as_str());
-    params.distinguished_name = name;
+    params.distinguished_name = distinguished_name(subject);
     params.not_before = offset(now, -300);
     params.not_after = offset(now, i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX / 2));
     params.serial_number = Some(serial()?);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
+}
+
+fn distinguished_name(subject: &Subject) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    for organization in &subject.organizations {
+        name.push(DnType::OrganizationName, organization.as_str());
+    }
+    name.push(DnType::CommonName, subject.common_name.as_str());
+    name
 }
 
 fn offset(now: Timestamp, seconds: i64) -> time::OffsetDateTime {

@@ -71,6 +71,18 @@ impl Reloading {
         Reloading::new(files, read, clock)
     }
 
+    /// Shows another pair from now on, until the files change.
+    pub fn replace(&self, pair: &Identity) -> Result<(), ReloadingError> {
+        self.current.store(Arc::new(certified(pair)?));
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The certificate that is shown now (DER).
+    pub fn shown(&self) -> Vec<u8> {
+        self.current().cert.first().map(|cert| cert.as_ref().to_vec()).unwrap_or_default()
+    }
+
     /// How often the pair has been replaced. Connections that were made with an earlier one should end.
     pub fn generation(&self) -> u64 {
         self.current();

@@ -8,10 +8,12 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches};
+use tiphys_base::pki::Identity as PemPair;
 use tiphys_base::tasks::Tasks;
 use tiphys_client::Client;
-use tiphys_client::https::Config as HttpsConfig;
+use tiphys_client::https::{Config as HttpsConfig, Identity};
 use tiphys_cni::sysctl::{self, Recorded};
+use tiphys_kubelet::certificates::client_files;
 use tiphys_kubelet::flags::{self, FlagError, Parsed};
 use tiphys_kubelet::{Config, Kubelet};
 use tiphys_runtime::{EmbeddedRuntime, RuntimeConfig, SupervisorCommand};
@@ -50,6 +52,9 @@ async fn start(m: &ArgMatches, parsed: Parsed, tasks: Tasks) -> Result<()> {
         config.node_ips = vec![own_address(&connection.server)?];
     }
     config.version = crate::VERSION.into();
+    if config.rotate_client {
+        follow_rotation(&mut config, &mut connection)?;
+    }
     let client = Client::https(connection)?;
     std::fs::create_dir_all(&config.root_dir).with_context(|| format!("cannot make {}", config.root_dir.display()))?;
     crate::node::share_mounts(&config.root_dir)?;
@@ -65,6 +70,25 @@ async fn start(m: &ArgMatches, parsed: Parsed, tasks: Tasks) -> Result<()> {
     let kubelet = Kubelet::start(config, client, Arc::new(runtime), images, crate::cluster::clock(), &tasks).await?;
     tracing::info!(address = %kubelet.address, "serving");
     std::future::pending().await
+}
+
+/// The client certificate of the kubeconfig is where it begins; from then on it is the one that was asked for last.
+fn follow_rotation(config: &mut Config, connection: &mut HttpsConfig) -> Result<()> {
+    let first = match &connection.identity {
+        Identity::CertificateFiles { chain, key } => {
+            let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+            PemPair { cert_pem: read(chain)?, key_pem: read(key)? }
+        }
+        Identity::Certificate { chain, key } => {
+            let text = |pem: &[u8]| String::from_utf8(pem.to_vec()).context("a certificate of the kubeconfig is no text");
+            PemPair { cert_pem: text(chain)?, key_pem: text(key)? }
+        }
+        _ => bail!("rotateCertificates needs a kubeconfig with a client certificate"),
+    };
+    let (current, at_once) = client_files(config, &first).with_context(|| format!("cannot use {}", config.cert_dir.display()))?;
+    config.renew_client_at_once = at_once;
+    connection.identity = Identity::CertificateFiles { chain: current.clone(), key: current };
+    Ok(())
 }
 
 async fn open_runtime(config: &Config, images: Arc<NodeImages>) -> Result<EmbeddedRuntime> {

@@ -26,7 +26,7 @@ pub(crate) fn admit(agent: &Agent, pod: &Pod) -> Result<(), Rejection> {
     }
     under_pressure(pod, *agent.pressure.lock())?;
     let Some(node) = agent.node.get("", &agent.config.node_name) else { return Ok(()) };
-    let others: Vec<_> = agent.workers.list().into_iter().filter(|s| !s.over).map(|s| s.pod).collect();
+    let others = agent.workers.counted();
     check(pod, &node, &others.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }
 
@@ -66,7 +66,7 @@ fn check(pod: &Pod, node: &Node, others: &[&Pod]) -> Result<(), Rejection> {
 /// Can the node give a pod that is here already what it asks for now (KEP-1287)? Never is `Infeasible`, not yet is `Deferred`.
 pub(crate) fn resize(agent: &Agent, pod: &Pod) -> Result<(), Rejection> {
     let Some(node) = agent.node.get("", &agent.config.node_name) else { return Ok(()) };
-    let others = agent.workers.list().into_iter().filter(|s| !s.over && spec::uid(&s.pod) != spec::uid(pod)).map(|s| s.pod);
+    let others = agent.workers.counted().into_iter().filter(|other| spec::uid(other) != spec::uid(pod));
     check_resize(pod, &node, &others.collect::<Vec<_>>().iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }
 

@@ -21,6 +21,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Certificate and key that the server shows (PEM files, looked at again as they are replaced); its own otherwise.
     pub serving: Option<(PathBuf, PathBuf)>,
+    /// Where certificates that were asked for lie.
+    pub cert_dir: PathBuf,
+    /// Renew the client certificate in `cert_dir` (`rotateCertificates`).
+    pub rotate_client: bool,
+    /// What lies there is only a copy of a kubeconfig's.
+    pub renew_client_at_once: bool,
+    /// Ask the cluster for the serving certificate (`serverTLSBootstrap`).
+    pub rotate_serving: bool,
     /// The CA (PEM) of client certificates that the server accepts.
     pub client_ca: Option<String>,
     /// Below which pods' cgroups stand, e.g. `/` or `/tiphys/node-2`.
@@ -79,6 +87,10 @@ impl Config {
             node_name: node_name.into(),
             pod_logs_dir: "/var/log/pods".into(),
             seccomp_root: root_dir.join("seccomp"),
+            cert_dir: root_dir.join("pki"),
+            rotate_client: false,
+            renew_client_at_once: false,
+            rotate_serving: false,
             root_dir,
             node_ips: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             cluster_dns: Vec::new(),

@@ -40,6 +40,14 @@ fn value(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("VALUE").help(help).action(ArgAction::Set)
 }
 
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    value(name, help)
+        .value_parser(clap::builder::BoolishValueParser::new())
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+}
+
 /// `program` is how the command was called, for its help.
 pub fn command(program: &'static str) -> Command {
     Command::new(program).about("The Kubernetes node agent").args([
@@ -63,6 +71,9 @@ pub fn command(program: &'static str) -> Command {
         value("client-ca-file", "CA of client certificates (PEM)"),
         value("tls-cert-file", "serving certificate (PEM)"),
         value("tls-private-key-file", "key of --tls-cert-file (PEM)"),
+        value("cert-dir", "folder of the certificates that are asked for (default: pki in --root-dir)"),
+        switch("rotate-certificates", "renew the client certificate by requests to the cluster"),
+        switch("rotate-server-certificates", "ask the cluster for the serving certificate, and renew it"),
         value("provider-id", "providerID of the Node"),
         value("container-log-max-size", "size at which logs are rotated, e.g. 10Mi"),
         value("container-log-max-files", "how many files of a log are kept").value_parser(clap::value_parser!(u32)),
@@ -89,6 +100,9 @@ struct File {
     port: Option<u16>,
     tls_cert_file: Option<PathBuf>,
     tls_private_key_file: Option<PathBuf>,
+    rotate_certificates: Option<bool>,
+    #[serde(rename = "serverTLSBootstrap")]
+    server_tls_bootstrap: Option<bool>,
     authentication: Authentication,
     authorization: serde_json::Value,
     #[serde(rename = "clusterDNS")]
@@ -181,6 +195,9 @@ fn apply_plain(config: &mut Config, m: &ArgMatches, file: &File) -> Result<(), F
     set(&mut config.cgroup_root, text("cgroup-root").or(file.cgroup_root.clone()).filter(|r| !r.is_empty()));
     set(&mut config.cgroups_per_qos, flag("cgroups-per-qos").or(file.cgroups_per_qos));
     set(&mut config.register_node, flag("register-node").or(file.register_node));
+    set(&mut config.cert_dir, path("cert-dir"));
+    set(&mut config.rotate_client, flag("rotate-certificates").or(file.rotate_certificates));
+    set(&mut config.rotate_serving, flag("rotate-server-certificates").or(file.server_tls_bootstrap));
     set(&mut config.max_pods, m.get_one("max-pods").copied().or(file.max_pods));
     set(&mut config.lease_seconds, file.node_lease_duration_seconds);
     set(&mut config.pod_logs_dir, file.pod_logs_dir.clone());
@@ -275,6 +292,7 @@ mod tests {
         assert_eq!((config.max_pods, config.listen.port(), config.container_log_max_size), (7, 0, 1 << 20));
         assert_eq!((config.eviction_memory_available, config.eviction_disk_percent), (50 << 20, 5));
         assert_eq!(config.node_labels, [("a".into(), "b".into()), ("c".into(), String::new())]);
+        assert!(!config.rotate_client && run(&["--rotate-certificates"]).expect("fine").config.rotate_client);
         assert_eq!(config.cluster_dns, ["10.0.0.10".parse::<IpAddr>().expect("an address")]);
     }
 

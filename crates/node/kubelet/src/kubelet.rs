@@ -1,6 +1,7 @@
 //! Starting and stopping: builds what the parts share, connects watches and runtime events to pod workers.
 
 use crate::agent::Agent;
+use crate::certificates::{self, RotationError};
 use crate::cgroups::PodGroups;
 use crate::changes::Changes;
 use crate::config::Config;
@@ -41,10 +42,14 @@ pub enum StartError {
     },
     #[error("the kubelet's serving certificate cannot be used")]
     Tls(#[from] tiphys_base::tls::TlsError),
-    #[error("the kubelet's serving certificate cannot be used")]
-    Serving(#[from] tiphys_base::ReloadingError),
-    #[error("cannot make a serving certificate")]
-    Pki(#[from] tiphys_base::pki::PkiError),
+    #[error("the kubelet's certificates cannot be used")]
+    Certificates(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<RotationError> for StartError {
+    fn from(error: RotationError) -> Self {
+        StartError::Certificates(error.into())
+    }
 }
 
 /// The node agent.
@@ -111,6 +116,7 @@ impl Kubelet {
         });
         let address = server::start(&agent, &changes).await?;
         let _ = agent.port.set(address.port());
+        certificates::rotate_client(&agent)?;
         let node = node::start(&agent).await?;
         follow_runtime(&agent, &changes, &node);
         follow_pods(&agent, &informers);

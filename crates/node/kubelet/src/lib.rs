@@ -10,6 +10,7 @@
 mod admission;
 mod agent;
 mod backoff;
+pub mod certificates;
 mod cgroups;
 mod changes;
 mod config;

@@ -10,6 +10,7 @@ mod stats;
 mod streams;
 
 use crate::agent::Agent;
+use crate::certificates;
 use crate::changes::Changes;
 use crate::kubelet::StartError;
 use bytes::Bytes;
@@ -19,8 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tiphys_base::pki::{Authority, Names, Subject, Use};
-use tiphys_base::{Reloading, tls};
+use tiphys_base::tls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -38,13 +38,7 @@ pub(crate) async fn start(agent: &Arc<Agent>, changes: &Arc<Changes>) -> Result<
     let failed = |source| StartError::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let shown = match agent.config.serving.clone() {
-        Some((cert, key)) => Reloading::of_files(cert, key, agent.clock.clone())?,
-        None => {
-            let identity = self_signed(agent)?;
-            Reloading::new(Vec::new(), move || Ok(identity.clone()), agent.clock.clone())?
-        }
-    };
+    let shown = certificates::serving(agent)?;
     let client_ca = agent.config.client_ca.as_ref().map(|ca| ca.as_bytes());
     // Upgrades are of HTTP/1.1.
     let config = tls::server_showing(shown, client_ca, &[b"http/1.1"])?;
@@ -56,16 +50,6 @@ pub(crate) async fn start(agent: &Arc<Agent>, changes: &Arc<Changes>) -> Result<
     });
     agent.tasks.spawn("server", accept(listener, acceptor, server));
     Ok(address)
-}
-
-/// Upstream makes a certificate of its own too when it is given none.
-fn self_signed(agent: &Agent) -> Result<tiphys_base::pki::Identity, tiphys_base::pki::PkiError> {
-    let year = std::time::Duration::from_secs(365 * 86_400);
-    let now = agent.clock.now();
-    let name = &agent.config.node_name;
-    let authority = Authority::generate(&format!("{name}-ca"), now, year)?;
-    let names = Names { dns: vec![name.clone()], ips: agent.config.node_ips.clone() };
-    authority.issue(&Subject { common_name: name.clone(), organizations: vec![] }, &names, Use::Server, now, year)
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, server: Arc<Server>) {

@@ -9,6 +9,7 @@ use crate::pod::view::View;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tiphys_types::api::core::v1::{Pod, PodCondition, PodStatus};
 use tokio::sync::Notify;
 
@@ -42,6 +43,8 @@ pub(crate) struct Handle {
 
 struct Inbox {
     input: Mutex<Input>,
+    /// The API (or the file) has the pod no more, whether or not its worker has heard.
+    forgotten: AtomicBool,
     wake: Notify,
     /// The pod, its newest status, and what the runtime had then: for the server and for admission.
     shown: Mutex<Shown>,
@@ -103,7 +106,14 @@ impl Workers {
         let verdict = admission::admit(agent, &pod).err();
         let status = Arc::new(pod.status.clone().unwrap_or_default());
         let shown = Shown { pod: pod.clone(), status, view: Arc::default(), over: verdict.is_some() };
-        let handle = Handle { inbox: Arc::new(Inbox { input: Mutex::default(), wake: Notify::new(), shown: Mutex::new(shown) }) };
+        let handle = Handle {
+            inbox: Arc::new(Inbox {
+                input: Mutex::default(),
+                forgotten: AtomicBool::new(false),
+                wake: Notify::new(),
+                shown: Mutex::new(shown),
+            }),
+        };
         self.all.lock().insert(uid, handle.clone());
         let worker = Worker::new(agent.clone(), handle, pod, verdict);
         agent.tasks.spawn("pod", worker.run());
@@ -112,6 +122,7 @@ impl Workers {
     /// The last state of a pod that the API has no more.
     pub(crate) fn remove(&self, pod: Arc<Pod>) {
         if let Some(handle) = self.get(spec::uid(&pod)) {
+            handle.inbox.forgotten.store(true, Ordering::Release);
             handle.tell(|input| {
                 if spec::is_deleted(&pod) {
                     input.pod = Some(pod);
@@ -151,6 +162,13 @@ impl Workers {
 
     pub(crate) fn list(&self) -> Vec<Shown> {
         self.all.lock().values().map(Handle::shown).collect()
+    }
+
+    /// The pods that room is kept for: those that are still being stopped after the API has forgotten them hold none, as the scheduler counts too.
+    pub(crate) fn counted(&self) -> Vec<Arc<Pod>> {
+        let all = self.all.lock();
+        let kept = all.values().filter(|h| !h.inbox.forgotten.load(Ordering::Acquire)).map(Handle::shown);
+        kept.filter(|s| !s.over).map(|s| s.pod).collect()
     }
 
     pub(crate) fn by_uid(&self, uid: &str) -> Option<Shown> {
