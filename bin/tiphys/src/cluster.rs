@@ -11,7 +11,7 @@ use tiphys_apiserver::config::{AuditLog, KubeletClient, Pem, PemPair, RequestHea
 use tiphys_apiserver::{Config as ServerConfig, Encryption, Running as ApiServer, Server, UserInfo};
 use tiphys_base::tasks::Tasks;
 use tiphys_base::{Clock, SystemClock};
-use tiphys_cli::cluster::{Cluster, Layout};
+use tiphys_cli::cluster::{Cluster, Layout, Part};
 use tiphys_cli::{ClusterPki, Progress, kubeconfig, pki};
 use tiphys_client::{Client, Informers};
 use tiphys_types::api::core::v1::Node;
@@ -72,7 +72,7 @@ async fn start(layout: &Layout, cluster: &mut Cluster, options: &Options, progre
     kubeconfig::write_own(layout, cluster, &certificates)?;
     renewal::start(layout, cluster, certificates.renew_at()?, tasks);
     progress.step(format!("API server at {}", cluster.api_url()));
-    let informers = start_control_plane(&server, &certificates, tasks);
+    let informers = start_control_plane(&server, cluster, &certificates, tasks);
     node_process::start_all(layout, cluster, tasks)?;
     start_first_node(layout, cluster, &certificates, &server, &informers, tasks).await?;
     progress.step("control plane and first node started");
@@ -144,8 +144,8 @@ fn encryption_config(path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Controllers and scheduler on one set of caches, which the first node's proxy and DNS read too.
-fn start_control_plane(server: &ApiServer, pki: &ClusterPki, tasks: &Tasks) -> Informers {
+/// Controllers and scheduler on one set of caches, which the first node's proxy and DNS read too. Either may be another program's.
+fn start_control_plane(server: &ApiServer, cluster: &Cluster, pki: &ClusterPki, tasks: &Tasks) -> Informers {
     let manager = server.client(UserInfo::new("system:kube-controller-manager", &[]));
     let informers = Informers::with_tasks(manager.clone(), tasks.child());
     let clients = server.clients();
@@ -156,14 +156,21 @@ fn start_control_plane(server: &ApiServer, pki: &ClusterPki, tasks: &Tasks) -> I
         accounts: Some(Arc::new(move |account: &'static str| clients.of_account("kube-system", account))),
         ..tiphys_controllers::Config::default()
     };
-    let controllers = tiphys_controllers::Controllers::start_with(config, manager, informers.clone());
-    let scheduler = server.client(UserInfo::new("system:kube-scheduler", &[]));
-    let scheduler = tiphys_scheduler::Scheduler::start(tiphys_scheduler::Config::default(), scheduler, &informers);
+    let ours = |part: Part| !cluster.without.contains(&part);
+    let controllers = ours(Part::Controllers).then(|| tiphys_controllers::Controllers::start_with(config, manager, informers.clone()));
+    let scheduler = ours(Part::Scheduler).then(|| {
+        let client = server.client(UserInfo::new("system:kube-scheduler", &[]));
+        tiphys_scheduler::Scheduler::start(tiphys_scheduler::Config::default(), client, &informers)
+    });
     let stop = tasks.token();
     tasks.spawn_draining("control plane", async move {
         stop.cancelled().await;
-        scheduler.stop().await;
-        controllers.stop().await;
+        if let Some(scheduler) = scheduler {
+            scheduler.stop().await;
+        }
+        if let Some(controllers) = controllers {
+            controllers.stop().await;
+        }
     });
     informers
 }

@@ -216,7 +216,11 @@ impl Front {
 
     /// A user's file that cannot be changed is no reason to have no cluster.
     fn merge_kubeconfig(&self) {
-        let merged = kubeconfig::users_file().and_then(|file| kubeconfig::merge_from(&file, &self.layout.kubeconfig()));
+        let merge = |file: &Path| {
+            kubeconfig::merge_from(file, &self.layout.kubeconfig())?;
+            kubeconfig::remember(&self.layout, file)
+        };
+        let merged = kubeconfig::users_file().and_then(|file| merge(&file));
         if let Err(error) = merged {
             eprintln!("warning: {error:#}; use `kubectl --kubeconfig {}`", self.layout.kubeconfig().display());
         }

@@ -33,9 +33,32 @@ pub struct Cluster {
     /// containerd's hosts folder (`certs.d`), if any.
     #[serde(default)]
     pub registry_hosts_dir: Option<PathBuf>,
+    /// Parts of the control plane that others run in our place.
+    #[serde(default)]
+    pub without: Vec<Part>,
     /// Kernel settings as they were before.
     #[serde(default)]
     pub recorded: Recorded,
+}
+
+/// A part of the control plane that can be left to another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    Controllers,
+    Scheduler,
+}
+
+impl std::str::FromStr for Part {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "controllers" => Ok(Part::Controllers),
+            "scheduler" => Ok(Part::Scheduler),
+            _ => bail!("{text:?} cannot be left out; controllers and scheduler can"),
+        }
+    }
 }
 
 /// Where a machine's and a cluster's files are.
@@ -58,13 +81,14 @@ pub struct Wanted {
     #[serde(default)]
     pub registry_mirrors: Vec<String>,
     pub registry_hosts_dir: Option<PathBuf>,
+    pub without: Option<Vec<Part>>,
 }
 
 impl Wanted {
     pub fn from_file(path: &Path) -> Result<Wanted> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read the configuration file {}", path.display()))?;
         serde_saphyr::from_str(&text).with_context(|| {
-            format!("{} is no configuration of a cluster; it takes nodes, listen, podCidr, serviceCidr, nodeCidr, nodePortRange, registryMirrors, registryHostsDir", path.display())
+            format!("{} is no configuration of a cluster; it takes nodes, listen, podCidr, serviceCidr, nodeCidr, nodePortRange, registryMirrors, registryHostsDir, without", path.display())
         })
     }
 
@@ -79,6 +103,7 @@ impl Wanted {
             node_port_range: self.node_port_range.or(other.node_port_range),
             registry_mirrors: if self.registry_mirrors.is_empty() { other.registry_mirrors } else { self.registry_mirrors },
             registry_hosts_dir: self.registry_hosts_dir.or(other.registry_hosts_dir),
+            without: self.without.or(other.without),
         }
     }
 }
@@ -130,6 +155,11 @@ impl Layout {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.cluster_dir().join("admin.kubeconfig")
+    }
+
+    /// Which files of users hold a copy of that.
+    pub fn kubeconfig_copies(&self) -> PathBuf {
+        self.cluster_dir().join("kubeconfig-copies.json")
     }
 
     /// Held by the process that runs the cluster.
@@ -209,6 +239,9 @@ impl Cluster {
         if wanted.registry_hosts_dir.is_some() {
             cluster.registry_hosts_dir = wanted.registry_hosts_dir.clone();
         }
+        if let Some(without) = &wanted.without {
+            cluster.without.clone_from(without);
+        }
         layout.save(&cluster)?;
         Ok(cluster)
     }
@@ -226,6 +259,7 @@ impl Cluster {
             node_port_range: parse_port_range(wanted.node_port_range.as_deref().unwrap_or("30000-32767"))?,
             registry_mirrors: Vec::new(),
             registry_hosts_dir: None,
+            without: Vec::new(),
             recorded: Recorded::default(),
         })
     }

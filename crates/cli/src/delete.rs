@@ -48,7 +48,9 @@ pub fn delete(layout: &Layout, remove_tables: RemoveTables<'_>) -> Result<()> {
         unmount_below(&layout.cluster_dir())?;
         remove_cgroups(&layout.name);
     }
-    if let Ok(file) = kubeconfig::users_file() {
+    let mut copies = kubeconfig::remembered(layout);
+    copies.extend(kubeconfig::users_file().ok().filter(|file| !copies.contains(file)));
+    for file in copies {
         kubeconfig::remove_from(&file, &layout.name)?;
     }
     remove_tree(&layout.cluster_dir())?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::cluster::{Cluster, DEFAULT_DATA_DIR, DEFAULT_NAME, Layout, Wanted};
+use crate::cluster::{Cluster, DEFAULT_DATA_DIR, DEFAULT_NAME, Layout, Part, Wanted};
 
 fn name() -> Arg {
     Arg::new("name").long("name").value_name("NAME").default_value(DEFAULT_NAME).help("the cluster's name")
@@ -49,6 +49,7 @@ fn up() -> Command {
         value("registry-mirror", "HOST=URL", "where images of a registry are pulled from instead; may be repeated")
             .action(ArgAction::Append),
         value("registry-hosts-dir", "DIR", "containerd's hosts folder (certs.d)"),
+        value("without", "PARTS", "leave the controllers, the scheduler, or both (controllers,scheduler) to another program"),
         switch("detach", "leave the cluster running in the background"),
         switch("wait", "with --detach: return when the nodes are ready and DNS answers"),
         switch("demo", "start a small application on it"),
@@ -130,11 +131,17 @@ pub fn wanted(matches: &ArgMatches) -> Result<Wanted> {
         node_port_range: own("node-port-range"),
         registry_mirrors: mirrors(matches)?,
         registry_hosts_dir: text(matches, "registry-hosts-dir").map(PathBuf::from),
+        without: text(matches, "without").map(parts).transpose()?,
     };
     match text(matches, "config") {
         Some(file) => Ok(flags.over(Wanted::from_file(Path::new(file))?)),
         None => Ok(flags),
     }
+}
+
+/// None of them, for an empty text: a part that was left out is taken back.
+fn parts(text: &str) -> Result<Vec<Part>> {
+    text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::parse).collect::<Result<_>>().context("--without")
 }
 
 /// The values of `--registry-mirror`, each checked to be `HOST=URL`.

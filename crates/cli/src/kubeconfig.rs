@@ -136,6 +136,57 @@ pub fn merge_into(path: &Path, own: &Value) -> Result<()> {
     write(path, &config)
 }
 
+/// Notes that a file holds a copy of the cluster's entries, which is then renewed with them.
+pub fn remember(layout: &Layout, file: &Path) -> Result<()> {
+    let file = std::path::absolute(file).with_context(|| format!("cannot find {}", file.display()))?;
+    let mut known = remembered(layout);
+    if known.contains(&file) {
+        return Ok(());
+    }
+    known.push(file);
+    let path = layout.kubeconfig_copies();
+    let text = serde_json::to_string(&known).context("a kubeconfig's name is no text")?;
+    tiphys_base::files::write_atomic(&path, text.as_bytes(), 0o600).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The files that were noted; none, if the note cannot be read.
+pub fn remembered(layout: &Layout) -> Vec<PathBuf> {
+    fs::read_to_string(layout.kubeconfig_copies()).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// Replaces the entries of `own` that a user's file has. What the user has taken out or renamed does not come back, and the current context stays.
+pub fn refresh(path: &Path, own: &Value) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let _turn = Turn::take(path)?;
+    let before = read(path)?;
+    let mut config = before.clone();
+    for list in LISTS {
+        for entry in own.get(list).and_then(Value::as_array).into_iter().flatten() {
+            let theirs = config.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+            theirs.filter(|e| e.get("name") == entry.get("name")).for_each(|e| renew_entry(list, e, entry));
+        }
+    }
+    if config == before { Ok(()) } else { write(path, &config) }
+}
+
+/// Of a context the user may have set the namespace.
+fn renew_entry(list: &str, theirs: &mut Value, own: &Value) {
+    if list != "contexts" {
+        *theirs = own.clone();
+    }
+}
+
+/// Refreshes every copy that was noted; tells which could not be.
+pub fn refresh_copies(layout: &Layout) -> Vec<(PathBuf, anyhow::Error)> {
+    let own = match read(&layout.kubeconfig()) {
+        Ok(own) => own,
+        Err(error) => return vec![(layout.kubeconfig(), error)],
+    };
+    remembered(layout).into_iter().filter_map(|path| refresh(&path, &own).err().map(|error| (path, error))).collect()
+}
+
 /// Takes the cluster's entries out of the user's file. A file or entry that is not there is fine.
 pub fn remove_from(path: &Path, cluster: &str) -> Result<()> {
     if !path.exists() {
@@ -217,6 +268,27 @@ mod tests {
         let left = read(&path).expect("YAML");
         assert_eq!(left["clusters"].as_array().expect("list").len(), 1);
         assert_eq!(left["current-context"], "");
+    }
+
+    #[test]
+    fn a_copy_is_renewed_as_far_as_it_is_there() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("config");
+        merge_into(&path, &own()).expect("merged");
+        let mut theirs = read(&path).expect("YAML");
+        theirs["contexts"][0]["context"]["namespace"] = json!("mine");
+        theirs["current-context"] = json!("work");
+        theirs.as_object_mut().expect("object").remove("clusters");
+        write(&path, &theirs).expect("written");
+        let mut renewed = own();
+        renewed["users"][0]["user"] = json!({"client-certificate-data": "new"});
+        refresh(&path, &renewed).expect("refreshed");
+        let now = read(&path).expect("YAML");
+        assert_eq!(now["users"][0]["user"]["client-certificate-data"], "new");
+        assert_eq!((&now["contexts"][0]["context"]["namespace"], &now["current-context"]), (&json!("mine"), &json!("work")));
+        assert!(now.get("clusters").is_none(), "what was taken out stays out");
+        refresh(&folder.path().join("none"), &renewed).expect("a file that is gone stays gone");
+        assert!(!folder.path().join("none").exists());
     }
 
     #[test]

@@ -204,9 +204,12 @@ mod tests {
         let clock = tiphys_base::FakeClock::at(SystemClock.now());
         let names = [APISERVER.to_owned(), FRONT_PROXY_CLIENT.into(), kubelet(&cluster.node_name(2)), node_services(&cluster.node_name(1))];
         let shown = || names.clone().map(|name| fs::read_to_string(files(&layout, &name).0).expect("there"));
+        let copy = folder.path().join("users-config");
         let mut at = renew(&layout, &cluster, clock.now()).expect("made");
         for year in 0..3 {
             let (before, config) = (shown(), fs::read_to_string(layout.kubeconfig()).expect("there"));
+            kubeconfig::merge_from(&copy, &layout.kubeconfig()).expect("merged");
+            kubeconfig::remember(&layout, &copy).expect("noted");
             assert_eq!(renew(&layout, &cluster, clock.now()).expect("nothing to do"), at);
             assert_eq!(shown(), before);
             clock.set(at);
@@ -217,6 +220,10 @@ mod tests {
             assert!(at > clock.now(), "year {year}");
             assert!(shown().iter().zip(&before).all(|(new, old)| new != old), "all of them");
             assert_ne!(fs::read_to_string(layout.kubeconfig()).expect("there"), config, "the administrator too");
+            assert!(kubeconfig::refresh_copies(&layout).is_empty());
+            let data = fs::read_to_string(layout.kubeconfig()).expect("there");
+            let line = data.lines().find(|line| line.contains("client-certificate-data")).expect("a certificate");
+            assert!(fs::read_to_string(&copy).expect("there").contains(line.trim().trim_start_matches("- ")), "and the user's copy");
         }
     }
 }
