@@ -12,7 +12,7 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// `ca.crt`, `ca.key` and `sa.key` in a folder.
+    /// `ca.crt`, `ca.key`, `sa.key` and `sa.pub` in a folder.
     pub fn make(folder: &Path) -> Result<Pki> {
         std::fs::create_dir_all(folder)?;
         let key = KeyPair::generate()?;
@@ -21,7 +21,9 @@ impl Pki {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         std::fs::write(folder.join("ca.crt"), params.self_signed(&key)?.pem())?;
         std::fs::write(folder.join("ca.key"), key.serialize_pem())?;
-        std::fs::write(folder.join("sa.key"), KeyPair::generate()?.serialize_pem())?;
+        let accounts = KeyPair::generate()?;
+        std::fs::write(folder.join("sa.key"), accounts.serialize_pem())?;
+        std::fs::write(folder.join("sa.pub"), accounts.public_key_pem())?;
         Ok(Pki { folder: folder.to_owned(), issuer: Issuer::new(params, key) })
     }
 
@@ -38,6 +40,14 @@ impl Pki {
         std::fs::write(self.path(&format!("{name}.crt")), params.signed_by(&key, &self.issuer)?.pem())?;
         std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem())?;
         Ok(())
+    }
+
+    /// A certificate request (PEM) over a new key.
+    pub fn request(user: &str, group: &str) -> Result<String> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        params.distinguished_name.push(DnType::CommonName, user);
+        Ok(params.serialize_request(&KeyPair::generate()?)?.pem()?)
     }
 
     pub fn path(&self, file: &str) -> PathBuf {

@@ -6,5 +6,6 @@ mod helm;
 mod images;
 mod kill;
 mod separate;
+mod upstream;
 mod walk;
 mod wrong;

@@ -12,15 +12,18 @@ use tiphys_tests::{Registry, eventually, get, in_new_namespace, program, run, to
 
 const NODE: &str = "172.31.5.1";
 const SOON: Duration = Duration::from_secs(60);
+/// A slow machine's patience with upstream's controllers.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
-struct Separate {
+/// The processes of a cluster as an administrator starts them one by one, with what kubeadm would make for them.
+pub(super) struct Separate {
     folder: tempfile::TempDir,
     pki: Pki,
     running: Vec<(String, Child)>,
 }
 
 impl Separate {
-    fn new() -> Result<Separate> {
+    pub(super) fn new() -> Result<Separate> {
         run(Command::new("ip").args(["link", "add", "node0", "type", "veth", "peer", "name", "node0p"]))?;
         run(Command::new("ip").args(["addr", "add", &format!("{NODE}/24"), "dev", "node0"]))?;
         for link in ["node0", "node0p"] {
@@ -43,14 +46,16 @@ impl Separate {
             pki.issue(name, user, group, &[NODE.parse()?])?;
             pki.kubeconfig(name, &server)?;
         }
+        let front = Pki::make(&folder.path().join("front"))?;
+        front.issue("client", "front-proxy-client", "", &[])?;
         Ok(Separate { folder, pki, running: Vec::new() })
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
-    fn pem(&self, name: &str) -> String {
+    pub(super) fn pem(&self, name: &str) -> String {
         self.pki.path(name).display().to_string()
     }
 
@@ -65,7 +70,7 @@ impl Separate {
         Ok(link)
     }
 
-    fn start(&mut self, name: &str, program: &Path, flags: &[&str]) -> Result<()> {
+    pub(super) fn start(&mut self, name: &str, program: &Path, flags: &[&str]) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.path(&format!("{name}.log")))?;
         let mut command = Command::new(program);
         command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -74,7 +79,7 @@ impl Separate {
         Ok(())
     }
 
-    fn end(&mut self, name: &str, signal: &str) -> Result<()> {
+    pub(super) fn end(&mut self, name: &str, signal: &str) -> Result<()> {
         let at = self.running.iter().position(|(n, _)| n == name).with_context(|| format!("{name} does not run"))?;
         let (_, mut child) = self.running.remove(at);
         run(Command::new("kill").args([signal, &child.id().to_string()]))?;
@@ -82,58 +87,108 @@ impl Separate {
         Ok(())
     }
 
-    fn kubectl(&self, line: &str) -> Result<String> {
-        let words = line.split_whitespace();
-        run(Command::new(tool("kubectl")).args(words).env("KUBECONFIG", self.pem("admin.kubeconfig")).env("HOME", self.folder.path()))
+    pub(super) fn kubectl_command(&self, line: &str) -> Command {
+        let mut command = Command::new(tool("kubectl"));
+        command.args(line.split_whitespace()).env("KUBECONFIG", self.pem("admin.kubeconfig")).env("HOME", self.folder.path());
+        command
     }
 
-    fn apply(&self, yaml: &str) -> Result<String> {
+    pub(super) fn kubectl(&self, line: &str) -> Result<String> {
+        run(&mut self.kubectl_command(line))
+    }
+
+    /// The command says this in the end.
+    pub(super) fn says(&self, line: &str, want: &str) -> Result<()> {
+        self.tells(line, |said| said == want).with_context(|| format!("wanted {want:?}"))
+    }
+
+    pub(super) fn tells(&self, line: &str, so: impl Fn(&str) -> bool) -> Result<()> {
+        eventually(PATIENCE, || {
+            let said = self.kubectl(line)?;
+            ensure!(so(&said), "kubectl {line}: {said:?}");
+            Ok(())
+        })
+    }
+
+    pub(super) fn apply(&self, yaml: &str) -> Result<String> {
         std::fs::write(self.path("apply.yaml"), yaml)?;
         self.kubectl(&format!("apply -f {}", self.path("apply.yaml")))
     }
 
-    fn start_control_plane(&mut self) -> Result<()> {
-        let (crt, key) = (self.pem("apiserver.crt"), self.pem("apiserver.key"));
-        let (ca, sa, data) = (self.pem("ca.crt"), self.pem("sa.key"), self.path("store"));
-        let (kubelet_crt, kubelet_key) = (self.pem("apiserver-kubelet.crt"), self.pem("apiserver-kubelet.key"));
+    /// With the flags that kubeadm writes, except that the store is not etcd.
+    pub(super) fn start_apiserver(&mut self) -> Result<()> {
         let program = self.ours("kube-apiserver")?;
-        let advertise = format!("--advertise-address={NODE}");
-        self.start(
-            "apiserver",
-            &program,
-            &[
-                &advertise,
-                "--secure-port=6443",
-                "--service-cluster-ip-range=10.96.0.0/16",
-                "--authorization-mode=Node,RBAC",
-                "--enable-admission-plugins=NodeRestriction",
-                "--allow-privileged=true",
-                "--client-ca-file",
-                &ca,
-                "--tls-cert-file",
-                &crt,
-                "--tls-private-key-file",
-                &key,
-                "--kubelet-client-certificate",
-                &kubelet_crt,
-                "--kubelet-client-key",
-                &kubelet_key,
-                "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-                "--service-account-key-file",
-                &sa,
-                "--service-account-signing-key-file",
-                &sa,
-                "--data-dir",
-                &data,
-            ],
-        )?;
-        eventually(SOON, || self.kubectl("get --raw /readyz"))?;
+        let flags = [
+            format!("--advertise-address={NODE}"),
+            "--allow-privileged=true".into(),
+            "--authorization-mode=Node,RBAC".into(),
+            format!("--client-ca-file={}", self.pem("ca.crt")),
+            format!("--data-dir={}", self.path("store")),
+            "--enable-admission-plugins=NodeRestriction".into(),
+            "--enable-bootstrap-token-auth=true".into(),
+            format!("--kubelet-client-certificate={}", self.pem("apiserver-kubelet.crt")),
+            format!("--kubelet-client-key={}", self.pem("apiserver-kubelet.key")),
+            "--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname".into(),
+            format!("--proxy-client-cert-file={}", self.path("front/client.crt")),
+            format!("--proxy-client-key-file={}", self.path("front/client.key")),
+            "--requestheader-allowed-names=front-proxy-client".into(),
+            format!("--requestheader-client-ca-file={}", self.path("front/ca.crt")),
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-".into(),
+            "--requestheader-group-headers=X-Remote-Group".into(),
+            "--requestheader-username-headers=X-Remote-User".into(),
+            "--secure-port=6443".into(),
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
+            format!("--service-account-key-file={}", self.pem("sa.pub")),
+            format!("--service-account-signing-key-file={}", self.pem("sa.key")),
+            "--service-cluster-ip-range=10.96.0.0/16".into(),
+            format!("--tls-cert-file={}", self.pem("apiserver.crt")),
+            format!("--tls-private-key-file={}", self.pem("apiserver.key")),
+        ];
+        self.start("apiserver", &program, &flags.each_ref().map(String::as_str))?;
+        eventually(SOON, || self.kubectl("get --raw /readyz")).map(drop)
+    }
+
+    fn start_control_plane(&mut self) -> Result<()> {
+        self.start_apiserver()?;
         for number in ["1", "2"] {
             let program = self.ours("kube-controller-manager")?;
             self.start_manager(&format!("manager-{number}"), &program, &[])?;
         }
         let (program, config) = (self.ours("kube-scheduler")?, self.pem("scheduler.kubeconfig"));
         self.start("scheduler", &program, &["--kubeconfig", &config, "--secure-port=0", "-v=2"])
+    }
+
+    /// Upstream's own, with the flags that kubeadm writes.
+    pub(super) fn start_upstreams(&mut self) -> Result<()> {
+        let (manager, scheduler) = (self.pem("manager.kubeconfig"), self.pem("scheduler.kubeconfig"));
+        let flags = [
+            "--allocate-node-cidrs=true".into(),
+            format!("--authentication-kubeconfig={manager}"),
+            format!("--authorization-kubeconfig={manager}"),
+            "--bind-address=127.0.0.1".into(),
+            format!("--client-ca-file={}", self.pem("ca.crt")),
+            "--cluster-cidr=10.244.0.0/16".into(),
+            "--cluster-name=kubernetes".into(),
+            format!("--cluster-signing-cert-file={}", self.pem("ca.crt")),
+            format!("--cluster-signing-key-file={}", self.pem("ca.key")),
+            "--controllers=*,bootstrapsigner,tokencleaner".into(),
+            format!("--kubeconfig={manager}"),
+            "--leader-elect=true".into(),
+            format!("--requestheader-client-ca-file={}", self.path("front/ca.crt")),
+            format!("--root-ca-file={}", self.pem("ca.crt")),
+            format!("--service-account-private-key-file={}", self.pem("sa.key")),
+            "--service-cluster-ip-range=10.96.0.0/16".into(),
+            "--use-service-account-credentials=true".into(),
+        ];
+        self.start("upstream-manager", &tool("kube-controller-manager"), &flags.each_ref().map(String::as_str))?;
+        let flags = [
+            format!("--authentication-kubeconfig={scheduler}"),
+            format!("--authorization-kubeconfig={scheduler}"),
+            "--bind-address=127.0.0.1".into(),
+            format!("--kubeconfig={scheduler}"),
+            "--leader-elect=true".into(),
+        ];
+        self.start("upstream-scheduler", &tool("kube-scheduler"), &flags.each_ref().map(String::as_str))
     }
 
     fn start_manager(&mut self, name: &str, program: &Path, more: &[&str]) -> Result<()> {
@@ -158,7 +213,7 @@ impl Separate {
         self.start(name, program, &flags.iter().chain(more).copied().collect::<Vec<_>>())
     }
 
-    fn start_node(&mut self) -> Result<()> {
+    pub(super) fn start_node(&mut self) -> Result<()> {
         let (kubelet, proxy, dns) = (self.ours("kubelet")?, self.ours("kube-proxy")?, program()?);
         let (root, config, ca) = (self.path("kubelet"), self.pem("kubelet.kubeconfig"), self.pem("ca.crt"));
         let node_ip = format!("--node-ip={NODE}");
@@ -167,7 +222,8 @@ impl Separate {
             &configuration,
             format!(
                 "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nclusterDNS: [10.96.0.10]\ncgroupRoot: /tiphys-separate\n\
-                 podLogsDir: {}\nauthentication: {{x509: {{clientCAFile: {ca}}}}}\n",
+                 podLogsDir: {}\nauthentication: {{x509: {{clientCAFile: {ca}}}}}\n\
+                 evictionHard: {{nodefs.available: 1%, nodefs.inodesFree: 1%}}\nrotateCertificates: true\nserverTLSBootstrap: true\n",
                 self.path("pod-logs")
             ),
         )?;
@@ -195,7 +251,7 @@ impl Separate {
     }
 
     /// The end of every log, for a failure.
-    fn logs(&self) -> String {
+    pub(super) fn logs(&self) -> String {
         let names =
             ["apiserver", "manager-1", "manager-2", "scheduler", "kubelet", "proxy", "dns", "upstream-manager", "upstream-scheduler"];
         let end = |name: &str| {
