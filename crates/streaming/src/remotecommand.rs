@@ -8,7 +8,6 @@ use crate::upgrade::{self, Refusal, StreamError, Transport, Upgrade};
 use crate::websocket::{Channels, Codec, accept};
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -142,7 +141,7 @@ pub fn serve<B>(request: &mut Request<B>, wanted: Wanted) -> Result<Upgrade<Sess
         Transport::WebSocket => {
             let (response, protocol) = upgrade::websocket(request.headers(), &WEBSOCKET)?;
             let upgraded = upgrade::taken(request);
-            let session = async move { Ok(over_websocket(upgraded.await?, protocol, wanted).await) };
+            let session = async move { Ok(over_websocket(TokioIo::new(upgraded.await?), protocol, wanted).await) };
             Ok(Upgrade { response, session: Box::pin(session) })
         }
         Transport::Spdy => {
@@ -154,8 +153,12 @@ pub fn serve<B>(request: &mut Request<B>, wanted: Wanted) -> Result<Upgrade<Sess
     }
 }
 
-async fn over_websocket(io: Upgraded, protocol: &str, wanted: Wanted) -> Session {
-    let socket = accept(TokioIo::new(io)).await;
+/// A session on a connection that is a WebSocket of the protocol already.
+pub async fn over_websocket<S>(io: S, protocol: &str, wanted: Wanted) -> Session
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let socket = accept(io).await;
     let (channels, mut inputs) = Channels::start(socket, Codec::of(protocol), &[STDIN, RESIZE]);
     let sizes = inputs.pop();
     let stdin = inputs.pop().filter(|_| wanted.stdin);

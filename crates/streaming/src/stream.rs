@@ -3,7 +3,8 @@
 
 use crate::{spdy, websocket};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// The peer is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,14 +17,19 @@ pub struct Input(pub(crate) InputKind);
 
 #[derive(Debug)]
 pub(crate) enum InputKind {
-    WebSocket(mpsc::Receiver<Bytes>),
+    /// With the room that what waits takes.
+    WebSocket(mpsc::Receiver<Bytes>, Arc<Semaphore>),
     Spdy(spdy::Reader),
 }
 
 impl Input {
     pub async fn read(&mut self) -> Option<Bytes> {
         match &mut self.0 {
-            InputKind::WebSocket(chunks) => chunks.recv().await,
+            InputKind::WebSocket(chunks, room) => {
+                let chunk = chunks.recv().await?;
+                room.add_permits(websocket::waiting(&chunk) as usize);
+                Some(chunk)
+            }
             InputKind::Spdy(reader) => reader.read().await,
         }
     }

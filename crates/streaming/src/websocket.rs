@@ -6,17 +6,22 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 
 /// The channel number of the v5 close signal; its payload is the channel that ends.
 const CLOSE_SIGNAL: u8 = 255;
 /// Messages that may wait per direction before the other side is slowed.
 const WAITING: usize = 64;
+/// Bytes that may wait in a channel for their reader.
+const WAITING_BYTES: usize = 4 << 20;
+/// Upstream's largest message (golang.org/x/net/websocket's DefaultMaxPayloadBytes).
+const MAX_MESSAGE: usize = 32 << 20;
 /// How long the peer may take to answer our close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
@@ -39,7 +44,8 @@ impl Codec {
                 out.put_slice(data);
                 Message::Binary(out.freeze())
             }
-            Codec::Base64 => Message::text(format!("{}{}", char::from(b'0' + channel), STANDARD.encode(data))),
+            // With many forwarded ports there are channels beyond the digits, and upstream's byte wraps.
+            Codec::Base64 => Message::text(format!("{}{}", char::from(b'0'.wrapping_add(channel)), STANDARD.encode(data))),
         }
     }
 
@@ -47,7 +53,7 @@ impl Codec {
         let channel = *message.first()?;
         match self {
             Codec::Binary => Some((channel, message.slice(1..))),
-            Codec::Base64 => Some((channel.checked_sub(b'0')?, STANDARD.decode(&message[1..]).ok()?.into())),
+            Codec::Base64 => Some((channel.wrapping_sub(b'0'), STANDARD.decode(&message[1..]).ok()?.into())),
         }
     }
 }
@@ -84,8 +90,9 @@ impl Channels {
         let (mut senders, mut inputs) = (Vec::new(), Vec::new());
         for channel in readable {
             let (tx, rx) = mpsc::channel(WAITING);
-            senders.push((*channel, Some(tx)));
-            inputs.push(Input(InputKind::WebSocket(rx)));
+            let room = Arc::new(Semaphore::new(WAITING_BYTES));
+            senders.push((*channel, Some((tx, room.clone()))));
+            inputs.push(Input(InputKind::WebSocket(rx, room)));
         }
         let (gone, done) = watch::channel(false);
         tokio::spawn(write_all(sink, outgoing, done.clone()));
@@ -133,7 +140,8 @@ async fn write_all<S>(
     let _ = sink.close().await;
 }
 
-type Senders = Vec<(u8, Option<mpsc::Sender<Bytes>>)>;
+/// With each, the room for what waits.
+type Senders = Vec<(u8, Option<(mpsc::Sender<Bytes>, Arc<Semaphore>)>)>;
 
 async fn read_all<S>(mut stream: SplitStream<WebSocketStream<S>>, codec: Codec, mut senders: Senders, gone: watch::Sender<bool>)
 where
@@ -164,11 +172,23 @@ fn end_channel(senders: &mut Senders, channel: Option<u8>) {
 
 async fn deliver(senders: &mut Senders, channel: u8, data: Bytes) {
     let Some(entry) = senders.iter_mut().find(|(c, _)| *c == channel) else { return };
-    if let Some(sender) = &entry.1
-        && sender.send(data).await.is_err()
-    {
-        entry.1 = None;
+    let Some((sender, room)) = entry.1.clone() else { return };
+    let taken = tokio::select! {
+        taken = room.acquire_many(waiting(&data)) => taken.ok(),
+        () = sender.closed() => None,
+    };
+    if let Some(taken) = taken {
+        taken.forget();
+        if sender.send(data).await.is_ok() {
+            return;
+        }
     }
+    entry.1 = None;
+}
+
+/// How much room a message takes while it waits; what is larger than all of it waits alone.
+pub(crate) fn waiting(data: &[u8]) -> u32 {
+    data.len().min(WAITING_BYTES) as u32
 }
 
 /// The server's end of an upgraded connection as a WebSocket.
@@ -176,7 +196,8 @@ pub(crate) async fn accept<S>(io: S) -> WebSocketStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    WebSocketStream::from_raw_socket(io, Role::Server, None).await
+    let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 static DICTIONARY: &[u8] = include_bytes!("dictionary.bin");
 const VERSION: u16 = 3;
 const FIN: u8 = 1;
-const MAX_HEADER_BLOCK: usize = 1 << 20;
+/// Clients send a few hundred bytes. Counted when inflated, and again as pairs: a name is told once for all of its values.
+const MAX_HEADERS: usize = 64 * 1024;
+/// A payload is given memory as it comes, not as it is announced.
+const PIECE: u64 = 64 * 1024;
 
 pub(crate) type Headers = Vec<(String, String)>;
 
@@ -82,11 +85,11 @@ impl HeaderDecoder {
 
     fn decode(&mut self, block: &[u8]) -> Result<Headers, FrameError> {
         let plain = self.inflate(block)?;
-        parse_headers(&plain).ok_or(FrameError::Headers("lengths do not fit"))
+        parse_headers(&plain)
     }
 
     fn inflate(&mut self, block: &[u8]) -> Result<Vec<u8>, FrameError> {
-        let mut out = Vec::with_capacity(block.len() * 4 + 256);
+        let mut out = Vec::with_capacity((block.len() * 4 + 256).min(MAX_HEADERS));
         let start = self.0.total_in();
         loop {
             let done = (self.0.total_in() - start) as usize;
@@ -94,7 +97,7 @@ impl HeaderDecoder {
             if done >= block.len() && !full {
                 return Ok(out);
             }
-            if out.len() > MAX_HEADER_BLOCK {
+            if out.len() > MAX_HEADERS {
                 return Err(FrameError::Headers("too long"));
             }
             if full {
@@ -114,16 +117,21 @@ impl HeaderDecoder {
     }
 }
 
-fn parse_headers(mut plain: &[u8]) -> Option<Headers> {
-    let count = plain.try_get_u32().ok()?;
-    let mut headers = Vec::new();
+fn parse_headers(mut plain: &[u8]) -> Result<Headers, FrameError> {
+    const MISFIT: FrameError = FrameError::Headers("lengths do not fit");
+    let count = plain.try_get_u32().map_err(|_| MISFIT)?;
+    let (mut headers, mut room) = (Vec::new(), MAX_HEADERS);
     for _ in 0..count {
-        let name = take(&mut plain)?;
-        let values = take(&mut plain)?;
+        let name = take(&mut plain).ok_or(MISFIT)?;
+        let values = take(&mut plain).ok_or(MISFIT)?;
         // A name with several values has them joined by NUL (§2.6.10).
-        headers.extend(values.split('\0').map(|value| (name.clone(), value.to_owned())));
+        for value in values.split('\0') {
+            let size = name.len() + value.len() + size_of::<(String, String)>();
+            room = room.checked_sub(size).ok_or(FrameError::Headers("too long"))?;
+            headers.push((name.clone(), value.to_owned()));
+        }
     }
-    Some(headers)
+    Ok(headers)
 }
 
 fn take(plain: &mut &[u8]) -> Option<String> {
@@ -138,14 +146,24 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(io: &mut R, decoder: &mut HeaderD
     let mut head = [0; 8];
     io.read_exact(&mut head).await?;
     let length = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
-    let mut payload = BytesMut::zeroed(length);
-    io.read_exact(&mut payload).await?;
-    let (payload, flags) = (payload.freeze(), head[4]);
+    let (payload, flags) = (payload(io, length).await?, head[4]);
     if head[0] & 0x80 == 0 {
         let stream = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
         return Ok(Frame::Data { stream, fin: flags & FIN != 0, data: payload });
     }
     control(u16::from_be_bytes([head[2], head[3]]), flags, payload, decoder)
+}
+
+async fn payload<R: AsyncRead + Unpin>(io: &mut R, length: usize) -> std::io::Result<Bytes> {
+    let mut payload = BytesMut::new();
+    while payload.len() < length {
+        let missing = (length - payload.len()) as u64;
+        payload.reserve(missing.min(PIECE) as usize);
+        if io.take(missing.min(PIECE)).read_buf(&mut payload).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(payload.freeze())
 }
 
 fn control(kind: u16, flags: u8, mut payload: Bytes, decoder: &mut HeaderDecoder) -> Result<Frame, FrameError> {
@@ -279,9 +297,22 @@ mod tests {
         assert_eq!(block[2..6], [0xe3, 0xc6, 0xa7, 0xc2]);
     }
 
+    /// A thousand bytes of name with a thousand values, all empty, would be a megabyte; the lengths are the sender's, and so is the square.
+    #[tokio::test]
+    async fn names_of_many_values_do_not_multiply() {
+        for headers in [vec![("n".repeat(1000), "\0".repeat(1000))], vec![("n".into(), "v".repeat(MAX_HEADERS))]] {
+            let (mut encoder, mut decoder, mut wire) = (HeaderEncoder::new(), HeaderDecoder::new(), BytesMut::new());
+            write(&Frame::SynStream { stream: 1, fin: false, headers }, &mut encoder, &mut wire);
+            let refused = read(&mut &wire[..], &mut decoder).await;
+            assert!(matches!(refused, Err(FrameError::Headers("too long"))), "{refused:?}");
+        }
+    }
+
     #[tokio::test]
     async fn rubbish_is_an_error_and_no_panic() {
         let mut decoder = HeaderDecoder::new();
+        // Sixteen MiB are announced, and nothing comes.
+        assert!(read(&mut &[0, 0, 0, 1, 0, 0xff, 0xff, 0xff][..], &mut decoder).await.is_err());
         for wire in [&[0x80, 3, 0, 1, 0, 0, 0, 2, 9, 9][..], &[0x80, 3, 0, 2, 0, 0, 0, 8, 0, 0, 0, 1, 9, 9, 9, 9][..], &[0x80, 3][..]] {
             assert!(read(&mut &wire[..], &mut decoder).await.is_err());
         }

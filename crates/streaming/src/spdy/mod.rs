@@ -14,13 +14,18 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 const WINDOW: i64 = 64 * 1024;
 const MAX_DATA: usize = 32 * 1024;
 const WAITING_FRAMES: usize = 64;
 const WAITING_CHUNKS: usize = 1024;
+/// Bytes that may wait in a stream for their reader; clients without windows send on, and then the whole connection waits.
+const WAITING_BYTES: usize = 4 << 20;
 const WAITING_STREAMS: usize = 64;
+/// Open at a time. One forwarded connection has two.
+const MAX_STREAMS: usize = 4096;
+const REFUSED_STREAM: u32 = 3;
 const CANCEL: u32 = 5;
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
@@ -45,7 +50,11 @@ struct StreamState {
     id: u32,
     send_window: AtomicI64,
     reset: AtomicBool,
+    /// Nothing more is written to the peer.
+    ended: AtomicBool,
     changed: Notify,
+    /// For what waits to be read.
+    room: Semaphore,
 }
 
 #[derive(Debug)]
@@ -65,12 +74,30 @@ impl Shared {
     fn streams(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The peer has ended its direction, or nobody listens; a stream that has ended in both is forgotten.
+    fn peer_ended(&self, id: u32) {
+        let mut streams = self.streams();
+        let Some((state, sender)) = streams.get_mut(&id) else { return };
+        *sender = None;
+        if state.ended.load(Ordering::Acquire) {
+            streams.remove(&id);
+        }
+    }
+
+    fn we_ended(&self, state: &StreamState) {
+        state.ended.store(true, Ordering::Release);
+        let mut streams = self.streams();
+        if streams.get(&state.id).is_some_and(|(_, sender)| sender.is_none()) {
+            streams.remove(&state.id);
+        }
+    }
 }
 
 /// The peer's direction of a stream.
 #[derive(Debug)]
 pub struct Reader {
-    id: u32,
+    state: Arc<StreamState>,
     chunks: mpsc::Receiver<Bytes>,
     unacknowledged: u32,
     shared: Arc<Shared>,
@@ -79,10 +106,11 @@ pub struct Reader {
 impl Reader {
     pub async fn read(&mut self) -> Option<Bytes> {
         let chunk = self.chunks.recv().await?;
+        self.state.room.add_permits(chunk.len().min(WAITING_BYTES));
         self.unacknowledged += chunk.len() as u32;
         if i64::from(self.unacknowledged) >= WINDOW / 2 {
             let delta = std::mem::take(&mut self.unacknowledged);
-            let _ = self.shared.frames.send(Frame::WindowUpdate { stream: self.id, delta }).await;
+            let _ = self.shared.frames.send(Frame::WindowUpdate { stream: self.state.id, delta }).await;
         }
         Some(chunk)
     }
@@ -129,6 +157,7 @@ impl Writer {
     /// Ends our direction.
     pub async fn close(&mut self) {
         if !std::mem::replace(&mut self.closed, true) {
+            self.shared.we_ended(&self.state);
             let _ = self.shared.frames.send(Frame::Data { stream: self.state.id, fin: true, data: Bytes::new() }).await;
         }
     }
@@ -139,6 +168,12 @@ impl Writer {
             self.shared.streams().remove(&self.state.id);
             let _ = self.shared.frames.send(Frame::Reset { stream: self.state.id, status: CANCEL }).await;
         }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.we_ended(&self.state);
     }
 }
 
@@ -264,28 +299,47 @@ async fn handle(frame: Frame, shared: &Arc<Shared>, new_streams: &mpsc::Sender<S
 }
 
 async fn open(id: u32, fin: bool, headers: Headers, shared: &Arc<Shared>, new_streams: &mpsc::Sender<Stream>) {
-    let window = shared.initial_window.load(Ordering::Acquire);
-    let state = Arc::new(StreamState { id, send_window: AtomicI64::new(window), reset: AtomicBool::new(false), changed: Notify::new() });
+    if shared.streams().len() >= MAX_STREAMS || shared.streams().contains_key(&id) {
+        let _ = shared.frames.send(Frame::Reset { stream: id, status: REFUSED_STREAM }).await;
+        return;
+    }
+    let state = Arc::new(StreamState {
+        id,
+        send_window: AtomicI64::new(shared.initial_window.load(Ordering::Acquire)),
+        reset: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+        changed: Notify::new(),
+        room: Semaphore::new(WAITING_BYTES),
+    });
     let (sender, chunks) = mpsc::channel(WAITING_CHUNKS);
     shared.last.fetch_max(id, Ordering::AcqRel);
     shared.streams().insert(id, (state.clone(), (!fin).then_some(sender)));
     let _ = shared.frames.send(Frame::SynReply { stream: id, fin: false, headers: Vec::new() }).await;
-    let reader = Reader { id, chunks, unacknowledged: 0, shared: shared.clone() };
+    let reader = Reader { state: state.clone(), chunks, unacknowledged: 0, shared: shared.clone() };
     let writer = Writer { state, shared: shared.clone(), closed: false };
     let _ = new_streams.send(Stream { id, headers, reader, writer }).await;
 }
 
 async fn data_for(id: u32, fin: bool, data: Bytes, shared: &Arc<Shared>) {
-    let sender = shared.streams().get(&id).and_then(|(_, sender)| sender.clone());
-    let dropped = match sender {
-        Some(sender) if !data.is_empty() => sender.send(data).await.is_err(),
+    let stream = shared.streams().get(&id).and_then(|(state, sender)| Some((state.clone(), sender.clone()?)));
+    let dropped = match stream {
+        Some((state, sender)) if !data.is_empty() => deliver(&state, &sender, data).await.is_err(),
         _ => false,
     };
-    if (fin || dropped)
-        && let Some(entry) = shared.streams().get_mut(&id)
-    {
-        entry.1 = None;
+    if fin || dropped {
+        shared.peer_ended(id);
     }
+}
+
+async fn deliver(state: &StreamState, sender: &mpsc::Sender<Bytes>, data: Bytes) -> Result<(), StreamClosed> {
+    let length = data.len().min(WAITING_BYTES) as u32;
+    let room = tokio::select! {
+        room = state.room.acquire_many(length) => room.map_err(|_| StreamClosed)?,
+        // The reader is gone.
+        () = sender.closed() => return Err(StreamClosed),
+    };
+    room.forget();
+    sender.send(data).await.map_err(|_| StreamClosed)
 }
 
 #[cfg(test)]

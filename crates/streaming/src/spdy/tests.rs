@@ -31,6 +31,56 @@ fn start() -> (Peer, Connection, mpsc::Receiver<Stream>) {
 }
 
 #[tokio::test]
+async fn streams_that_have_ended_are_forgotten_and_too_many_are_refused() {
+    let (mut peer, connection, mut streams) = start();
+    peer.open(1).await;
+    let mut stream = streams.recv().await.expect("a stream");
+    peer.send(Frame::Data { stream: 1, fin: true, data: Bytes::new() }).await;
+    assert_eq!(stream.reader.read().await, None);
+    stream.writer.close().await;
+    assert_eq!(peer.receive().await, Frame::Data { stream: 1, fin: true, data: Bytes::new() });
+    assert!(connection.shared.streams().is_empty());
+
+    let consumed = tokio::spawn(async move {
+        let mut all = Vec::new();
+        while let Some(stream) = streams.recv().await {
+            all.push(stream);
+        }
+        all.len()
+    });
+    for i in 0..MAX_STREAMS as u32 {
+        peer.open(2 * i + 1).await;
+    }
+    peer.send(Frame::SynStream { stream: 99_999, fin: false, headers: vec![] }).await;
+    assert_eq!(peer.receive().await, Frame::Reset { stream: 99_999, status: REFUSED_STREAM });
+    drop(peer);
+    assert_eq!(consumed.await.expect("no panic"), MAX_STREAMS);
+}
+
+/// Clients without windows send as they like: what nobody reads is bounded in bytes, however large its frames are.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_read_stops_the_sender() {
+    let (mut peer, _connection, mut streams) = start();
+    peer.open(1).await;
+    let mut stream = streams.recv().await.expect("a stream");
+    let piece = Bytes::from(vec![7; 1 << 20]);
+    let mut sent = 0;
+    let sending = async {
+        loop {
+            peer.send(Frame::Data { stream: 1, fin: false, data: piece.clone() }).await;
+            sent += 1;
+        }
+    };
+    // With no timers running, time goes on when nothing else does.
+    let stuck = tokio::time::timeout(Duration::from_secs(3600), sending).await;
+    assert!(stuck.is_err() && sent <= 7, "{sent} MiB were taken");
+    let mut read = 0;
+    while read < 4 << 20 {
+        read += stream.reader.read().await.expect("data").len();
+    }
+}
+
+#[tokio::test]
 async fn a_stream_carries_data_both_ways_and_ends() {
     let (mut peer, connection, mut streams) = start();
     peer.open(1).await;
