@@ -1,8 +1,9 @@
-//! What every process needs, nothing of Kubernetes: clock, supervised tasks, PKI, TLS, logging.
+//! What every process needs, nothing of Kubernetes: clock, supervised tasks, PKI, TLS, logging, metrics.
 
 pub mod clock;
 pub mod files;
 pub mod logging;
+pub mod meters;
 pub mod pki;
 pub mod reloading;
 pub mod tasks;

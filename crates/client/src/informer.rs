@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -345,15 +344,9 @@ impl<T: Stored> Cache for Informer<T> {
     }
 }
 
-fn within(
-    mut revision: watch::Receiver<u64>,
-    limit: Duration,
-    met: impl Fn(u64) -> bool + Send + Sync,
-) -> impl Future<Output = bool> + Send {
-    async move {
-        let seen = tokio::time::timeout(limit, revision.wait_for(|seen| met(*seen))).await;
-        matches!(seen, Ok(Ok(_)))
-    }
+async fn within(mut revision: watch::Receiver<u64>, limit: Duration, met: impl Fn(u64) -> bool + Send + Sync) -> bool {
+    let seen = tokio::time::timeout(limit, revision.wait_for(|seen| met(*seen))).await;
+    matches!(seen, Ok(Ok(_)))
 }
 
 #[cfg(test)]

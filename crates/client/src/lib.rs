@@ -34,7 +34,7 @@ pub use informers::Informers;
 pub use leader::{LeaderConfig, LeaderElection};
 pub use object::{Kube, ListMeta, ObjectKey, ObjectList, Partial, Stored, gvr_of, is_leaving, reference_to};
 pub use options::{DeleteOptions, ListOptions, Patch, Propagation};
-pub use plan::{Action, Note, Plan, Step, Verb};
+pub use plan::{Action, AfterFailure, Note, Plan, Step, Verb};
 pub use queue::{QueueKey, WorkQueue};
 pub use runner::{Planned, Planner, Reconcile, ReconcileError, run_controller};
 pub use tiphys_meta::EventType;

@@ -16,9 +16,12 @@ pub struct Plan {
     pub notes: Vec<Note>,
     pub requeue_after: Option<Duration>,
     /// What is left to do when a step failed: a status that says so.
-    pub if_failed: Option<Box<dyn FnOnce(&ClientError) -> Vec<Action> + Send>>,
+    pub if_failed: Option<AfterFailure>,
 }
 
+pub type AfterFailure = Box<dyn FnOnce(&ClientError) -> Vec<Action> + Send>;
+
+#[allow(clippy::large_enum_variant, reason = "most steps are one action, and a plan has few")]
 pub enum Step {
     One(Action),
     /// Actions of one sort that do not depend on each other: run side by side in waves of 1, 2, 4, 8, …; a wave with a failure is the last,

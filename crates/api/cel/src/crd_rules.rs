@@ -81,7 +81,7 @@ pub fn compile_schema(schema: &Json) -> Option<Rules> {
     if !has_rules(schema) {
         return None;
     }
-    Node::of(schema, schema, true, Schema::of(schema, true, "selfType").as_ref()).map(Rules)
+    Node::of(schema, schema, Schema::of(schema, true, "selfType").as_ref()).map(Rules)
 }
 
 fn has_rules(schema: &Json) -> bool {
@@ -93,15 +93,14 @@ fn has_rules(schema: &Json) -> bool {
 
 impl Node {
     /// `rules` says what is checked, `shape` what the values are: inside `allOf` these differ.
-    fn of(rules: &Json, shape: &Json, root: bool, schema: Option<&Arc<Schema>>) -> Option<Node> {
+    fn of(rules: &Json, shape: &Json, schema: Option<&Arc<Schema>>) -> Option<Node> {
         let compiled: Vec<Rule> = match schema {
             Some(schema) => list(rules, RULES).iter().map(|rule| Rule::compile(rule, shape, schema)).collect(),
             None => Vec::new(),
         };
         let below = |field: &str, step: &str| {
             let (rules, shape) = (object(rules, field)?, object(shape, field)?);
-            let embedded = is_true(shape, "x-kubernetes-embedded-resource");
-            Node::of(rules, shape, embedded, schema.and_then(|s| s.step(step))).map(Box::new)
+            Node::of(rules, shape, schema.and_then(|s| s.step(step))).map(Box::new)
         };
         let (items, values) = (below("items", "@items"), below("additionalProperties", "@values"));
         let mut properties = BTreeMap::new();
@@ -112,7 +111,7 @@ impl Node {
                 properties.insert(name.clone(), node);
             }
         }
-        let all_of: Vec<Node> = list(rules, "allOf").iter().filter_map(|part| Node::of(part, shape, root, schema)).collect();
+        let all_of: Vec<Node> = list(rules, "allOf").iter().filter_map(|part| Node::of(part, shape, schema)).collect();
         let empty = compiled.is_empty() && items.is_none() && values.is_none() && properties.is_empty() && all_of.is_empty();
         let list_keys = (text(shape, "x-kubernetes-list-type") == "map")
             .then(|| list(shape, "x-kubernetes-list-map-keys").iter().filter_map(Json::as_str).map(str::to_owned).collect());
@@ -123,9 +122,9 @@ impl Node {
     fn property(rules: &Json, shape: &Json, name: &str, parent: Option<&Arc<Schema>>) -> Option<Node> {
         let embedded = is_true(shape, "x-kubernetes-embedded-resource");
         match crate::escape::escape(name) {
-            Some(escaped) => Node::of(rules, shape, embedded, Some(parent?.step(&escaped)?)),
+            Some(escaped) => Node::of(rules, shape, Some(parent?.step(&escaped)?)),
             // The parent's type cannot name it; rules at the field itself can still be.
-            None => Node::of(rules, shape, embedded, Some(&Schema::of(shape, embedded, "selfType")?)),
+            None => Node::of(rules, shape, Some(&Schema::of(shape, embedded, "selfType")?)),
         }
     }
 

@@ -4,7 +4,7 @@
 //! - [`Program`]: an expression compiled in an [`Env`], run with an [`Activation`].
 //! - [`Schema`]: structural schemas as types; objects are read in place by them.
 //! - [`FactTypes`]: the built-in kinds as types.
-//! - [`crd_rules`]: `x-kubernetes-validations`.
+//! - [`crd_rules`]: the rules of custom resources, `x-kubernetes-validations`.
 //! - [`admission`]: the variables of admission.
 //!
 //! Messages are cel-go's, for clients match on them; costs are counted as cel-go and Kubernetes count them. Nothing recurses without bound: depth

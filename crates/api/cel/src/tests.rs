@@ -29,6 +29,7 @@ fn run(expression: &str) -> Result<String, String> {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn values() {
     let cases = [
         ("1 + 2 * 3", "7"),

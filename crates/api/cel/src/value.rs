@@ -204,8 +204,8 @@ impl<'a> Val<'a> {
             Val::Double(d) => *d == 0.0,
             Val::Str(s) => s.is_empty(),
             Val::Bytes(b) => b.is_empty(),
-            Val::List(l) => l.len() == 0,
-            Val::Map(m) => m.len() == 0,
+            Val::List(l) => l.is_empty(),
+            Val::Map(m) => m.is_empty(),
             Val::Object(o, _) => o.is_empty(),
             Val::Struct(s) => s.fields.is_empty(),
             Val::Duration(d) => *d == 0,
@@ -342,8 +342,8 @@ pub(crate) fn equal(a: &Val<'_>, b: &Val<'_>) -> bool {
             a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| equal(&schema.named(k, v), &schema.named(k, w))))
         }
         (Val::Struct(a), Val::Struct(b)) => {
-            let same = |((k, v), (l, w)): ((&Arc<str>, &Val<'_>), (&Arc<str>, &Val<'_>))| k == l && equal(v, w);
-            a.name == b.name && a.fields.len() == b.fields.len() && a.fields.iter().zip(&b.fields).all(same)
+            let same = a.fields.len() == b.fields.len() && a.fields.iter().zip(&b.fields).all(|((k, v), (l, w))| k == l && equal(v, w));
+            same && a.name == b.name
         }
         (Val::Opaque(a), Val::Opaque(b)) => a == b,
         _ => false,

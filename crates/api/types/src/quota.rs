@@ -1,4 +1,6 @@
 //! What an object takes from a ResourceQuota: admission charges it, the quota controller sums it up again; both must count alike.
+//!
+//! Absent: claims of devices under the names of extended resources (`DRAExtendedResource`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +17,9 @@ use crate::resources::{self, HUGE_PAGES_PREFIX, Options, ResourceList};
 
 /// Compute resources that a quota may name bare; `cpu` means `requests.cpu`.
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+/// Devices that a claim may get at most, where it wants all.
+const ALL_DEVICES: i64 = 32;
+const DEVICES_SUFFIX: &str = ".deviceclass.resource.k8s.io/devices";
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 
 /// `count/deployments.apps`, `count/pods`.
@@ -30,6 +35,7 @@ pub fn usage(group: &str, resource: &str, object: &Value, now: Timestamp) -> Res
         ("", "pods") => used.extend(of_pod(object, now)),
         ("", "services") => used.extend(of_service(object)),
         ("", "persistentvolumeclaims") => used.extend(of_claim(object)),
+        ("resource.k8s.io", "resourceclaims") => used.extend(of_device_claim(object)),
         ("", "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas") => {
             used.insert(resource.to_owned(), one());
         }
@@ -50,6 +56,7 @@ pub fn tracked<'n>(group: &str, resource: &str, names: impl IntoIterator<Item = 
                     matches!(name, "persistentvolumeclaims" | "requests.storage")
                         || name.contains(CLASS_SUFFIX) && (name.ends_with("requests.storage") || name.ends_with("persistentvolumeclaims"))
                 }
+                ("resource.k8s.io", "resourceclaims") => name.ends_with(DEVICES_SUFFIX),
                 ("", "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas") => name == resource,
                 _ => false,
             }
@@ -75,9 +82,12 @@ pub fn in_scope(quota_spec: &Value, group: &str, resource: &str, object: &Value)
     if scopes.peek().is_none() {
         return true;
     }
-    if (group, resource) != ("", "pods") {
-        // Claims can be scoped by their attributes class; nothing else by anything.
-        return false;
+    match (group, resource) {
+        ("", "pods") => {}
+        ("", "persistentvolumeclaims") => {
+            return scopes.all(|(name, operator, values)| name == "VolumeAttributesClass" && claim_in_scope(object, operator, &values));
+        }
+        _ => return false,
     }
     let Ok(pod) = serde_json::from_value::<Pod>(object.clone()) else { return false };
     scopes.all(|(name, operator, values)| pod_in_scope(&pod, name, operator, &values))
@@ -110,6 +120,22 @@ fn pod_in_scope(pod: &Pod, scope: &str, operator: &str, values: &[&str]) -> bool
         }
         "CrossNamespacePodAffinity" => crosses_namespaces(pod),
         _ => false,
+    }
+}
+
+/// By the attributes classes that a claim has, wants, or is on its way to.
+fn claim_in_scope(claim: &Value, operator: &str, values: &[&str]) -> bool {
+    let places = [
+        "/spec/volumeAttributesClassName",
+        "/status/currentVolumeAttributesClassName",
+        "/status/modifyVolumeStatus/targetVolumeAttributesClassName",
+    ];
+    let classes: Vec<&str> = places.iter().filter_map(|p| claim.pointer(p)?.as_str()).filter(|c| !c.is_empty()).collect();
+    match operator {
+        "In" => classes.iter().any(|class| values.contains(class)),
+        "NotIn" => classes.is_empty() || classes.iter().any(|class| !values.contains(class)),
+        "DoesNotExist" => classes.is_empty(),
+        _ => !classes.is_empty(),
     }
 }
 
@@ -198,6 +224,31 @@ fn of_claim(object: &Value) -> ResourceList {
     used
 }
 
+/// Devices by class; of alternatives the most that one of them may take.
+fn of_device_claim(object: &Value) -> ResourceList {
+    let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
+    let devices = |request: &Value| {
+        let count = match request["allocationMode"].as_str() {
+            Some("ExactCount") => request["count"].as_i64().unwrap_or(0),
+            Some("All") => ALL_DEVICES,
+            _ => 0,
+        };
+        let class = request["deviceClassName"].as_str().unwrap_or("");
+        (format!("{class}{DEVICES_SUFFIX}"), count)
+    };
+    let mut used: BTreeMap<String, i64> = BTreeMap::new();
+    for request in list(&object["spec"]["devices"]["requests"]) {
+        let mut most: BTreeMap<String, i64> = BTreeMap::new();
+        let exactly = request.get("exactly").cloned();
+        for (name, count) in list(&request["firstAvailable"]).into_iter().chain(exactly).map(|r| devices(&r)) {
+            let known = most.entry(name).or_default();
+            *known = count.max(*known);
+        }
+        most.into_iter().for_each(|(name, count)| *used.entry(name).or_default() += count);
+    }
+    used.into_iter().map(|(name, count)| (name, Quantity::new(count, Format::DecimalSi))).collect()
+}
+
 /// With a quota on cpu or memory every container must say what it wants of it (kept for compatibility). The containers that do not, by name.
 pub fn missing_compute(names: &[&str], pod: &Value) -> BTreeMap<String, BTreeSet<String>> {
     let spec = &pod["spec"];
@@ -269,5 +320,27 @@ mod tests {
         let claim = json!({"spec": {"storageClassName": "gold", "resources": {"requests": {"storage": "1Gi"}}}});
         let used = shown(&usage("", "persistentvolumeclaims", &claim, Timestamp::UNIX_EPOCH));
         assert_eq!(used.get("gold.storageclass.storage.k8s.io/requests.storage").map(String::as_str), Some("1Gi"));
+        let exactly = |count: i64| json!({"exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": count}});
+        let either = json!({"firstAvailable": [{"deviceClassName": "gpu", "allocationMode": "All"},
+            {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 3}]});
+        let devices = json!({"spec": {"devices": {"requests": [exactly(2), exactly(3), either]}}});
+        let used = shown(&usage("resource.k8s.io", "resourceclaims", &devices, Timestamp::UNIX_EPOCH));
+        let want = [("count/resourceclaims.resource.k8s.io", "1"), ("gpu.deviceclass.resource.k8s.io/devices", "37")];
+        assert_eq!(used, want.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect());
+        let moving = json!({"spec": {"volumeAttributesClassName": "fast"}, "status": {"currentVolumeAttributesClassName": "slow"}});
+        for (operator, values, of_moving, of_plain) in [
+            ("In", json!(["fast"]), true, false),
+            ("In", json!(["slow"]), true, false),
+            ("In", json!(["other"]), false, false),
+            ("NotIn", json!(["fast"]), true, true),
+            ("NotIn", json!(["fast", "slow"]), false, true),
+            ("Exists", json!([]), true, false),
+            ("DoesNotExist", json!([]), false, true),
+        ] {
+            let expression = json!({"scopeName": "VolumeAttributesClass", "operator": operator, "values": values});
+            let quota = json!({"scopeSelector": {"matchExpressions": [expression]}});
+            let counts = |claim: &Value| in_scope(&quota, "", "persistentvolumeclaims", claim);
+            assert_eq!((counts(&moving), counts(&claim)), (of_moving, of_plain), "{operator} {values}");
+        }
     }
 }

@@ -143,6 +143,17 @@ pub struct Review<'a> {
     pub name: &'a str,
     pub user: &'a UserInfo,
     pub dry_run: bool,
+    /// In the version of the request.
+    pub requested: &'a Gvr,
+    pub options: &'a Value,
+}
+
+/// The kind of a request, where an object is of `kind` in the version `gvr`. A Scale or an Eviction is the same in all of them.
+pub fn requested_kind(kind: &Gvk, gvr: &Gvr, requested: &Gvr) -> Gvk {
+    if (&kind.group, &kind.version) != (&gvr.group, &gvr.version) {
+        return kind.clone();
+    }
+    Gvk { group: requested.group.clone(), version: requested.version.clone(), kind: kind.kind.clone() }
 }
 
 impl Review<'_> {
@@ -158,9 +169,13 @@ impl Review<'_> {
         if !user.extra.is_empty() {
             info["extra"] = json!(user.extra);
         }
+        let asked = self.requested;
+        let asked_kind = requested_kind(self.kind, self.gvr, asked);
         let mut request = json!({
-            "uid": "", "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
-            "operation": self.operation, "userInfo": info, "object": null, "oldObject": null, "dryRun": self.dry_run, "options": self.options(),
+            "uid": "", "kind": kind, "resource": resource,
+            "requestKind": {"group": asked_kind.group, "version": asked_kind.version, "kind": asked_kind.kind},
+            "requestResource": {"group": asked.group, "version": asked.version, "resource": asked.resource},
+            "operation": self.operation, "userInfo": info, "object": null, "oldObject": null, "dryRun": self.dry_run, "options": self.options,
         });
         let texts = [
             ("name", self.name),
@@ -172,20 +187,6 @@ impl Review<'_> {
             request[field] = json!(value);
         }
         request
-    }
-
-    fn options(&self) -> Value {
-        let kind = match self.operation {
-            "CREATE" => "CreateOptions",
-            "UPDATE" => "UpdateOptions",
-            "DELETE" => "DeleteOptions",
-            _ => return Value::Null,
-        };
-        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
-        if self.dry_run {
-            options["dryRun"] = json!(["All"]);
-        }
-        options
     }
 
     /// Answers what the authorizer of an expression is asked.

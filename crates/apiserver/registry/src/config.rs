@@ -108,10 +108,12 @@ pub trait Webhooks: Send + Sync + 'static {
 }
 
 /// The request that a write belongs to.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct About<'a> {
     pub user: &'a UserInfo,
     pub dry_run: bool,
+    /// `CreateOptions` and its like.
+    pub options: Value,
     /// What webhooks want the client to know.
     pub warnings: &'a Mutex<Vec<String>>,
     pub notes: &'a AuditNotes,
@@ -122,6 +124,8 @@ pub struct About<'a> {
 pub struct Write<'a> {
     pub operation: Operation,
     pub gvr: &'a Gvr,
+    /// In the version of the request.
+    pub requested: &'a Gvr,
     pub subresource: &'a str,
     pub namespace: &'a str,
     pub name: &'a str,

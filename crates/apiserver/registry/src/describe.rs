@@ -3,7 +3,7 @@
 use tiphys_meta::Gvr;
 use tiphys_schema::Facts;
 
-use crate::admission::{Attributes, Chain, Operation};
+use crate::admission::{Asked, Attributes, Chain, Operation};
 use crate::request::{AuditNotes, UserInfo};
 use crate::storage::keys;
 
@@ -33,6 +33,8 @@ pub fn describe(gvr: &Gvr) -> Option<Description> {
     let attributes = |operation, subresource| Attributes {
         operation,
         gvr,
+        requested: gvr,
+        asked: Asked::Nothing,
         subresource,
         namespace: if facts.namespaced { "default" } else { "" },
         name: String::new(),

@@ -321,6 +321,22 @@ impl DeleteOptions {
     }
 }
 
+impl DeleteOptions {
+    /// As a client would send it, without its type.
+    pub(crate) fn to_value(&self) -> Value {
+        let mut tree = json!({});
+        let mut set = |field: &str, value: Option<Value>| value.map(|value| tree[field] = value).unwrap_or_default();
+        set("gracePeriodSeconds", self.grace.map(Value::from));
+        set("orphanDependents", self.orphan_dependents.map(Value::from));
+        set("propagationPolicy", self.propagation.map(|p| Value::from(p.as_str())));
+        let preconditions = [("uid", &self.uid), ("resourceVersion", &self.resource_version)];
+        let preconditions: serde_json::Map<String, Value> =
+            preconditions.into_iter().filter_map(|(f, v)| Some((f.to_owned(), Value::from(v.clone()?)))).collect();
+        set("preconditions", (!preconditions.is_empty()).then_some(Value::Object(preconditions)));
+        tree
+    }
+}
+
 impl Propagation {
     fn as_str(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! The door to objects: start, reads of the caches, and conditional writes.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use parking_lot::RwLock;
 use serde_json::Value;
+use tiphys_base::meters::head;
 use tiphys_meta::{ApiError, Gvr, Reason};
 use tiphys_store::{Compare, Engine, KeyRange, KeyValue, Op, OpResponse, Ordering, RangeRequest, StoreError, Txn};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,7 @@ use crate::cache::{Applied, History, Pending, Scope, Watcher, feed};
 use crate::config::{Authorizer, Question, RegistryConfig, Webhooks};
 use crate::custom::follow as custom;
 use crate::hooks::Hooks;
+use crate::meters::Meters;
 use crate::negotiate::Output;
 use crate::request::{RequestInfo, UserInfo};
 use crate::resource::{Resource, Resources};
@@ -35,6 +38,7 @@ pub struct Registry {
     pending: Arc<Pending>,
     pub(crate) admission: Chain,
     pub(crate) policies: Policies,
+    pub(crate) meters: Meters,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) stopping: CancellationToken,
     authorizer: RwLock<Option<Arc<dyn Authorizer>>>,
@@ -55,10 +59,12 @@ impl Registry {
         let revision = load(&*engine, &resources).await?;
         let watch = engine.watch(everything(), revision + 1).await?;
         let hooks = Arc::new(Hooks::new(&config, &resources));
+        let admission = Chain::builtin();
         let registry = Arc::new(Registry {
+            meters: Meters::new(admission.each(|plugin| plugin.name())),
             applied: Arc::new(Applied::new(revision)),
             pending: Arc::default(),
-            admission: Chain::builtin(),
+            admission,
             policies: Policies::default(),
             hooks,
             stopping: config.tasks.token(),
@@ -121,8 +127,8 @@ impl Registry {
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
         let Some(authorizer) = self.authorizer.read().clone() else { return Ok(()) };
-        let crate::admission::Attributes { operation, gvr, subresource, namespace, name, user, .. } = attributes;
-        let write = crate::config::Write { operation: *operation, gvr, subresource, namespace, name, object, old };
+        let crate::admission::Attributes { operation, gvr, requested, subresource, namespace, name, user, .. } = attributes;
+        let write = crate::config::Write { operation: *operation, gvr, requested, subresource, namespace, name, object, old };
         authorizer.check_write(user, &write)
     }
 
@@ -164,6 +170,20 @@ impl Registry {
     /// How many objects each stored resource has.
     pub fn object_counts(&self) -> Vec<(Gvr, usize)> {
         self.resources.all().iter().map(|r| (r.gvr.clone(), r.cache.len())).collect()
+    }
+
+    /// What the registry measures of itself, in Prometheus' text form.
+    pub fn metrics(&self, out: &mut String) {
+        self.meters.write(out);
+        const RECEIVED: &str = "apiserver_storage_events_received_total";
+        head(out, RECEIVED, "counter", "Changes that the watch cache has seen.");
+        for resource in self.resources.all() {
+            let Gvr { group, resource: name, .. } = &resource.gvr;
+            let _ = writeln!(out, "{RECEIVED}{{group={group:?},resource={name:?}}} {}", resource.cache.received());
+        }
+        const SIZE: &str = "apiserver_storage_size_bytes";
+        head(out, SIZE, "gauge", "Bytes of the store on disk.");
+        let _ = writeln!(out, "{SIZE}{{storage_cluster_id=\"embedded\"}} {}", self.engine.size());
     }
 
     /// Waits until the caches show everything that has been acknowledged: a linearizable read follows.

@@ -69,6 +69,8 @@ pub struct Door {
 pub struct Call {
     pub origin: Origin,
     pub info: Info,
+    /// What the client wants to wait at most.
+    pub(crate) timeout: Option<Duration>,
     pub user: Arc<UserInfo>,
     /// Who really asks, where `user` is impersonated.
     pub impersonator: Option<Arc<UserInfo>>,
@@ -90,6 +92,7 @@ impl Call {
         Call {
             origin,
             info: Info::default(),
+            timeout: None,
             user,
             impersonator: None,
             parts,
@@ -194,7 +197,7 @@ impl Door {
         tracing::debug_span!(audit::NAME).in_scope(|| audit::received(self, call));
         tracing::debug_span!(impersonate::NAME).in_scope(|| impersonate::run(self, call))?;
         let _permit = flow::run(self, call).instrument(tracing::debug_span!(flow::NAME)).await?;
-        tracing::debug_span!(authorize::NAME).in_scope(|| authorize::run(self, call))?;
+        authorize::run(self, call).instrument(tracing::debug_span!(authorize::NAME)).await?;
         let limit = self.time_limit(call);
         let dispatched = dispatch::run(self, call).instrument(tracing::debug_span!(dispatch::NAME));
         tokio::time::timeout(limit, dispatched).await.unwrap_or(Err(DoorError::Timeout))
@@ -204,12 +207,15 @@ impl Door {
         let mut text = self.metrics.text();
         self.flow.metrics(&mut text);
         metrics::objects(&mut text, &self.registry.object_counts());
+        self.registry.metrics(&mut text);
+        self.webhooks.metrics(&mut text);
+        self.authentication.bearer.metrics(&mut text);
         text
     }
 
     fn time_limit(&self, call: &Call) -> Duration {
         const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-        if call.info.is_long_running() { FOREVER } else { self.request_timeout }
+        if call.info.is_long_running() { FOREVER } else { call.timeout.unwrap_or(self.request_timeout).min(self.request_timeout) }
     }
 
     fn account(&self, call: &mut Call, code: u16, outcome: &Result<Outcome, DoorError>, took: Duration) {

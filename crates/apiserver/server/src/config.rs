@@ -161,9 +161,13 @@ pub struct Config {
     pub service_accounts: ServiceAccounts,
     pub token_auth_file: Option<PathBuf>,
     pub oidc: Option<OidcIssuer>,
+    /// An AuthenticationConfiguration, in the place of `oidc`.
+    pub authentication: Option<PathBuf>,
     pub bootstrap_tokens: bool,
     pub anonymous: Anonymous,
     pub authorization: Vec<AuthorizationMode>,
+    /// An AuthorizationConfiguration, in the place of `authorization`.
+    pub authorization_file: Option<PathBuf>,
     pub kubelet: KubeletClient,
     pub request_header: Option<RequestHeader>,
     pub proxy_client: Option<PemPair>,
@@ -184,6 +188,8 @@ pub enum Anonymous {
     Off,
     /// Only these paths, for load balancers and probes.
     Paths(Vec<String>),
+    /// Only these paths, and nothing below them (AuthenticationConfiguration).
+    Exactly(Vec<String>),
     On,
 }
 
@@ -197,6 +203,7 @@ impl Anonymous {
         match self {
             Anonymous::Off => false,
             Anonymous::On => true,
+            Anonymous::Exactly(open) => open.iter().any(|p| p == path),
             Anonymous::Paths(open) => {
                 open.iter().any(|p| path.strip_prefix(p.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
             }
@@ -229,9 +236,11 @@ impl Config {
             },
             token_auth_file: None,
             oidc: None,
+            authentication: None,
             bootstrap_tokens: true,
             anonymous: Anonymous::health_only(),
             authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
+            authorization_file: None,
             kubelet: KubeletClient::default(),
             request_header: None,
             proxy_client: None,

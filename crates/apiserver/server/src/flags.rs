@@ -88,6 +88,7 @@ fn authentication() -> Vec<Arg> {
         value("token-auth-file", "static tokens: token,user,uid,\"group1,group2\""),
         switch("enable-bootstrap-token-auth", "accept bootstrap tokens"),
         switch("anonymous-auth", "let requests without credentials in as system:anonymous; without this flag only health paths are open"),
+        value("authorization-config", "file that says who authorizes, in order, webhooks among them; in the place of --authorization-mode"),
         list("authorization-mode", "Node, RBAC, AlwaysAllow, AlwaysDeny, in order"),
         value("requestheader-client-ca-file", "CA of authenticating proxies (PEM)"),
         list("requestheader-allowed-names", "common names of authenticating proxies; empty: any"),
@@ -115,6 +116,7 @@ fn objects() -> Vec<Arg> {
     vec![
         value("etcd-servers", "'embedded', the only store so far"),
         value("data-dir", "folder of the embedded store"),
+        value("authentication-config", "file that says whose JWTs are believed and how they are read; in the place of --oidc-*"),
         value("oidc-issuer-url", "the issuer whose ID tokens are believed; https://"),
         value("oidc-client-id", "the audience of its tokens"),
         value("oidc-ca-file", "who signs the issuer's certificate; by default the machine's CAs"),
@@ -202,6 +204,10 @@ pub fn from_matches(m: &ArgMatches) -> Result<Parsed, FlagError> {
     config.admission = m.get_one::<String>("admission-control-config-file").map(PathBuf::from);
     config.encryption = m.get_one::<String>("encryption-provider-config").map(PathBuf::from);
     config.oidc = oidc(m)?;
+    config.authentication = m.get_one::<String>("authentication-config").map(PathBuf::from);
+    if config.oidc.is_some() && config.authentication.is_some() {
+        return wrong("authentication-config", "the --oidc-* flags cannot be given with it");
+    }
     config.audit = audit(m, &config.storage)?;
     config.request_header = request_header(m)?;
     set_modes(m, &mut config)?;
@@ -277,6 +283,10 @@ fn audit(m: &ArgMatches, storage: &Storage) -> Result<Option<AuditLog>, FlagErro
 
 fn set_modes(m: &ArgMatches, config: &mut Config) -> Result<(), FlagError> {
     let modes = strings(m, "authorization-mode");
+    config.authorization_file = m.get_one::<String>("authorization-config").map(PathBuf::from);
+    if config.authorization_file.is_some() && !modes.is_empty() {
+        return wrong("authorization-config", "--authorization-mode cannot be given with it");
+    }
     if !modes.is_empty() {
         config.authorization.clear();
     }

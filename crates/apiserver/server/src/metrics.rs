@@ -1,5 +1,5 @@
 //! `/metrics` in Prometheus' text form, under upstream's stable names: requests by what they asked for, their duration, the size of answers,
-//! what is under way, and the process. Absent: admission's and the store's own timings.
+//! what is under way, and the process. What the registry and flow control measure stands there.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::Method;
 use parking_lot::Mutex;
+use tiphys_base::meters::head;
 
 use crate::request_info::Info;
 
@@ -19,6 +20,9 @@ const BUCKETS: [f64; 23] =
     [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 /// Upper bounds of answers in bytes, upstream's.
 const SIZES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+/// What Go programs say of their build besides; whoever joins on these labels finds them.
+const BUILD: &str = "build_date=\"\",compiler=\"rustc\",git_commit=\"\",git_tree_state=\"\",go_version=\"\",platform=\"linux/amd64\"";
 
 /// What a request is counted under. Borrowed, so that counting one more of a kind allocates nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -228,15 +232,32 @@ impl Metrics {
                 let _ = writeln!(out, "apiserver_longrunning_requests{{{}}} {running}", counts.short);
             }
         }
+        deprecated(&mut out, &all);
         head(&mut out, "apiserver_current_inflight_requests", "gauge", "Requests under way.");
         for (kind, gauge) in [("mutating", &self.writes), ("readOnly", &self.reads)] {
             let _ = writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {}", gauge.load(Ordering::Relaxed));
         }
         let version = crate::documents::version::GIT_VERSION;
         head(&mut out, "kubernetes_build_info", "gauge", "Which build this is.");
-        let _ = writeln!(out, "kubernetes_build_info{{git_version={version:?},major=\"1\",minor=\"36\"}} 1");
+        let _ = writeln!(out, "kubernetes_build_info{{{BUILD},git_version={version:?},major=\"1\",minor=\"36\"}} 1");
         process(&mut out);
         out
+    }
+}
+
+/// Versions that are served though they should not be used any more, where somebody has used them.
+fn deprecated(out: &mut String, all: &[&Counts]) {
+    const DEPRECATED: [(&str, &str, &str); 2] = [("", "v1", "componentstatuses"), ("", "v1", "endpoints")];
+    head(out, "apiserver_requested_deprecated_apis", "gauge", "Deprecated APIs that were asked for, and the release that removes them.");
+    for (group, version, resource) in DEPRECATED {
+        let (resource_label, version_label) = (format!(",resource={resource:?},"), format!(",version={version:?}"));
+        let is_it = |c: &&Counts| {
+            c.labels.contains(&format!(",group={group:?},")) && c.labels.contains(&resource_label) && c.labels.ends_with(&version_label)
+        };
+        if all.iter().any(is_it) {
+            let labels = format!("group={group:?},removed_release=\"\",resource={resource:?},subresource=\"\",version={version:?}");
+            let _ = writeln!(out, "apiserver_requested_deprecated_apis{{{labels}}} 1");
+        }
     }
 }
 
@@ -250,10 +271,6 @@ pub(crate) fn objects(out: &mut String, counts: &[(tiphys_meta::Gvr, usize)]) {
     for (gvr, count) in counts {
         let _ = writeln!(out, "apiserver_storage_objects{{resource={:?}}} {count}", gvr.group_resource());
     }
-}
-
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 /// The process as /proc shows it (proc(5)); a value that cannot be read is left out.

@@ -2,6 +2,7 @@
 //! resource, subresource and name; or a path that is no resource (`/healthz`, `/apis`, …).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -68,6 +69,8 @@ pub enum BadPath {
     Incomplete(String),
     #[error("the path {0:?} holds a percent code that is no UTF-8")]
     Encoding(String),
+    #[error("invalid timeout specified in the request URL - time: invalid duration {0:?}")]
+    Timeout(String),
 }
 
 const SPECIAL_VERBS: [&str; 2] = ["proxy", "watch"];
@@ -156,6 +159,13 @@ impl Info {
     /// `deployments.apps`, or `pods` in the core group.
     pub fn group_resource(&self) -> String {
         if self.group.is_empty() { self.resource.clone() } else { format!("{}.{}", self.resource, self.group) }
+    }
+
+    /// How long the client wants to wait at most (`?timeout=`); upstream takes zero for no wish.
+    pub(crate) fn timeout(&self) -> Result<Option<Duration>, BadPath> {
+        let Some(text) = self.query.get("timeout").filter(|text| !text.is_empty()) else { return Ok(None) };
+        let nanos = tiphys_meta::duration::parse(text).ok_or_else(|| BadPath::Timeout(text.to_owned()))?;
+        Ok(u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos))
     }
 
     /// Requests that may last as long as their client likes.

@@ -16,12 +16,17 @@ use tokio::net::TcpListener;
 use crate::admission_config;
 use crate::aggregate::{self, Aggregator};
 use crate::audit::{Audit, AuditError};
+use crate::authenticate;
 use crate::authenticate::bearer::{TokenFileError, read_token_file};
-use crate::authenticate::oidc::{Oidc, OidcError};
+use crate::authenticate::claims::Authenticator;
+use crate::authenticate::config::AuthenticationConfigError;
+use crate::authenticate::issuers::Issuers;
+use crate::authenticate::oidc::OidcError;
 use crate::authenticate::{Authentication, Bearer, Certificates};
-use crate::authorize::Authorization;
 use crate::authorize::MASTERS;
+use crate::authorize::config::AuthorizationConfigError;
 use crate::authorize::rbac::Rbac;
+use crate::authorize::{self, Authorization, Member};
 use crate::bootstrap;
 use crate::chain::Door;
 use crate::config::{Config, Storage};
@@ -43,10 +48,18 @@ use crate::webhooks::Webhooks;
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What upstream's server names as done after its start, and ours has done when its first objects are there.
-const AT_START: [&str; 17] = [
+const AT_START: [&str; 25] = [
+    "poststarthook/storage-readiness",
     "poststarthook/start-apiserver-admission-initializer",
     "poststarthook/generic-apiserver-start-informers",
     "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/storage-object-count-tracker-hook",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/start-legacy-token-tracking-controller",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/apiservice-openapiv3-controller",
     "poststarthook/start-apiextensions-informers",
     "poststarthook/start-apiextensions-controllers",
     "poststarthook/crd-informer-synced",
@@ -71,6 +84,10 @@ pub enum StartError {
     Read(#[from] std::io::Error),
     #[error(transparent)]
     Oidc(#[from] OidcError),
+    #[error(transparent)]
+    Authentication(#[from] AuthenticationConfigError),
+    #[error(transparent)]
+    Authorization(#[from] AuthorizationConfigError),
     #[error("serving certificate: {0}")]
     Identity(#[from] ReloadingError),
     #[error("TLS: {0}")]
@@ -247,6 +264,24 @@ fn first_address(range: &Cidr) -> IpAddr {
     }
 }
 
+/// Whose JWTs are believed, by the file or by the flags.
+fn authentication_settings(config: &Config) -> Result<authenticate::config::Settings, StartError> {
+    match &config.authentication {
+        Some(path) => Ok(authenticate::config::read(path, &config.service_accounts.issuers)?),
+        None => Ok(authenticate::config::Settings {
+            jwt: config.oidc.clone().map(Authenticator::of_flags).into_iter().collect(),
+            anonymous: None,
+        }),
+    }
+}
+
+fn authorizers(config: &Config) -> Result<Vec<Member>, StartError> {
+    match &config.authorization_file {
+        Some(path) => Ok(authorize::config::read(path)?),
+        None => Ok(config.authorization.iter().cloned().map(Member::Mode).collect()),
+    }
+}
+
 fn make_door(
     config: &Config,
     registry: Arc<Registry>,
@@ -259,16 +294,16 @@ fn make_door(
     let tokens = Arc::new(service_account_tokens(config, facts, objects.clone())?);
     let fixed = config.token_auth_file.as_deref().map(read_token_file).transpose()?.unwrap_or_else(HashMap::new);
     let bootstrap_secrets = config.bootstrap_tokens.then(|| objects.clone());
-    let oidc = config.oidc.clone().map(|issuer| Oidc::new(issuer, config.clock.clone())).transpose()?;
-    let bearer = Arc::new(Bearer::new(fixed, tokens.clone(), bootstrap_secrets, oidc.clone(), config.clock.clone()));
+    let streams = Streams::new(&config.kubelet, &config.clock)?;
+    let settings = authentication_settings(config)?;
+    let file = config.authentication.clone().map(|path| (path, config.service_accounts.issuers.clone()));
+    let anonymous = settings.anonymous.unwrap_or_else(|| config.anonymous.clone());
+    let issuers = Issuers::new(settings.jwt, file, config.clock.clone(), streams.dialer.clone(), tasks)?;
+    let bearer = Arc::new(Bearer::new(fixed, tokens.clone(), bootstrap_secrets, issuers, config.clock.clone()));
     let certificates = Certificates::new(material.client_ca.as_deref(), material.front_proxy_ca.as_deref(), config.clock.clone())?;
     let rbac = Rbac::new(objects.clone());
-    let authorization = Arc::new(Authorization::new(config.authorization.clone(), rbac, objects.clone()));
+    let authorization = Arc::new(Authorization::new(authorizers(config)?, rbac, objects.clone()));
     registry.set_authorizer(authorization.clone());
-    let streams = Streams::new(&config.kubelet, &config.clock)?;
-    if let Some(oidc) = oidc {
-        tasks.spawn("oidc keys", oidc.follow_keys(streams.dialer.clone()));
-    }
     let webhooks = Webhooks::new(objects.clone(), streams.dialer.clone(), Some(authorization.clone()), Arc::downgrade(&registry));
     let webhooks = Arc::new(webhooks);
     registry.set_webhooks(webhooks.clone());
@@ -291,7 +326,7 @@ fn make_door(
     let draining = signs.draining.clone();
     checks.add_ready("shutdown", move || if draining.load(Ordering::Relaxed) { Err("process is shutting down".into()) } else { Ok(()) });
     Ok(Arc::new(Door {
-        authentication: Authentication::new(certificates, bearer, config.request_header.clone(), config.anonymous.clone()),
+        authentication: Authentication::new(certificates, bearer, config.request_header.clone(), anonymous),
         authorization,
         registry,
         objects,

@@ -1,11 +1,10 @@
 //! What is used of each ResourceQuota, counted again: admission adds what comes, this finds what went.
 //!
-//! Watches ResourceQuotas, and in full Pods, Services and PersistentVolumeClaims; of everything else that a quota counts (`count/…`, ConfigMaps,
+//! Watches ResourceQuotas, and in full Pods, Services, PersistentVolumeClaims and ResourceClaims; of everything else that a quota counts (`count/…`, ConfigMaps,
 //! Secrets, …) the metadata, from the moment that some quota asks. Writes the quotas' statuses.
 //!
 //! Admission charges an object before it is stored, so a count taken just after a charge may miss what was charged. What appears is therefore
 //! counted a moment later, and a quota that was charged a moment ago is only ever raised: it is lowered once the charges have rested.
-//! Absent: counting of claims by VolumeAttributesClass scopes.
 
 mod count;
 
@@ -22,6 +21,7 @@ use tiphys_client::{
 };
 use tiphys_meta::Gvr;
 use tiphys_types::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+use tiphys_types::api::resource::v1::ResourceClaim;
 use tiphys_types::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use tiphys_types::pods;
 use tiphys_types::resources::{self, ResourceList};
@@ -33,6 +33,8 @@ use count::{Kept, Objects};
 
 /// Until the caches show what admission has charged.
 const SETTLING: Duration = Duration::from_secs(1);
+/// What is kept with its content, since that is what is counted.
+const WHOLE: [(&str, &str); 4] = [("", "pods"), ("", "services"), ("", "persistentvolumeclaims"), ("resource.k8s.io", "resourceclaims")];
 /// Kinds of the core group that quotas may name bare.
 const SIMPLE: [&str; 4] = ["configmaps", "secrets", "replicationcontrollers", "resourcequotas"];
 
@@ -44,6 +46,7 @@ pub(crate) fn start(context: &Context) {
         pods: context.informers.of::<Pod>(),
         services: context.informers.of::<Service>(),
         claims: context.informers.of::<PersistentVolumeClaim>(),
+        device_claims: context.informers.of::<ResourceClaim>(),
         informers: context.informers.clone(),
         discovery: context.discovery.clone(),
         watched: Mutex::default(),
@@ -55,6 +58,7 @@ pub(crate) fn start(context: &Context) {
     counter.count_again_on(&counter.pods, pod_weighs_otherwise);
     counter.count_again_on(&counter.services, |old, new| old.spec != new.spec);
     counter.count_again_on(&counter.claims, |old, new| old.spec != new.spec || old.status != new.status);
+    counter.count_again_on(&counter.device_claims, |old, new| old.spec != new.spec);
     counter.count_again_when_kinds_change(context);
     let told = Arc::clone(&counter);
     quotas.on_change(move |delta| {
@@ -70,10 +74,12 @@ pub(crate) fn start(context: &Context) {
         true
     });
     let (pods, services, claims) = (counter.pods.clone(), counter.services.clone(), counter.claims.clone());
+    let device_claims = counter.device_claims.clone();
     context.run_live("resourcequota-controller", 5, queue, counter, async move {
         pods.synced().await;
         services.synced().await;
         claims.synced().await;
+        device_claims.synced().await;
     });
 }
 
@@ -85,7 +91,11 @@ fn is_unknown(quota: &ResourceQuota) -> bool {
 
 /// What a pod is charged for does not change with its binding, nor with most of its status.
 fn pod_weighs_otherwise(old: &Pod, new: &Pod) -> bool {
-    let of_spec = |p: &Pod| p.spec.as_ref().map(|s| (s.containers.clone(), s.init_containers.clone(), s.resources.clone()));
+    let of_spec = |p: &Pod| {
+        let spec = p.spec.as_ref()?;
+        // The deadline moves a pod from one scope to another.
+        Some((spec.containers.clone(), spec.init_containers.clone(), spec.resources.clone(), spec.active_deadline_seconds))
+    };
     pods::is_terminal(old) != pods::is_terminal(new)
         || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
         || old.metadata.generation != new.metadata.generation && of_spec(old) != of_spec(new)
@@ -96,6 +106,7 @@ struct Quotas {
     pods: Informer<Pod>,
     services: Informer<Service>,
     claims: Informer<PersistentVolumeClaim>,
+    device_claims: Informer<ResourceClaim>,
     informers: Informers,
     discovery: Discovery,
     /// Whose metadata has handlers already.
@@ -170,14 +181,15 @@ impl Quotas {
     async fn everything(&self, spec: &Value, namespace: &str) -> (Vec<Kept>, bool) {
         let mut complete = true;
         let mut all = vec![
-            kept("pods", whole(&self.pods, namespace)),
-            kept("services", whole(&self.services, namespace)),
-            kept("persistentvolumeclaims", whole(&self.claims, namespace)),
+            kept(WHOLE[0], whole(&self.pods, namespace)),
+            kept(WHOLE[1], whole(&self.services, namespace)),
+            kept(WHOLE[2], whole(&self.claims, namespace)),
+            kept(WHOLE[3], whole(&self.device_claims, namespace)),
         ];
         let names: Vec<&String> = spec["hard"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
         let simple = SIMPLE.iter().filter(|r| names.iter().any(|n| n == *r)).map(|r| ("", *r));
         let counted = names.iter().filter_map(|n| count::counted(n));
-        let mut done: HashSet<(&str, &str)> = HashSet::from([("", "pods"), ("", "services"), ("", "persistentvolumeclaims")]);
+        let mut done: HashSet<(&str, &str)> = WHOLE.into();
         for (group, resource) in simple.chain(counted).filter(|r| done.insert(*r)) {
             let gvr = match self.served(group, resource).await {
                 Ok(Some(gvr)) => gvr,
@@ -238,8 +250,8 @@ impl Quotas {
     }
 }
 
-fn kept(resource: &str, objects: Vec<Value>) -> Kept {
-    Kept { group: String::new(), resource: resource.to_owned(), objects: Objects::Whole(objects) }
+fn kept((group, resource): (&str, &str), objects: Vec<Value>) -> Kept {
+    Kept { group: group.to_owned(), resource: resource.to_owned(), objects: Objects::Whole(objects) }
 }
 
 fn whole<K: Kube>(informer: &Informer<K>, namespace: &str) -> Vec<Value> {

@@ -70,7 +70,7 @@ fn last_index_of<'a>(text: &str, part: &str, from: Option<i64>) -> Eval<Val<'a>>
             None => return out_of_range(from),
         },
     };
-    let found = chars.windows(part.len()).enumerate().filter(|(i, w)| *i <= last && *w == part).last();
+    let found = chars.windows(part.len()).enumerate().rfind(|(i, w)| *i <= last && *w == part);
     Ok(Val::Int(found.map_or(-1, |(i, _)| i as i64)))
 }
 

@@ -239,10 +239,10 @@ fn list_type(schema: &Value, kind: &str, path: &Path<'_>, errors: &mut ErrorList
         map_keys(schema, keys, path, errors);
     }
     let items = at(schema, "items").filter(|i| i.is_object());
-    if let (Some(list @ ("map" | "set")), Some(items)) = (list, items) {
-        if is_true(items, "nullable") {
-            errors.forbidden(&path.child("items").child("nullable"), format!("cannot be nullable when x-kubernetes-list-type is {list}"));
-        }
+    if let (Some(list @ ("map" | "set")), Some(items)) = (list, items)
+        && is_true(items, "nullable")
+    {
+        errors.forbidden(&path.child("items").child("nullable"), format!("cannot be nullable when x-kubernetes-list-type is {list}"));
     }
 }
 

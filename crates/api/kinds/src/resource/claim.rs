@@ -187,7 +187,7 @@ fn references(owner: &Value, known: &BTreeSet<String>, path: &Path<'_>, errors: 
         let segments: Vec<&str> = text.split('/').collect();
         if segments.len() <= 2 {
             for segment in &segments {
-                errors.invalid_all(&path, *segment, names::dns1123_label(segment));
+                errors.invalid_all(&path, segment, names::dns1123_label(segment));
             }
         }
         if segments.len() > 2 || !known.contains(text) {

@@ -130,7 +130,7 @@ pub(crate) fn readable(message: &Value) -> String {
         let mut values = serde_json::Deserializer::from_str(&rest[start..]).into_iter::<Value>();
         let read = matches!(values.next(), Some(Ok(_)));
         let end = if read { values.byte_offset() } else { 1 };
-        out.push_str("…");
+        out.push('…');
         rest = &rest[start + end..];
     }
     out + rest

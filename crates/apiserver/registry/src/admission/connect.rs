@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tiphys_meta::{ApiError, Gvr};
 
-use super::{Attributes, Operation};
+use super::{Asked, Attributes, Operation};
 use crate::registry::Registry;
 use crate::request::{AuditNotes, UserInfo};
 
@@ -28,6 +28,8 @@ impl Registry {
         let attributes = Attributes {
             operation: Operation::Connect,
             gvr,
+            requested: gvr,
+            asked: Asked::Nothing,
             subresource,
             namespace,
             name: name.to_owned(),

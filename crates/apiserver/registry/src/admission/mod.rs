@@ -30,13 +30,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tiphys_meta::{ApiError, Gvr};
+use tokio::time::Instant;
 
+use crate::meters::Meters;
+use crate::options::{DeleteOptions, Query};
 use crate::registry::Registry;
 use crate::request::{AuditNotes, UserInfo};
 use crate::verbs::Call;
 
+/// In the order in which `Meters` has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Create,
@@ -63,11 +67,15 @@ pub(crate) struct Attributes<'a> {
     pub(crate) operation: Operation,
     /// In the stored version, as are the objects.
     pub(crate) gvr: &'a Gvr,
+    /// In the version of the request.
+    pub(crate) requested: &'a Gvr,
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
     pub(crate) name: String,
     pub(crate) user: &'a UserInfo,
     pub(crate) dry_run: bool,
+    /// What was asked for beside the object.
+    pub(crate) asked: Asked<'a>,
     /// What the audit log is to hear.
     pub(crate) notes: &'a AuditNotes,
     /// What plugins want the client to know.
@@ -77,9 +85,48 @@ pub(crate) struct Attributes<'a> {
     pub(crate) reinvoked: AtomicBool,
 }
 
+/// Whence the options of a request come.
+pub(crate) enum Asked<'a> {
+    Nothing,
+    Query(&'a str),
+    Delete(&'a DeleteOptions),
+}
+
 impl<'a> Attributes<'a> {
+    pub(crate) fn of_delete(call: &Call<'a>, name: &str, options: &'a DeleteOptions) -> Attributes<'a> {
+        let attributes = Attributes::new(call, Operation::Delete, name.to_owned(), options.dry_run);
+        Attributes { asked: Asked::Delete(options), ..attributes }
+    }
+
+    /// `CreateOptions` and its like, as reviews and expressions have them.
+    pub(crate) fn options(&self) -> Value {
+        let kind = match self.operation {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+            Operation::Connect => return Value::Null,
+        };
+        let mut options = match &self.asked {
+            Asked::Delete(options) => options.to_value(),
+            Asked::Query(query) => {
+                let query = Query::parse(query);
+                let fields = ["fieldManager", "fieldValidation"].into_iter().map(|f| (f, query.get(f)));
+                fields.filter(|(_, v)| !v.is_empty()).map(|(f, v)| (f.to_owned(), Value::from(v))).collect()
+            }
+            Asked::Nothing => json!({}),
+        };
+        options["kind"] = json!(kind);
+        options["apiVersion"] = json!("meta.k8s.io/v1");
+        if self.dry_run {
+            options["dryRun"] = json!(["All"]);
+        }
+        options
+    }
+
     pub(crate) fn new(call: &Call<'a>, operation: Operation, name: String, dry_run: bool) -> Attributes<'a> {
         Attributes {
+            requested: &call.served.gvr,
+            asked: Asked::Query(&call.info.query),
             operation,
             // Of a custom resource, the version of the request.
             gvr: if call.served.as_custom().is_some() { &call.served.gvr } else { &call.resource.gvr },
@@ -192,9 +239,9 @@ impl Chain {
         self.0.iter().map(|plugin| f(*plugin)).collect()
     }
 
-    fn concerned(&self, attributes: &Attributes<'_>) -> impl Iterator<Item = &&'static dyn Plugin> {
+    fn concerned(&self, attributes: &Attributes<'_>) -> impl Iterator<Item = (usize, &&'static dyn Plugin)> {
         let connect = attributes.operation == Operation::Connect;
-        self.0.iter().filter(move |p| (!connect || p.connects()) && p.handles(attributes))
+        self.0.iter().enumerate().filter(move |(_, p)| (!connect || p.connects()) && p.handles(attributes))
     }
 
     pub(crate) async fn admit(
@@ -204,15 +251,18 @@ impl Chain {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
+        let mut watch = Stopwatch::new(registry, attributes.operation, true);
         for round in 0..2 {
-            for plugin in self.concerned(attributes) {
-                plugin.admit(registry, attributes, object, old).await.inspect_err(|error| refused(*plugin, error))?;
+            for (place, plugin) in self.concerned(attributes) {
+                let admitted = plugin.admit(registry, attributes, object, old).await;
+                watch.passed(place, *plugin, admitted)?;
             }
             if round == 0 && !attributes.changed.load(Relaxed) {
                 break;
             }
             attributes.reinvoked.store(true, Relaxed);
         }
+        watch.done(false);
         Ok(())
     }
 
@@ -223,10 +273,42 @@ impl Chain {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        for plugin in self.concerned(attributes) {
-            plugin.validate(registry, attributes, object, old).await.inspect_err(|error| refused(*plugin, error))?;
+        let mut watch = Stopwatch::new(registry, attributes.operation, false);
+        for (place, plugin) in self.concerned(attributes) {
+            let valid = plugin.validate(registry, attributes, object, old).await;
+            watch.passed(place, *plugin, valid)?;
         }
+        watch.done(false);
         registry.check_write(attributes, object, old)
+    }
+}
+
+/// Measures the plugins of one request, with one look at the clock for each.
+struct Stopwatch<'r> {
+    meters: &'r Meters,
+    operation: Operation,
+    changes: bool,
+    begun: Instant,
+    last: Instant,
+}
+
+impl<'r> Stopwatch<'r> {
+    fn new(registry: &'r Registry, operation: Operation, changes: bool) -> Self {
+        let now = Instant::now();
+        Stopwatch { meters: &registry.meters, operation, changes, begun: now, last: now }
+    }
+
+    fn passed(&mut self, place: usize, plugin: &dyn Plugin, result: Result<(), ApiError>) -> Result<(), ApiError> {
+        let before = std::mem::replace(&mut self.last, Instant::now());
+        self.meters.plugin(place, self.operation, self.changes, result.is_err(), self.last - before);
+        result.inspect_err(|error| {
+            refused(plugin, error);
+            self.done(true);
+        })
+    }
+
+    fn done(&self, refused: bool) {
+        self.meters.admission(self.operation, self.changes, refused, self.last - self.begun);
     }
 }
 

@@ -20,19 +20,19 @@ impl Plugin for PodTopologyLabels {
         "PodTopologyLabels"
     }
 
-    /// A binding comes as an update of the pod that is bound.
+    /// The labels of a binding become the pod's.
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         let created = attributes.operation == Operation::Create && attributes.subresource.is_empty();
         attributes.is("", "pods") && (created || attributes.subresource == "binding")
     }
 
-    async fn admit(&self, registry: &Arc<Registry>, _: &Attributes<'_>, pod: &mut Value, _: Option<&Value>) -> Result<(), ApiError> {
-        let node = text(&pod["spec"], "nodeName");
+    async fn admit(&self, registry: &Arc<Registry>, at: &Attributes<'_>, new: &mut Value, _: Option<&Value>) -> Result<(), ApiError> {
+        let node = if at.subresource.is_empty() { text(&new["spec"], "nodeName") } else { text(&new["target"], "name") };
         let Some(node) = registry.cached(&Gvr::new("", "v1", "nodes")).and_then(|c| c.get("", node)) else { return Ok(()) };
         let labels: Map<String, Value> =
             node.labels().filter(|(k, _)| COPIED.contains(k)).map(|(k, v)| (k.to_owned(), Value::from(v))).collect();
         if !labels.is_empty() {
-            object::as_map(object::meta_mut(pod).entry("labels").or_insert(Value::Null)).extend(labels);
+            object::as_map(object::meta_mut(new).entry("labels").or_insert(Value::Null)).extend(labels);
         }
         Ok(())
     }

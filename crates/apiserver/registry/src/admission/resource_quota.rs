@@ -33,7 +33,10 @@ impl Plugin for ResourceQuota {
         }
         match (attributes.operation, attributes.subresource) {
             (Operation::Create, "") => true,
-            (Operation::Update, "") => ["pods", "services", "persistentvolumeclaims"].iter().any(|r| attributes.is("", r)),
+            (Operation::Update, "") => {
+                attributes.is("resource.k8s.io", "resourceclaims")
+                    || ["pods", "services", "persistentvolumeclaims"].iter().any(|r| attributes.is("", r))
+            }
             (Operation::Update, "resize") => attributes.is("", "pods"),
             _ => false,
         }

@@ -25,12 +25,13 @@ fn may_be_sent(attributes: &Attributes<'_>) -> bool {
 }
 
 fn parts<'a>(attributes: &'a Attributes<'_>, object: Option<&'a Value>, old: Option<&'a Value>) -> Write<'a> {
-    let Attributes { operation, gvr, subresource, namespace, name, .. } = attributes;
-    Write { operation: *operation, gvr, subresource, namespace, name, object, old }
+    let Attributes { operation, gvr, requested, subresource, namespace, name, .. } = attributes;
+    Write { operation: *operation, gvr, requested, subresource, namespace, name, object, old }
 }
 
 fn about<'a>(attributes: &'a Attributes<'_>) -> About<'a> {
-    About { user: attributes.user, dry_run: attributes.dry_run, warnings: &attributes.warnings, notes: attributes.notes }
+    let Attributes { user, dry_run, warnings, notes, .. } = attributes;
+    About { user, dry_run: *dry_run, options: attributes.options(), warnings, notes }
 }
 
 #[async_trait]

@@ -10,6 +10,7 @@ mod watcher;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -98,6 +99,8 @@ pub(crate) struct Cache {
     state: RwLock<State>,
     /// Keep entries without the form that readers see.
     lean: bool,
+    /// Changes since the start.
+    received: AtomicU64,
 }
 
 struct State {
@@ -126,7 +129,7 @@ impl Cache {
             changed: 0,
             watchers: Watchers::default(),
         };
-        Cache { state: RwLock::new(state), lean }
+        Cache { state: RwLock::new(state), lean, received: AtomicU64::new(0) }
     }
 
     /// The content at start.
@@ -147,6 +150,7 @@ impl Cache {
 
     /// The state before, if there was one.
     pub(crate) fn put(&self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        self.received.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.write();
         let kept = if self.lean { Arc::new(entry.lean()) } else { entry.clone() };
         let previous = state.entries.insert(entry.key().clone(), kept);
@@ -155,8 +159,13 @@ impl Cache {
         previous
     }
 
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     /// The last state, if there was one.
     pub(crate) fn delete(&self, key: &[u8], revision: i64) -> Option<Arc<Entry>> {
+        self.received.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.write();
         let previous = state.entries.remove(key)?;
         state.labels.remove(&previous);

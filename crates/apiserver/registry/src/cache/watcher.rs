@@ -27,6 +27,17 @@ pub(crate) enum Scope {
     Node(Box<str>),
 }
 
+impl Scope {
+    /// As metrics name it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Scope::All | Scope::Node(_) => "cluster",
+            Scope::Under(_) => "namespace",
+            Scope::One(_) => "resource",
+        }
+    }
+}
+
 pub(crate) struct Watcher {
     queue: Mutex<Queue>,
     ready: Notify,

@@ -44,6 +44,11 @@ impl ScalePaths {
         Ok((number(&self.spec)?, number(&self.status)?.unwrap_or(0), selector))
     }
 
+    /// Where the wanted replicas stand.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = &str> {
+        self.spec.iter().map(String::as_str)
+    }
+
     pub(crate) fn set(&self, tree: &mut Value, replicas: i64) {
         let Some((last, parents)) = self.spec.split_last() else { return };
         let mut place = tree;

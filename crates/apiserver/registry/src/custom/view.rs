@@ -11,8 +11,9 @@ use super::{Custom, Definition, Version};
 use crate::cache::Event;
 use crate::chance;
 use crate::registry::Registry;
-use crate::resource::{Model, Served};
+use crate::resource::{Model, Resource, Served};
 use crate::storage::Entry;
+use crate::verbs::rules::other_kind;
 
 impl Registry {
     /// The entries as the served version shows them.
@@ -54,7 +55,7 @@ impl Registry {
 
     /// The other versions in which a custom resource is served: what is written in one is written in all.
     pub fn equivalents(&self, gvr: &Gvr) -> Vec<Gvr> {
-        let found = self.resources.find(gvr).filter(|(resource, _)| resource.definition().is_some());
+        let found = self.resources.find(gvr);
         let versions = found.map(|(resource, _)| resource.served.iter().map(|s| s.gvr.clone()).collect()).unwrap_or_default();
         let mut versions: Vec<Gvr> = versions;
         versions.retain(|v| v != gvr);
@@ -67,7 +68,7 @@ impl Registry {
             self.resources.find(to).ok_or_else(|| ApiError::internal(format!("there is no {}", to.group_resource())))?;
         match resource.served.get(version).and_then(|s| s.as_custom()) {
             Some(custom) => self.convert(&custom.definition, custom.version(), objects).await,
-            None => Ok(objects),
+            None => Ok(objects.into_iter().map(|object| builtin_converted(&resource, version, object)).collect()),
         }
     }
 
@@ -126,6 +127,20 @@ fn renamed(mut tree: Value, to: &Version) -> Value {
 }
 
 /// What a ConversionReview brought, or why it brought nothing.
+/// A built-in object in another of its versions. What stands for it in admission (a Scale, an Eviction) is the same in all.
+fn builtin_converted(resource: &Resource, version: usize, mut object: Value) -> Value {
+    let of = object.get("apiVersion").and_then(Value::as_str).unwrap_or("").to_owned();
+    let Some(to) = resource.served.get(version).filter(|s| s.api_version != of && other_kind(resource, &object).is_none()) else {
+        return object;
+    };
+    if let Some(from) = resource.served.iter().find(|s| s.api_version == of) {
+        from.conversion.to_stored(&mut object);
+    }
+    to.conversion.to_served(&mut object);
+    object["apiVersion"] = Value::from(to.api_version.as_str());
+    object
+}
+
 fn converted_objects(mut answer: Value, api_version: &str, uid: &str) -> Result<Vec<Value>, String> {
     let text = |v: &Value| v.as_str().unwrap_or("").to_owned();
     if api_version.ends_with("/v1") {

@@ -48,6 +48,10 @@ impl Change for Bind {
         let now = time::format(call.registry.config.clock.now());
         Ok(bound(old, binding, &now))
     }
+
+    fn is_admitted(&self) -> bool {
+        true
+    }
 }
 
 fn bound(old: &Value, binding: &Value, now: &str) -> Value {
@@ -96,6 +100,7 @@ pub(super) async fn create(call: &mut Call<'_>, body: Bytes) -> Result<Answer, A
     if object::name(&binding) != call.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
+    call.admit_sent(kind, &mut binding, options.dry_run).await?;
     check(&binding)?;
     let how = How { subresource: Some(&BIND), unconditional: true };
     call.change(&mut Bind(binding), how, &options).await?;

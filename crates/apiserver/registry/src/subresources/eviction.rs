@@ -11,7 +11,6 @@ use tiphys_schema::Facts;
 
 use super::binding::set_condition;
 use super::success;
-use crate::admission::{Attributes, Operation};
 use crate::answer::Answer;
 use crate::options::{DeleteOptions, WriteOptions};
 use crate::registry::Registry;
@@ -35,7 +34,8 @@ pub(super) async fn create(call: &mut Call<'_>, body: Bytes) -> Result<Answer, A
     if object::name(&eviction) != call.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
-    admit(call, &mut eviction, write.dry_run).await?;
+    // An eviction is created like anything else: webhooks, policies and NodeRestriction see it.
+    call.admit_sent(kind, &mut eviction, write.dry_run).await?;
     let mut options = DeleteOptions::from_tree(&eviction["deleteOptions"])?;
     options.dry_run |= write.dry_run;
     let asked_version = options.resource_version.is_some();
@@ -54,16 +54,6 @@ pub(super) async fn create(call: &mut Call<'_>, body: Bytes) -> Result<Answer, A
     }
     spend(call, budget.name(), object::name(&pod), options.dry_run).await?;
     evict(call, &pod, &options).await
-}
-
-/// An eviction is created like anything else: webhooks, policies and NodeRestriction see it.
-async fn admit(call: &mut Call<'_>, eviction: &mut Value, dry_run: bool) -> Result<(), ApiError> {
-    let registry = call.registry.clone();
-    let attributes = Attributes::new(call, Operation::Create, call.info.name.clone(), dry_run);
-    registry.admission.admit(&registry, &attributes, eviction, None).await?;
-    registry.admission.validate(&registry, &attributes, Some(eviction), None).await?;
-    call.warnings.append(&mut attributes.warnings.lock());
-    Ok(())
 }
 
 /// Clients that found `policy/v1beta1` in discovery, where evictions were first, still say so; upstream takes it.

@@ -126,6 +126,62 @@ async fn scale() {
     assert!(patched["spec"].get("replicas").is_none());
     let now = rig.get(&deployments, "default", "d").await.expect("there");
     assert_eq!((now["spec"]["replicas"].as_i64(), now["metadata"]["generation"].as_i64()), (Some(0), Some(3)));
+    let apply = |manager: &str, replicas: i64| {
+        let config = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": replicas}});
+        ask(Verb::Patch).content("application/apply-patch+yaml").query(&format!("fieldManager={manager}")).json(config)
+    };
+    let refused = apply("ann", 3).await.expect_err("somebody else's");
+    assert_eq!((refused.code, refused.message.contains(".spec.replicas")), (409, true), "{}", refused.message);
+    apply("ann&force=true", 3).await.expect("taken over");
+    assert_eq!(apply("ann", 4).await.expect("one's own")["spec"]["replicas"], 4);
+    let now = rig.get(&deployments, "default", "d").await.expect("there");
+    let of_scale: Vec<(&Value, &Value)> = now["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|e| e["subresource"] == "scale")
+        .map(|e| (&e["manager"], &e["operation"]))
+        .collect();
+    assert_eq!(of_scale, [(&json!("ann"), &json!("Apply"))], "whoever had the replicas before has nothing more");
+}
+
+/// Policies see what is sent to a subresource, and the pod or workload beside it only where that is sent.
+#[tokio::test]
+async fn admission_sees_bindings_and_scales() {
+    let rig = Rig::new().await;
+    with_account(&rig).await;
+    let rules = |group: &str, resource: &str, operation: &str| json!({"resourceRules": [{"apiGroups": [group], "apiVersions": ["*"], "operations": [operation], "resources": [resource]}]});
+    let policy =
+        |constraints: Value, expression: &str| json!({"matchConstraints": constraints, "validations": [{"expression": expression}]});
+    let policies = Gvr::new("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies");
+    let bindings = Gvr::new("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings");
+    for (name, spec) in [
+        (
+            "bind",
+            policy(rules("", "pods/binding", "CREATE"), "object.kind == 'Binding' && object.target.name != 'bad' && oldObject == null"),
+        ),
+        (
+            "scale",
+            policy(rules("apps", "*/scale", "UPDATE"), "object.kind == 'Scale' && object.spec.replicas <= oldObject.spec.replicas + 1"),
+        ),
+    ] {
+        rig.post(&policies, "", json!({"metadata": {"name": name}, "spec": spec})).await.expect("a policy");
+        let binding = json!({"policyName": name, "validationActions": ["Deny"]});
+        rig.post(&bindings, "", json!({"metadata": {"name": name}, "spec": binding})).await.expect("a binding");
+    }
+    rig.post(&core("pods"), "default", pod("a")).await.expect("created");
+    assert_eq!(bind(&rig, "a", "bad").await.expect_err("refused").code, 422);
+    bind(&rig, "a", "good").await.expect("bound");
+    let deployments = Gvr::new("apps", "v1", "deployments");
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let object = json!({"metadata": {"name": "d"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    rig.post(&deployments, "default", object).await.expect("created");
+    let scale = |replicas: i64| {
+        let ask = rig.ask(Verb::Patch, &deployments, "default", "d").sub("scale").content("application/merge-patch+json");
+        ask.json(json!({"spec": {"replicas": replicas}}))
+    };
+    assert_eq!(scale(4).await.expect_err("too many").code, 422);
+    scale(3).await.expect("scaled");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ impl Call<'_> {
         apply::update(&self.settled_schema(), old, new, &self.managing(manager, &now, false));
     }
 
-    fn managing<'o>(&'o self, manager: &'o str, now: &'o str, force: bool) -> Options<'o> {
+    pub(super) fn managing<'o>(&'o self, manager: &'o str, now: &'o str, force: bool) -> Options<'o> {
         const STATUS: &[&[&str]] = &[&["status"]];
         const SPEC: &[&[&str]] = &[&["spec"]];
         const META_SPEC: &[&[&str]] = &[&["metadata"], &["spec"]];
@@ -36,19 +36,7 @@ impl Call<'_> {
     }
 
     pub(crate) async fn apply(&mut self, body: Bytes, how: How, options: &WriteOptions) -> Result<Answer, ApiError> {
-        if self.query.get("fieldManager").is_empty() {
-            let mut errors = ErrorList::new();
-            errors.required(&Path::new("fieldManager"), "is required for apply patch");
-            return Err(errors.into_invalid("meta.k8s.io", "PatchOptions", ""));
-        }
-        let read = codec::yaml::read(&body).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
-        let (config, problem) = read;
-        let twice = problem.map(|problem| format!("error strict decoding YAML: error converting YAML to JSON: {problem}"));
-        match (twice, options.validation) {
-            (Some(why), Validation::Strict) => return Err(ApiError::bad_request(why)),
-            (Some(why), Validation::Warn) => self.warnings.push(why),
-            _ => {}
-        }
+        let config = self.read_config(&body, options)?;
         let mut change = Apply { config, options: options.clone() };
         if how.subresource.is_none() && self.current().await.is_none() {
             let tree = change.applied(self, None)?;
@@ -57,6 +45,24 @@ impl Call<'_> {
         }
         let entry = self.change(&mut change, how, options).await?;
         self.answer(200, &entry).await
+    }
+
+    /// What is applied, as YAML or JSON.
+    pub(super) fn read_config(&mut self, body: &[u8], options: &WriteOptions) -> Result<Value, ApiError> {
+        if self.query.get("fieldManager").is_empty() {
+            let mut errors = ErrorList::new();
+            errors.required(&Path::new("fieldManager"), "is required for apply patch");
+            return Err(errors.into_invalid("meta.k8s.io", "PatchOptions", ""));
+        }
+        let read = codec::yaml::read(body).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+        let (config, problem) = read;
+        let twice = problem.map(|problem| format!("error strict decoding YAML: error converting YAML to JSON: {problem}"));
+        match (twice, options.validation) {
+            (Some(why), Validation::Strict) => return Err(ApiError::bad_request(why)),
+            (Some(why), Validation::Warn) => self.warnings.push(why),
+            _ => {}
+        }
+        Ok(config)
     }
 }
 

@@ -44,9 +44,6 @@ impl Call<'_> {
     /// Creates from a tree of the stored version with its defaults.
     pub(crate) async fn create_tree(&mut self, tree: Value, options: &WriteOptions) -> Result<Arc<Entry>, ApiError> {
         self.check_not_terminating()?;
-        if !matches!(object::resource_version(&tree), "" | "0") {
-            return Err(ApiError::new(Reason::Unknown, "resourceVersion should not be set on objects to be created"));
-        }
         let prefix = generated_from(&tree);
         if prefix.is_none() {
             return self.create_once(tree, options).await;
@@ -64,6 +61,8 @@ impl Call<'_> {
 
     async fn create_once(&mut self, mut tree: Value, options: &WriteOptions) -> Result<Arc<Entry>, ApiError> {
         let registry = self.registry.clone();
+        // Clients may leave it to the path what they send; policies and webhooks may not.
+        self.stamp_type(&mut tree);
         let mut attributes = Attributes::new(self, Operation::Create, object::name(&tree).to_owned(), options.dry_run);
         registry.admission.admit(&registry, &attributes, &mut tree, None).await?;
         self.fill_system_fields(&mut tree);
@@ -79,6 +78,10 @@ impl Call<'_> {
         attributes.name.clone_from(&name);
         registry.admission.validate(&registry, &attributes, Some(&tree), None).await?;
         self.warnings.append(&mut attributes.warnings.lock());
+        // Upstream's storage says so, after everybody else.
+        if !matches!(object::resource_version(&tree), "" | "0") {
+            return Err(ApiError::new(Reason::Unknown, "resourceVersion should not be set on objects to be created"));
+        }
         let key = self.resource.key(&self.info.namespace, &name);
         let draft = Arc::new(self.draft(key, tree).await?);
         if options.dry_run {

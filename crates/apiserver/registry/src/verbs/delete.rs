@@ -10,7 +10,7 @@ use tiphys_types::jiff::{SignedDuration, Timestamp};
 use super::Call;
 use super::list::collect;
 use super::update::Outcome;
-use crate::admission::{Attributes, Operation};
+use crate::admission::Attributes;
 use crate::answer::{Answer, Document};
 use crate::custom::lifecycle;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
@@ -87,7 +87,7 @@ impl Call<'_> {
         let old = self.settled(entry).await?;
         self.check_preconditions(&old, name, options)?;
         let registry = self.registry.clone();
-        let attributes = Attributes::new(self, Operation::Delete, name.to_owned(), options.dry_run);
+        let attributes = Attributes::of_delete(self, name, options);
         registry.admission.validate(&registry, &attributes, None, Some(&old)).await?;
         self.warnings.append(&mut attributes.warnings.lock());
         match plan(self.resource, &old, options, registry.config.clock.now()) {

@@ -5,6 +5,7 @@ mod body;
 mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
+mod managers;
 pub(crate) mod patch;
 pub(crate) mod rules;
 mod scale;
@@ -138,7 +139,7 @@ fn check_route(resource: &Resource, info: &RequestInfo) -> Result<(), ApiError> 
     let fits = match info.verb {
         Verb::List | Verb::Watch => true,
         Verb::DeleteCollection => !across,
-        Verb::Create => !across && (named == !info.subresource.is_empty()),
+        Verb::Create => !across && (named != info.subresource.is_empty()),
         Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => named,
     };
     if fits { Ok(()) } else { Err(ApiError::method_not_allowed()) }

@@ -221,7 +221,7 @@ fn check_custom_type(wanted: &Gvk, tree: &Value, body: &Bytes) -> Result<(), Api
     Ok(())
 }
 
-/// The kind of an object that is none of the resource's: an Eviction, or what stands for a connection in admission (`PodExecOptions` and its like).
+/// The kind of an object that is none of the resource's: an Eviction, a Binding, a Scale, or what stands for a connection in admission (`PodExecOptions` and its like).
 pub(crate) fn other_kind(resource: &crate::resource::Resource, object: &Value) -> Option<&'static Kind> {
     let text = |f: &str| object.get(f).and_then(Value::as_str).unwrap_or("");
     let kind = text("kind");
@@ -234,11 +234,11 @@ pub(crate) fn other_kind(resource: &crate::resource::Resource, object: &Value) -
 /// What a webhook made of an object, in canonical form with its defaults.
 pub(crate) fn after_webhooks(resource: &crate::resource::Resource, version: usize, patched: Value) -> Result<Value, ApiError> {
     let misfit = |e: &dyn std::fmt::Display| ApiError::internal(format!("the object as webhooks changed it cannot be read: {e}"));
+    if let Some(other) = other_kind(resource, &patched) {
+        return Ok(codec::json::canonicalize(other, patched, Strictness::Ignore).map_err(|e| misfit(&e))?.object);
+    }
     match (resource.kind, resource.served.get(version).and_then(|s| s.as_custom())) {
         (Some(kind), _) => {
-            if let Some(other) = other_kind(resource, &patched) {
-                return Ok(codec::json::canonicalize(other, patched, Strictness::Ignore).map_err(|e| misfit(&e))?.object);
-            }
             let mut tree = codec::json::canonicalize(kind, patched, Strictness::Ignore).map_err(|e| misfit(&e))?.object;
             resource.strategy.default(&mut tree);
             Ok(tree)

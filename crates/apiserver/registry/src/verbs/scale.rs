@@ -1,19 +1,22 @@
-//! The `scale` subresource of workloads: an `autoscaling/v1` Scale over `spec.replicas`.
+//! The `scale` subresource of workloads: an `autoscaling/v1` Scale over `spec.replicas`. Admission sees the Scale.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tiphys_kinds::{Column, table};
-use tiphys_meta::{ApiError, ErrorList, Gvk, LabelSelector, Path, Reason, object};
-use tiphys_schema::codec;
+use tiphys_meta::{ApiError, ErrorList, Gvk, LabelSelector, Path, Reason, object, time};
+use tiphys_schema::apply;
+use tiphys_schema::codec::{self, Strictness};
 use tiphys_schema::{Facts, Kind};
 
 use super::Call;
+use super::managers;
 use super::patch::{APPLY, Patch};
 use super::update::{Change, How};
+use crate::admission::{Attributes, Operation};
 use crate::answer::Answer;
 use crate::custom::scale::ScalePaths;
-use crate::negotiate::{Shown, unsupported};
+use crate::negotiate::Shown;
 use crate::options::WriteOptions;
 use crate::request::Verb;
 
@@ -63,28 +66,62 @@ fn selector_text(selector: &Value) -> Result<String, ApiError> {
 /// How the wanted Scale comes about.
 enum Source {
     Sent(Value),
-    Patch(Patch, WriteOptions),
+    Patch(Patch),
+    Apply(Value),
 }
 
-/// With the manager who does it.
-struct Rescale(Source, String);
+struct Rescale(Source, WriteOptions);
+
+impl Rescale {
+    /// The Scale that is asked for, before admission.
+    fn asked(&self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError> {
+        let kind = scale_kind()?;
+        let mut scale = match &self.0 {
+            Source::Sent(scale) => return Ok(scale.clone()),
+            Source::Patch(patch) => {
+                let mut scale = scale_of(old, call.scale_paths())?;
+                patch.apply(kind, &mut scale)?;
+                let decoded = codec::json::canonicalize(kind, scale, self.1.validation.strictness());
+                return call.report(&kind.gvk, decoded.map_err(|e| ApiError::bad_request(e.to_string()))?, self.1.validation);
+            }
+            Source::Apply(config) => {
+                let mut live = scale_of(old, call.scale_paths())?;
+                managers::lend(&old["metadata"]["managedFields"], &mut live, &call.replicas_path());
+                let now = time::format(call.registry.config.clock.now());
+                let managing = call.managing(&self.1.manager, &now, self.1.force.unwrap_or(false));
+                let merged = apply::apply(&apply::Schema::Kind(kind), Some(&live), config, &managing)?;
+                codec::json::canonicalize(kind, merged, Strictness::Ignore).map_err(|e| ApiError::bad_request(e.to_string()))?.object
+            }
+        };
+        call.check_namespace(&mut scale)?;
+        call.check_name(&mut scale)?;
+        Ok(scale)
+    }
+}
 
 #[async_trait]
 impl Change for Rescale {
     async fn wanted(&mut self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError> {
-        let kind = scale_kind()?;
-        let scale = match &self.0 {
-            Source::Sent(scale) => scale.clone(),
-            Source::Patch(patch, options) => {
-                let mut scale = scale_of(old, call.scale_paths())?;
-                patch.apply(kind, &mut scale)?;
-                let decoded = codec::json::canonicalize(kind, scale, options.validation.strictness());
-                call.report(&kind.gvk, decoded.map_err(|e| ApiError::bad_request(e.to_string()))?, options.validation)?
-            }
-        };
+        let mut scale = self.asked(call, old)?;
+        let registry = call.registry.clone();
+        let attributes = Attributes::new(call, Operation::Update, call.info.name.clone(), self.1.dry_run);
+        let before = scale_of(old, call.scale_paths())?;
+        registry.admission.admit(&registry, &attributes, &mut scale, Some(&before)).await?;
         let mut wanted = call.rescaled(&scale, old)?;
-        call.fields_updated(Some(old), &mut wanted, &self.1);
+        match &self.0 {
+            Source::Apply(_) => {
+                managers::give_back(&scale["metadata"]["managedFields"], &mut wanted, &call.replicas_path());
+            }
+            _ => call.fields_updated(Some(old), &mut wanted, &self.1.manager),
+        }
+        let after = scale_of(&wanted, call.scale_paths())?;
+        registry.admission.validate(&registry, &attributes, Some(&after), Some(&before)).await?;
+        call.warnings.append(&mut attributes.warnings.lock());
         Ok(wanted)
+    }
+
+    fn is_admitted(&self) -> bool {
+        true
     }
 }
 
@@ -99,15 +136,16 @@ impl Call<'_> {
                 let mut scale = self.decode(&body, kind, options.validation)?;
                 self.check_namespace(&mut scale)?;
                 self.check_name(&mut scale)?;
-                self.change(&mut Rescale(Source::Sent(scale), options.manager.clone()), how, &options).await?
+                self.change(&mut Rescale(Source::Sent(scale), options.clone()), how, &options).await?
             }
             Verb::Patch => {
                 let options = WriteOptions::parse(self.info, &self.query, "PatchOptions")?;
-                if self.info.content_type.starts_with(APPLY) {
-                    return Err(unsupported(&[super::patch::JSON, super::patch::MERGE, super::patch::STRATEGIC]));
-                }
-                let (patch, _) = Patch::parse(&self.info.content_type, &body)?;
-                self.change(&mut Rescale(Source::Patch(patch, options.clone()), options.manager.clone()), how, &options).await?
+                let source = if self.info.content_type.starts_with(APPLY) {
+                    Source::Apply(self.read_config(&body, &options)?)
+                } else {
+                    Source::Patch(Patch::parse(&self.info.content_type, &body)?.0)
+                };
+                self.change(&mut Rescale(source, options.clone()), how, &options).await?
             }
             _ => return Err(ApiError::method_not_allowed()),
         };
@@ -144,6 +182,10 @@ impl Call<'_> {
 
     fn scale_paths(&self) -> Option<&ScalePaths> {
         self.served.as_custom().and_then(|c| c.version().scale.as_ref())
+    }
+
+    fn replicas_path(&self) -> Vec<&str> {
+        self.scale_paths().map_or_else(|| vec!["spec", "replicas"], |paths| paths.replicas().collect())
     }
 
     fn rescaled(&self, scale: &Value, old: &Value) -> Result<Value, ApiError> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tiphys_kinds::Subresource;
 use tiphys_meta::{ApiError, ErrorList, Path, Reason, object};
+use tiphys_schema::Kind;
 
 use super::Call;
 use crate::admission::{Attributes, Operation};
@@ -24,6 +25,11 @@ pub(crate) const OPTIMISTIC_LOCK: &str = "the object has been modified; please a
 pub(crate) trait Change: Send {
     /// `old` is of the stored version, as is the answer, which has its defaults.
     async fn wanted(&mut self, call: &mut Call<'_>, old: &Value) -> Result<Value, ApiError>;
+
+    /// Admission has looked at what was sent (a Binding, a Scale) and is not to see what it does to the object.
+    fn is_admitted(&self) -> bool {
+        false
+    }
 }
 
 /// What kind of update it is.
@@ -110,15 +116,32 @@ impl Call<'_> {
         self.check_version(&mut new, old_entry, how)?;
         let registry = self.registry.clone();
         let attributes = Attributes::new(self, Operation::Update, self.info.name.clone(), options.dry_run);
-        registry.admission.admit(&registry, &attributes, &mut new, Some(&old)).await?;
+        let admitted = change.is_admitted();
+        if !admitted {
+            registry.admission.admit(&registry, &attributes, &mut new, Some(&old)).await?;
+        }
         let hold = self.prepare(&mut new, &old, how)?;
-        registry.admission.validate(&registry, &attributes, Some(&new), Some(&old)).await?;
+        if !admitted {
+            registry.admission.validate(&registry, &attributes, Some(&new), Some(&old)).await?;
+        }
         self.warnings.append(&mut attributes.warnings.lock());
         let outcome = self.store(new, &old, old_entry, options.dry_run).await?;
         if matches!(outcome, Outcome::Written(_)) && !options.dry_run {
             hold.keep();
         }
         Ok(outcome)
+    }
+
+    /// Webhooks, policies and the plugins of subresources see what was sent, which is not the object itself; it is created.
+    pub(crate) async fn admit_sent(&mut self, kind: &Kind, sent: &mut Value, dry_run: bool) -> Result<(), ApiError> {
+        sent["kind"] = json!(kind.gvk.kind);
+        sent["apiVersion"] = json!(kind.gvk.api_version());
+        let registry = self.registry.clone();
+        let attributes = Attributes::new(self, Operation::Create, self.info.name.clone(), dry_run);
+        registry.admission.admit(&registry, &attributes, sent, None).await?;
+        registry.admission.validate(&registry, &attributes, Some(sent), None).await?;
+        self.warnings.append(&mut attributes.warnings.lock());
+        Ok(())
     }
 
     /// What `rest.BeforeUpdate` does: what a client may not change is put back, the kind's rules are applied and checked.

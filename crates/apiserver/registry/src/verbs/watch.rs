@@ -108,6 +108,7 @@ struct Client {
     timer: Pin<Box<Sleep>>,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
+    started: Instant,
     /// An object was sent.
     begun: AtomicBool,
 }
@@ -143,6 +144,7 @@ impl Client {
             timer: Box::pin(tokio::time::sleep_until(now + timeout)),
             stopping: Box::pin(registry.stopping.clone().cancelled_owned()),
             over: false,
+            started: now,
             begun: AtomicBool::new(false),
         }
     }
@@ -175,6 +177,8 @@ impl Client {
         }
         if self.due == Some(true) {
             self.due = None;
+            let gvr = &self.renderer.served().gvr;
+            self.registry.meters.watch_list(gvr, self.selection.scope.name(), self.started.elapsed());
             return Ok(vec![self.bookmark(true)?]);
         }
         if let Some((after, up_to)) = self.history.take() {

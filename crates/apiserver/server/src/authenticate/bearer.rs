@@ -11,7 +11,7 @@ use tiphys_base::Clock;
 use tiphys_registry::UserInfo;
 
 use super::authenticated;
-use super::oidc::Oidc;
+use super::issuers::Issuers;
 use crate::objects::{Objects, known, text};
 use crate::tokens::ServiceAccountTokens;
 
@@ -29,7 +29,7 @@ pub struct Bearer {
     fixed: HashMap<String, Arc<UserInfo>>,
     service_accounts: Arc<ServiceAccountTokens>,
     bootstrap: Option<Arc<dyn Objects>>,
-    oidc: Option<Arc<Oidc>>,
+    issuers: Arc<Issuers>,
     clock: Arc<dyn Clock>,
 }
 
@@ -38,10 +38,14 @@ impl Bearer {
         fixed: HashMap<String, Arc<UserInfo>>,
         service_accounts: Arc<ServiceAccountTokens>,
         bootstrap: Option<Arc<dyn Objects>>,
-        oidc: Option<Arc<Oidc>>,
+        issuers: Arc<Issuers>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Bearer { fixed, service_accounts, bootstrap, oidc, clock }
+        Bearer { fixed, service_accounts, bootstrap, issuers, clock }
+    }
+
+    pub(crate) fn metrics(&self, out: &mut String) {
+        self.issuers.metrics(out);
     }
 
     /// `audiences` empty: those of this server. `Ok(None)`: nobody knows the token.
@@ -65,9 +69,7 @@ impl Bearer {
         if let Some((user, audiences)) = self.service_accounts.identify(token, wanted)? {
             return Ok(Some((user, Some(audiences))));
         }
-        if let Some(oidc) = &self.oidc
-            && let Some(user) = oidc.identify(token)?
-        {
+        if let Some(user) = self.issuers.identify(token)? {
             return Ok(Some((user, None)));
         }
         Ok(self.bootstrap_user(token).map(|user| (user, None)))

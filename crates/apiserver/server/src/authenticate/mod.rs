@@ -1,6 +1,9 @@
 //! Who asks? A vouching proxy's headers, then the client certificate, then a bearer token, then nobody ("system:anonymous").
 
 pub mod bearer;
+pub mod claims;
+pub mod config;
+pub mod issuers;
 pub mod oidc;
 pub mod x509;
 

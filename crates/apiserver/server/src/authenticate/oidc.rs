@@ -1,7 +1,7 @@
-//! OpenID Connect: ID tokens of one issuer (`--oidc-*`). Keys come from the issuer's discovery document, and are fetched again when a token
+//! OpenID Connect: ID tokens of one issuer. What its claims say is `claims`'; keys come from the issuer's discovery document, and are fetched again when a token
 //! names one that is not known.
 //!
-//! Absent: several issuers and CEL mappings (AuthenticationConfiguration), distributed claims, signing algorithms other than RS256 and ES256.
+//! Absent: distributed claims, signing algorithms other than RS256 and ES256.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,12 @@ use tiphys_base::Clock;
 use tiphys_base::tls::{self, ServerTrust, TlsError};
 use tiphys_registry::UserInfo;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::authenticated;
+use super::claims::Authenticator;
 use crate::body;
-use crate::config::{OidcIssuer, Pem};
+use crate::config::Pem;
 use crate::objects::{items, text};
 use crate::streams::{Dialer, boxed};
 use crate::tokens::jwt::{self, JwtError};
@@ -29,25 +31,26 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub enum OidcError {
-    #[error("--oidc-ca-file: {0}")]
+    #[error("the CA of an OpenID issuer: {0}")]
     Read(#[from] std::io::Error),
-    #[error("--oidc-ca-file: {0}")]
+    #[error("the CA of an OpenID issuer: {0}")]
     Tls(#[from] TlsError),
     #[error("--oidc-issuer-url: {0:?} is no https:// address")]
     Issuer(String),
 }
 
 pub struct Oidc {
-    issuer: OidcIssuer,
+    issuer: Authenticator,
     issuers: [String; 1],
     tls: Arc<ClientConfig>,
     keys: ArcSwap<Vec<VerifyKey>>,
     unknown_key: Notify,
     clock: Arc<dyn Clock>,
+    gone: CancellationToken,
 }
 
 impl Oidc {
-    pub fn new(issuer: OidcIssuer, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OidcError> {
+    pub(super) fn new(issuer: Authenticator, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OidcError> {
         if !issuer.url.starts_with("https://") {
             return Err(OidcError::Issuer(issuer.url));
         }
@@ -55,7 +58,15 @@ impl Oidc {
         let trust = ca.as_ref().map_or(ServerTrust::Machine, |pem| ServerTrust::Ca(pem.as_bytes()));
         let tls = Arc::new(tls::client(trust, None)?);
         let issuers = [issuer.url.clone()];
-        Ok(Arc::new(Oidc { issuer, issuers, tls, keys: ArcSwap::default(), unknown_key: Notify::new(), clock }))
+        Ok(Arc::new(Oidc {
+            issuer,
+            issuers,
+            tls,
+            keys: ArcSwap::default(),
+            unknown_key: Notify::new(),
+            clock,
+            gone: CancellationToken::new(),
+        }))
     }
 
     /// None: another's token.
@@ -73,52 +84,31 @@ impl Oidc {
     }
 
     fn user_of(&self, claims: &Value) -> Result<Arc<UserInfo>, String> {
-        let issuer = &self.issuer;
         let exp = claims.get("exp").and_then(Value::as_i64).ok_or("the token has no expiry")?;
         let now = self.clock.now().as_second();
         if now > exp || claims.get("nbf").and_then(Value::as_i64).is_some_and(|nbf| now < nbf) {
             return Err("the token is expired or not valid yet".to_owned());
         }
-        if !jwt::audiences(claims).contains(&issuer.client_id) {
-            return Err(format!("expected audience {:?}", issuer.client_id));
+        let wanted = &self.issuer.audiences;
+        if !jwt::audiences(claims).iter().any(|audience| wanted.contains(audience)) {
+            return Err(format!("expected audience in {wanted:?}"));
         }
-        for (name, wanted) in &issuer.required_claims {
-            if text(claims, &[name]) != wanted {
-                return Err(format!("required claim {name} is not {wanted:?}"));
-            }
-        }
-        let claim = issuer.username_claim.as_str();
-        let name = text(claims, &[claim]);
-        if name.is_empty() {
-            return Err(format!("no claim {claim:?}"));
-        }
-        // As upstream: an address that was not verified is nobody's name.
-        if claim == "email" && claims.get("email_verified").is_some_and(|v| v != &Value::Bool(true)) {
-            return Err("email not verified".to_owned());
-        }
-        let mut user = UserInfo::new(format!("{}{name}", self.username_prefix()), &[]);
-        if let Some(claim) = &issuer.groups_claim {
-            let one = claims.get(claim).and_then(Value::as_str).into_iter();
-            let many = items(claims, &[claim]).iter().filter_map(Value::as_str);
-            user.groups = one.chain(many).map(|group| format!("{}{group}", issuer.groups_prefix)).collect();
-        }
-        Ok(Arc::new(authenticated(user)))
+        Ok(Arc::new(authenticated(self.issuer.user_of(claims)?)))
     }
 
-    /// Unless the name is an address, it carries the issuer, so that two issuers' users are never one; `-` turns that off.
-    fn username_prefix(&self) -> String {
-        match self.issuer.username_prefix.as_deref() {
-            Some("-") => String::new(),
-            Some(prefix) => prefix.to_owned(),
-            None if self.issuer.username_claim == "email" => String::new(),
-            None => format!("{}#", self.issuer.url),
-        }
+    /// Its tokens are believed no more.
+    pub(super) fn forget(&self) {
+        self.gone.cancel();
     }
 
     /// Fetches the keys, at the start and whenever a token was signed with another one.
-    pub(crate) async fn follow_keys(self: Arc<Self>, dialer: Arc<Dialer>) {
+    pub(super) async fn follow_keys(self: Arc<Self>, dialer: Arc<Dialer>) {
+        self.gone.run_until_cancelled(self.fetch_and_wait(&dialer)).await;
+    }
+
+    async fn fetch_and_wait(&self, dialer: &Dialer) {
         loop {
-            match self.fetch(&dialer).await {
+            match self.fetch(dialer).await {
                 Ok(keys) => {
                     self.keys.store(Arc::new(keys));
                     self.unknown_key.notified().await;
@@ -130,7 +120,8 @@ impl Oidc {
     }
 
     async fn fetch(&self, dialer: &Dialer) -> Result<Vec<VerifyKey>, String> {
-        let discovery = self.get(dialer, &format!("{}/.well-known/openid-configuration", self.issuer.url.trim_end_matches('/'))).await?;
+        let usual = || format!("{}/.well-known/openid-configuration", self.issuer.url.trim_end_matches('/'));
+        let discovery = self.get(dialer, &self.issuer.discovery_url.clone().unwrap_or_else(usual)).await?;
         if text(&discovery, &["issuer"]) != self.issuer.url {
             return Err(format!("the discovery document is of issuer {:?}", text(&discovery, &["issuer"])));
         }
@@ -163,6 +154,7 @@ mod tests {
     use tiphys_base::SystemClock;
 
     use super::*;
+    use crate::config::OidcIssuer;
     use crate::tokens::keys::SigningKey;
 
     fn oidc(change: impl FnOnce(&mut OidcIssuer)) -> (Arc<Oidc>, SigningKey) {
@@ -178,7 +170,7 @@ mod tests {
             required_claims: vec![],
         };
         change(&mut issuer);
-        let oidc = Oidc::new(issuer, SystemClock::shared()).expect("configured");
+        let oidc = Oidc::new(Authenticator::of_flags(issuer), SystemClock::shared()).expect("configured");
         let key = SigningKey::from_pem(&tiphys_base::pki::generate_key_pem().expect("key")).expect("key");
         // As it comes from the issuer.
         let public = VerifyKey::from_jwk(&key.public.jwk()).expect("a key");

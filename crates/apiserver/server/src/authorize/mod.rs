@@ -1,18 +1,22 @@
 //! May this user do this? The authorizers are asked in the configured order; the first that has an opinion decides.
 
+pub mod config;
 pub mod escalation;
 pub mod node;
 pub mod node_restriction;
 pub mod rbac;
+pub(crate) mod webhook;
 
 use std::sync::Arc;
 
 use tiphys_meta::ApiError;
 use tiphys_registry::{UserInfo, Write};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::config::AuthorizationMode;
 use crate::objects::Objects;
 use crate::request_info::Info;
+use webhook::WebhookAuthorizer;
 
 /// Whoever is in this group may do everything; certificates of the cluster's first administrator carry it.
 pub const MASTERS: &str = "system:masters";
@@ -33,6 +37,21 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
+    fn of_question(question: &tiphys_registry::Question<'a>) -> Self {
+        Attributes {
+            verb: question.verb,
+            is_resource: question.path.is_empty(),
+            path: question.path,
+            group: question.group,
+            version: question.version,
+            resource: question.resource,
+            subresource: question.subresource,
+            namespace: question.namespace,
+            name: question.name,
+            ..Attributes::default()
+        }
+    }
+
     pub fn of(info: &'a Info) -> Self {
         Attributes {
             verb: &info.verb,
@@ -76,65 +95,105 @@ impl Decision {
     }
 }
 
+/// One of the configured authorizers.
+pub(crate) enum Member {
+    Mode(AuthorizationMode),
+    Webhook(Box<WebhookAuthorizer>),
+}
+
 /// The configured authorizers.
 pub struct Authorization {
-    modes: Vec<AuthorizationMode>,
+    members: Vec<Member>,
+    /// One of them must be waited for.
+    waits: bool,
     pub rbac: Arc<rbac::Rbac>,
     node: node::NodeAuthorizer,
     objects: Arc<dyn Objects>,
 }
 
 impl Authorization {
-    pub fn new(modes: Vec<AuthorizationMode>, rbac: Arc<rbac::Rbac>, objects: Arc<dyn Objects>) -> Self {
-        Authorization { modes, rbac, node: node::NodeAuthorizer::new(objects.clone()), objects }
+    pub(crate) fn new(members: Vec<Member>, rbac: Arc<rbac::Rbac>, objects: Arc<dyn Objects>) -> Self {
+        let waits = members.iter().any(|m| matches!(m, Member::Webhook(_)));
+        Authorization { members, waits, rbac, node: node::NodeAuthorizer::new(objects.clone()), objects }
     }
 
     pub fn has(&self, mode: &AuthorizationMode) -> bool {
-        self.modes.contains(mode)
+        self.members.iter().any(|m| matches!(m, Member::Mode(m) if m == mode))
     }
 
+    /// For those who cannot wait: where a webhook must be asked, the thread does.
     pub fn decide(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
+        if !self.waits || user.in_group(MASTERS) {
+            return self.decide_here(user, question);
+        }
+        match Handle::try_current() {
+            Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+                tokio::task::block_in_place(|| handle.block_on(self.ask_all(user, question)))
+            }
+            _ => Decision::no_opinion("an authorization webhook cannot be asked here"),
+        }
+    }
+
+    pub(crate) async fn judge(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
+        if !self.waits || user.in_group(MASTERS) {
+            return self.decide_here(user, question);
+        }
+        Box::pin(self.ask_all(user, question)).await
+    }
+
+    fn decide_here(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
         if user.in_group(MASTERS) {
             return Decision::allow("");
         }
         let mut reasons = Vec::new();
-        for mode in &self.modes {
-            let decision = match mode {
-                AuthorizationMode::Node => self.node.decide(user, question),
-                AuthorizationMode::Rbac => self.rbac.decide(user, question),
-                AuthorizationMode::AlwaysAllow => Decision::allow(""),
-                AuthorizationMode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
+        for member in &self.members {
+            let Member::Mode(mode) = member else { continue };
+            match self.mode(mode, user, question) {
+                Decision::NoOpinion { reason } => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        undecided(reasons)
+    }
+
+    async fn ask_all(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
+        let mut reasons = Vec::new();
+        for member in &self.members {
+            let decision = match member {
+                Member::Mode(mode) => self.mode(mode, user, question),
+                Member::Webhook(webhook) => webhook.decide(user, question).await,
             };
             match decision {
                 Decision::NoOpinion { reason } => reasons.push(reason),
                 decided => return decided,
             }
         }
-        reasons.retain(|r| !r.is_empty());
-        Decision::no_opinion(reasons.join("\n"))
+        undecided(reasons)
     }
+
+    fn mode(&self, mode: &AuthorizationMode, user: &UserInfo, question: &Attributes<'_>) -> Decision {
+        match mode {
+            AuthorizationMode::Node => self.node.decide(user, question),
+            AuthorizationMode::Rbac => self.rbac.decide(user, question),
+            AuthorizationMode::AlwaysAllow => Decision::allow(""),
+            AuthorizationMode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
+        }
+    }
+}
+
+fn undecided(mut reasons: Vec<String>) -> Decision {
+    reasons.retain(|r| !r.is_empty());
+    Decision::no_opinion(reasons.join("\n"))
 }
 
 #[async_trait::async_trait]
 impl tiphys_registry::Authorizer for Authorization {
     async fn allowed(&self, user: &UserInfo, question: &tiphys_registry::Question<'_>) -> bool {
-        tiphys_registry::Authorizer::decide(self, user, question).0
+        self.judge(user, &Attributes::of_question(question)).await.is_allowed()
     }
 
     fn decide(&self, user: &UserInfo, question: &tiphys_registry::Question<'_>) -> (bool, String) {
-        let question = Attributes {
-            verb: question.verb,
-            is_resource: question.path.is_empty(),
-            path: question.path,
-            group: question.group,
-            version: question.version,
-            resource: question.resource,
-            subresource: question.subresource,
-            namespace: question.namespace,
-            name: question.name,
-            ..Attributes::default()
-        };
-        let decision = Authorization::decide(self, user, &question);
+        let decision = Authorization::decide(self, user, &Attributes::of_question(question));
         (decision.is_allowed(), decision.reason().to_owned())
     }
 

@@ -307,7 +307,7 @@ mod tests {
         let user = UserInfo::new("system:node:n1", &["system:nodes"]);
         let some = new.or(old).unwrap_or(&Value::Null);
         let (namespace, name) = (object::namespace(some), object::name(some));
-        let write = Write { operation, gvr, subresource, namespace, name, object: new, old };
+        let write = Write { operation, gvr, requested: gvr, subresource, namespace, name, object: new, old };
         check(&FakeObjects::default(), &user, &write).err().map(|e| e.message)
     }
 
@@ -335,6 +335,26 @@ mod tests {
         assert_eq!(refused(&known::PODS, "", Operation::Delete, None, Some(&pod("n1"))), None);
         assert!(refused(&known::PODS, "", Operation::Delete, None, Some(&pod("n2"))).is_some());
         assert!(refused(&known::PODS, "", Operation::Create, Some(&pod("n1")), None).is_some());
+    }
+
+    #[test]
+    fn nodes_evict_their_own_pods_only() {
+        let objects = FakeObjects::default();
+        for (name, node) in [("mine", "n1"), ("other", "n2")] {
+            objects.put(&known::PODS, json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"nodeName": node}}));
+        }
+        let user = UserInfo::new("system:node:n1", &["system:nodes"]);
+        let evict = |name: &str| {
+            let eviction = json!({"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": name, "namespace": "a"}});
+            let (gvr, subresource) = (&known::PODS, "eviction");
+            let object = Some(&eviction);
+            let write = Write { operation: Operation::Create, gvr, requested: gvr, subresource, namespace: "a", name, object, old: None };
+            check(&objects, &user, &write).err().map(|e| e.message)
+        };
+        assert_eq!(evict("mine"), None);
+        let why = "is forbidden: node n1 can only evict pods with spec.nodeName set to itself";
+        assert_eq!(evict("other"), Some(format!("pods \"other\" {why}")));
+        assert_eq!(evict("gone"), Some(format!("pods \"gone\" {why}")));
     }
 
     #[test]

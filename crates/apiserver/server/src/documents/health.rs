@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tiphys_base::meters::head;
 
 use crate::body::{self, Answered};
 use crate::errors::DoorError;
@@ -15,6 +17,33 @@ struct Check {
     /// Asked by `/readyz` only: a server that drains is alive, but not ready.
     ready_only: bool,
     probe: Probe,
+    /// What it said, at each endpoint: how often well, how often badly, and whether well the last time.
+    said: [Said; ENDPOINTS.len()],
+}
+
+#[derive(Default)]
+struct Said {
+    well: AtomicU64,
+    badly: AtomicU64,
+    last: AtomicBool,
+}
+
+const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
+
+impl Check {
+    fn new(name: &'static str, ready_only: bool, probe: Probe) -> Check {
+        Check { name, ready_only, probe, said: Default::default() }
+    }
+
+    fn ask(&self, endpoint: &str) -> Result<(), String> {
+        let answer = (self.probe)();
+        if let Some(said) = ENDPOINTS.iter().position(|e| *e == endpoint).and_then(|at| self.said.get(at)) {
+            let count = if answer.is_ok() { &said.well } else { &said.badly };
+            count.fetch_add(1, Ordering::Relaxed);
+            said.last.store(answer.is_ok(), Ordering::Relaxed);
+        }
+        answer
+    }
 }
 
 #[derive(Default)]
@@ -22,11 +51,11 @@ pub struct Checks(Vec<Check>);
 
 impl Checks {
     pub fn add(&mut self, name: &'static str, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
-        self.0.push(Check { name, ready_only: false, probe: Arc::new(probe) });
+        self.0.push(Check::new(name, false, Arc::new(probe)));
     }
 
     pub fn add_ready(&mut self, name: &'static str, probe: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
-        self.0.push(Check { name, ready_only: true, probe: Arc::new(probe) });
+        self.0.push(Check::new(name, true, Arc::new(probe)));
     }
 
     /// What has been done once the server has made its first objects, under upstream's names; a monitor that asks for one of them by name
@@ -38,12 +67,40 @@ impl Checks {
         }
     }
 
+    /// `/metrics/slis`: what the checks said when they were asked (KEP-3466).
+    pub(crate) fn metrics(&self) -> String {
+        let mut out = String::new();
+        let said = || self.0.iter().flat_map(|c| ENDPOINTS.iter().zip(&c.said).map(move |(endpoint, said)| (c.name, endpoint, said)));
+        let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        head(&mut out, "kubernetes_healthcheck", "gauge", "What a health check said last.");
+        for (name, endpoint, said) in said().filter(|(.., s)| read(&s.well) + read(&s.badly) > 0) {
+            let last = u8::from(said.last.load(Ordering::Relaxed));
+            let _ = writeln!(out, "kubernetes_healthcheck{{name={name:?},type={endpoint:?}}} {last}");
+        }
+        head(&mut out, "kubernetes_healthchecks_total", "counter", "How often a health check said what.");
+        for (name, endpoint, said) in said() {
+            for (status, count) in [("success", read(&said.well)), ("error", read(&said.badly))].into_iter().filter(|(_, n)| *n > 0) {
+                let _ = writeln!(out, "kubernetes_healthchecks_total{{name={name:?},status={status:?},type={endpoint:?}}} {count}");
+            }
+        }
+        out
+    }
+
+    /// Where each check is asked alone.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = String> {
+        let at = |check: &Check| {
+            let (name, ready_only) = (check.name, check.ready_only);
+            ENDPOINTS.into_iter().filter(move |e| *e == "readyz" || !ready_only).map(move |e| format!("/{e}/{name}"))
+        };
+        self.0.iter().flat_map(at)
+    }
+
     pub fn answer(&self, path: &str, query: &Query) -> Result<Answered, DoorError> {
         let (endpoint, one) = path[1..].split_once('/').map_or((&path[1..], None), |(e, c)| (e, Some(c)));
         let asked = |c: &&Check| endpoint == "readyz" || !c.ready_only;
         if let Some(name) = one {
             let check = self.0.iter().filter(asked).find(|c| c.name == name).ok_or(DoorError::NoSuchPath)?;
-            return Ok(match (check.probe)() {
+            return Ok(match check.ask(endpoint) {
                 Ok(()) => body::text(200, "ok"),
                 Err(why) => body::text(500, format!("internal server error: {why}\n")),
             });
@@ -55,7 +112,7 @@ impl Checks {
                 let _ = writeln!(report, "[+]{} excluded: ok", check.name);
                 continue;
             }
-            match (check.probe)() {
+            match check.ask(endpoint) {
                 Ok(()) => drop(writeln!(report, "[+]{} ok", check.name)),
                 Err(why) => {
                     tracing::info!(check = check.name, why, "health check failed");
@@ -107,5 +164,13 @@ mod tests {
         assert_eq!(get(&checks, "/readyz", "").await, (500, failed.into()));
         assert_eq!(get(&checks, "/readyz", "exclude=shutdown").await.0, 200);
         assert_eq!(get(&checks, "/readyz/shutdown", "").await.0, 500);
+        let told = checks.metrics();
+        for line in [
+            "kubernetes_healthcheck{name=\"ping\",type=\"livez\"} 1\n",
+            "kubernetes_healthcheck{name=\"shutdown\",type=\"readyz\"} 0\n",
+            "kubernetes_healthchecks_total{name=\"shutdown\",status=\"error\",type=\"readyz\"} 2\n",
+        ] {
+            assert!(told.contains(line), "{line}{told}");
+        }
     }
 }

@@ -53,10 +53,13 @@ impl Documents {
         let trimmed = if path.len() > 1 { path.trim_end_matches('/') } else { path };
         let extensions = self.extensions(door);
         match trimmed {
-            "/" => Ok(body::json(200, &json!({"paths": paths(&self.catalogue.shown())}))),
+            "/" => Ok(body::json(200, &json!({"paths": paths(&self.catalogue.shown(), &self.checks)}))),
             "/version" => Ok(body::json(200, &version::document())),
             "/metrics" => Ok(body::answer(200, "text/plain; version=0.0.4; charset=utf-8", body::full(door.metrics_text()))),
+            "/metrics/slis" => Ok(body::answer(200, "text/plain; version=0.0.4; charset=utf-8", body::full(self.checks.metrics()))),
             "/debug/api_priority_and_fairness/dump_priority_levels" => Ok(body::text(200, door.flow.dump())),
+            "/debug/api_priority_and_fairness/dump_queues" => Ok(body::text(200, door.flow.dump_queues())),
+            "/debug/api_priority_and_fairness/dump_requests" => Ok(body::text(200, door.flow.dump_requests())),
             "/.well-known/openid-configuration" => Ok(cached(body::json(200, &door.tokens.openid_configuration()))),
             "/openid/v1/jwks" => Ok(cached(body::answer(200, "application/jwk-set+json", body::full(door.tokens.jwks().to_string())))),
             _ if health::is_health(trimmed) => self.checks.answer(trimmed, &call.info.query),
@@ -110,12 +113,25 @@ fn etag_of(bytes: &[u8]) -> String {
     ring::digest::digest(&ring::digest::SHA512, bytes).as_ref().iter().map(|b| format!("{b:02X}")).collect()
 }
 
-fn paths(shown: &catalogue::Shown) -> Vec<String> {
+fn paths(shown: &catalogue::Shown, checks: &Checks) -> Vec<String> {
     let fixed = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"];
     let mut all: Vec<String> = fixed.iter().map(|p| (*p).to_owned()).collect();
     all.extend(discovery::group_paths(shown));
+    all.extend(checks.paths());
     all.extend(
-        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned),
+        [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/metrics/slis",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openapi/v3/",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
     );
     all.sort();
     all.dedup();

@@ -15,6 +15,7 @@ mod seats;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -47,16 +48,20 @@ pub(crate) struct Ids {
     pub(crate) level: HeaderValue,
 }
 
-/// A seat, given back when dropped.
+/// A request under way; its seat is given back when this is dropped.
 pub(crate) struct Permit {
-    seats: Arc<Mutex<Seats>>,
-    level: usize,
+    /// The level; none where it is exempt.
+    seat: Option<(Arc<Mutex<Seats>>, usize)>,
     width: u32,
+    schema: Arc<Schema>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.seats.lock().leave(self.level, self.width);
+        self.schema.stats.done(self.width);
+        if let Some((seats, level)) = &self.seat {
+            seats.lock().leave(*level, self.width);
+        }
     }
 }
 
@@ -67,10 +72,12 @@ struct Waiting {
     width: u32,
     ticket: u64,
     seated: bool,
+    schema: Arc<Schema>,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.schema.stats.waiting.fetch_sub(1, Ordering::Relaxed);
         if self.seated {
             return;
         }
@@ -104,43 +111,44 @@ impl Flow {
         let plan = self.plan.load();
         let Some(schema) = plan.classify(&call.user, &call.info) else { return Ok(None) };
         call.flow = schema.ids.clone();
+        let schema = schema.clone();
         let Some(level) = schema.level else {
-            schema.stats.dispatched();
-            return Ok(None);
+            schema.stats.dispatched(1, Duration::ZERO);
+            return Ok(Some(Permit { seat: None, width: 1, schema }));
         };
         let width = if call.info.verb == "list" { width_of(objects(&call.info)) } else { 1 };
         let arrival = self.seats.lock().arrive(level, schema.flow_of(&call.user, &call.info.namespace), width);
+        let refused = |why| {
+            schema.stats.rejected(why, Duration::ZERO);
+            Err(DoorError::TooMany)
+        };
         match arrival {
             Arrival::Run(width) => {
-                schema.stats.dispatched();
-                Ok(Some(Permit { seats: self.seats.clone(), level, width }))
+                schema.stats.dispatched(width, Duration::ZERO);
+                Ok(Some(Permit { seat: Some((self.seats.clone(), level)), width, schema }))
             }
-            Arrival::Full => {
-                schema.stats.rejected("queue-full");
-                Err(DoorError::TooMany)
-            }
-            Arrival::Refused => {
-                schema.stats.rejected("concurrency-limit");
-                Err(DoorError::TooMany)
-            }
+            Arrival::Full => refused("queue-full"),
+            Arrival::Refused => refused("concurrency-limit"),
             Arrival::Wait { ticket, width, turn } => {
-                let schema = schema.clone();
                 drop(plan);
-                let waiting = Waiting { seats: self.seats.clone(), level, width, ticket, seated: false };
-                self.wait(&schema, waiting, turn).await.map(Some)
+                let waiting = Waiting { seats: self.seats.clone(), level, width, ticket, seated: false, schema };
+                self.wait(waiting, turn).await.map(Some)
             }
         }
     }
 
-    async fn wait(&self, schema: &Schema, mut waiting: Waiting, turn: oneshot::Receiver<()>) -> Result<Permit, DoorError> {
+    async fn wait(&self, mut waiting: Waiting, turn: oneshot::Receiver<()>) -> Result<Permit, DoorError> {
+        let (begun, stats) = (tokio::time::Instant::now(), &waiting.schema.stats);
+        stats.waiting.fetch_add(1, Ordering::Relaxed);
         match tokio::time::timeout(self.patience, turn).await {
             Ok(Ok(())) => {
                 waiting.seated = true;
-                schema.stats.dispatched();
-                Ok(Permit { seats: waiting.seats.clone(), level: waiting.level, width: waiting.width })
+                let (width, schema) = (waiting.width, waiting.schema.clone());
+                schema.stats.dispatched(width, begun.elapsed());
+                Ok(Permit { seat: Some((waiting.seats.clone(), waiting.level)), width, schema })
             }
             _ => {
-                schema.stats.rejected("time-out");
+                stats.rejected("time-out", begun.elapsed());
                 Err(DoorError::TooMany)
             }
         }
@@ -158,7 +166,6 @@ impl Flow {
             ("upper_limit_seats", "gauge", |r| r.upper),
             ("current_limit_seats", "gauge", |r| r.nominal),
             ("request_concurrency_limit", "gauge", |r| r.nominal),
-            ("current_executing_seats", "gauge", |r| r.used),
             ("request_concurrency_in_use", "gauge", |r| r.used),
         ] {
             let _ = writeln!(out, "# TYPE {PREFIX}_{name} {kind}");
@@ -166,31 +173,44 @@ impl Flow {
                 let _ = writeln!(out, "{PREFIX}_{name}{{priority_level={:?}}} {}", level.name, read(level));
             }
         }
-        let plan = self.plan.load();
-        let _ = writeln!(out, "# TYPE {PREFIX}_dispatched_requests_total counter");
-        for schema in plan.schemas() {
-            let labels = format!("flow_schema={:?},priority_level={:?}", schema.name, schema.level_name);
-            let _ = writeln!(out, "{PREFIX}_dispatched_requests_total{{{labels}}} {}", schema.stats.dispatched_total());
-        }
-        let _ = writeln!(out, "# TYPE {PREFIX}_rejected_requests_total counter");
-        for schema in plan.schemas() {
-            for (reason, count) in schema.stats.rejected_total() {
-                let labels = format!("flow_schema={:?},priority_level={:?},reason={reason:?}", schema.name, schema.level_name);
-                let _ = writeln!(out, "{PREFIX}_rejected_requests_total{{{labels}}} {count}");
-            }
-        }
-        let _ = writeln!(out, "# TYPE {PREFIX}_current_inqueue_requests gauge");
-        for level in &levels {
-            let _ = writeln!(out, "{PREFIX}_current_inqueue_requests{{priority_level={:?}}} {}", level.name, level.waiting);
-        }
+        self.plan.load().metrics(out, PREFIX);
     }
 
     /// `/debug/api_priority_and_fairness/dump_priority_levels`, as upstream's columns have it.
     pub(crate) fn dump(&self) -> String {
-        let mut out = String::from("PriorityLevelName, ActiveQueues, IsIdle, IsQuiescing, WaitingRequests, ExecutingRequests\n");
-        for level in self.seats.lock().report() {
-            let idle = level.used == 0 && level.waiting == 0;
-            let _ = writeln!(out, "{}, {}, {idle}, {}, {}, {}", level.name, level.queues, level.retired, level.waiting, level.used);
+        let mut out = String::from(
+            "PriorityLevelName, ActiveQueues, IsIdle, IsQuiescing, WaitingRequests, ExecutingRequests, DispatchedRequests, \
+             RejectedRequests, TimedoutRequests\n",
+        );
+        let plan = self.plan.load();
+        let levels = self.seats.lock().report();
+        for level in &levels {
+            let counts = plan.of_level(&level.name);
+            let idle = counts.executing == 0 && level.waiting == 0;
+            let _ = writeln!(out, "{}, {}, {idle}, {}, {}, {counts}", level.name, level.queues, level.retired, level.waiting);
+        }
+        for name in plan.levels().filter(|name| !levels.iter().any(|l| l.name == *name)) {
+            let counts = plan.of_level(name);
+            let _ = writeln!(out, "{name}, 0, {}, false, 0, {counts}", counts.executing == 0);
+        }
+        out
+    }
+
+    /// `dump_queues`: the queues of each level, and how long they are.
+    pub(crate) fn dump_queues(&self) -> String {
+        let mut out = String::from("PriorityLevelName, Index, PendingRequests, NextDispatchR, InitialSeatsSum\n");
+        for (level, queue) in self.seats.lock().queues() {
+            let seats::QueueReport { index, pending, next, width } = queue;
+            let _ = writeln!(out, "{level}, {index}, {pending}, {next}, {width}");
+        }
+        out
+    }
+
+    /// `dump_requests`: what waits.
+    pub(crate) fn dump_requests(&self) -> String {
+        let mut out = String::from("PriorityLevelName, QueueIndex, RequestIndexInQueue, Ticket, InitialSeats, StartR\n");
+        for row in self.seats.lock().waiting() {
+            let _ = writeln!(out, "{row}");
         }
         out
     }
@@ -245,7 +265,7 @@ mod tests {
         let mut other = call("bob", group, "/api/v1/namespaces/a/pods");
         assert!(flow.enter(&mut other, |_| 0).await.expect("runs").is_some());
         let mut admin = call("root", &["system:masters"], "/api/v1/pods");
-        assert!(flow.enter(&mut admin, |_| 0).await.expect("exempt").is_none());
+        assert!(flow.enter(&mut admin, |_| 0).await.expect("exempt").is_some());
 
         drop(permit);
         let permit = waiting.await.expect("its turn").expect("a seat");
@@ -259,5 +279,9 @@ mod tests {
         let mut text = String::new();
         flow.metrics(&mut text);
         assert!(text.contains("reason=\"time-out\"} 1") && text.contains("reason=\"queue-full\"} 1"), "{text}");
+        assert!(
+            text.contains("request_wait_duration_seconds_count{execute=\"false\",flow_schema=\"anns\",priority_level=\"small\"} 2"),
+            "{text}"
+        );
     }
 }

@@ -1,11 +1,14 @@
 //! FlowSchemas and PriorityLevelConfigurations, compiled: which schema a request matches, and what its level's limits come to.
 
+use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderValue;
 use serde_json::Value;
+use tiphys_base::meters::Timings;
 use tiphys_meta::object;
 use tiphys_registry::UserInfo;
 
@@ -84,27 +87,55 @@ impl Names {
     }
 }
 
-#[derive(Default)]
+/// Upper bounds of waits in seconds, upstream's.
+const WAITS: &[f64] = &[0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
+
+/// What became of the requests of a schema.
 pub(super) struct Stats {
     dispatched: AtomicU64,
     rejected: [AtomicU64; REASONS.len()],
+    pub(super) executing: AtomicU64,
+    pub(super) seats: AtomicU64,
+    pub(super) waiting: AtomicU64,
+    /// Of those who ran, and of those who did not.
+    pub(super) waited: [Timings; 2],
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        let (zero, waited) = (AtomicU64::default, || Timings::new(WAITS));
+        Stats {
+            dispatched: zero(),
+            rejected: Default::default(),
+            executing: zero(),
+            seats: zero(),
+            waiting: zero(),
+            waited: [waited(), waited()],
+        }
+    }
 }
 
 const REASONS: [&str; 3] = ["concurrency-limit", "queue-full", "time-out"];
 
 impl Stats {
-    pub(super) fn dispatched(&self) {
+    pub(super) fn dispatched(&self, width: u32, waited: Duration) {
         self.dispatched.fetch_add(1, Ordering::Relaxed);
+        self.executing.fetch_add(1, Ordering::Relaxed);
+        self.seats.fetch_add(width.into(), Ordering::Relaxed);
+        self.waited[0].observe(waited);
     }
 
-    pub(super) fn rejected(&self, reason: &str) {
+    /// The end of what was dispatched.
+    pub(super) fn done(&self, width: u32) {
+        self.executing.fetch_sub(1, Ordering::Relaxed);
+        self.seats.fetch_sub(width.into(), Ordering::Relaxed);
+    }
+
+    pub(super) fn rejected(&self, reason: &str, waited: Duration) {
+        self.waited[1].observe(waited);
         if let Some(slot) = REASONS.iter().position(|r| *r == reason) {
             self.rejected[slot].fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    pub(super) fn dispatched_total(&self) -> u64 {
-        self.dispatched.load(Ordering::Relaxed)
     }
 
     pub(super) fn rejected_total(&self) -> impl Iterator<Item = (&'static str, u64)> {
@@ -113,7 +144,69 @@ impl Stats {
     }
 }
 
+/// What became of the requests of a level.
+pub(super) struct Counts {
+    pub(super) executing: u64,
+    dispatched: u64,
+    refused: u64,
+    timed_out: u64,
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, {}, {}, {}", self.executing, self.dispatched, self.refused, self.timed_out)
+    }
+}
+
 impl Plan {
+    /// The levels that schemas name, each once.
+    pub(super) fn levels(&self) -> impl Iterator<Item = &str> {
+        let names = self.schemas.iter().map(|s| s.level_name.as_str());
+        names.enumerate().filter(|(i, name)| !self.schemas[..*i].iter().any(|s| s.level_name == *name)).map(|(_, name)| name)
+    }
+
+    pub(super) fn of_level(&self, name: &str) -> Counts {
+        let mut counts = Counts { executing: 0, dispatched: 0, refused: 0, timed_out: 0 };
+        for stats in self.schemas.iter().filter(|s| s.level_name == name).map(|s| &s.stats) {
+            let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
+            counts.executing += read(&stats.executing);
+            counts.dispatched += read(&stats.dispatched);
+            counts.refused += read(&stats.rejected[0]) + read(&stats.rejected[1]);
+            counts.timed_out += read(&stats.rejected[2]);
+        }
+        counts
+    }
+
+    /// By schema, in Prometheus' text form.
+    pub(super) fn metrics(&self, out: &mut String, prefix: &str) {
+        let labels = |s: &Schema| format!("flow_schema={:?},priority_level={:?}", s.name, s.level_name);
+        let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        for (name, kind, value) in [
+            ("dispatched_requests_total", "counter", (|s| &s.dispatched) as fn(&Stats) -> &AtomicU64),
+            ("current_inqueue_requests", "gauge", |s| &s.waiting),
+            ("current_executing_requests", "gauge", |s| &s.executing),
+            ("current_executing_seats", "gauge", |s| &s.seats),
+        ] {
+            let _ = writeln!(out, "# TYPE {prefix}_{name} {kind}");
+            for schema in &self.schemas {
+                let _ = writeln!(out, "{prefix}_{name}{{{}}} {}", labels(schema), read(value(&schema.stats)));
+            }
+        }
+        let _ = writeln!(out, "# TYPE {prefix}_rejected_requests_total counter");
+        for schema in &self.schemas {
+            for (reason, count) in schema.stats.rejected_total() {
+                let _ = writeln!(out, "{prefix}_rejected_requests_total{{{},reason={reason:?}}} {count}", labels(schema));
+            }
+        }
+        let _ = writeln!(out, "# TYPE {prefix}_request_wait_duration_seconds histogram");
+        for schema in &self.schemas {
+            for (execute, waited) in [true, false].into_iter().zip(&schema.stats.waited).filter(|(_, w)| w.count() > 0) {
+                let labels = format!("execute=\"{execute}\",{}", labels(schema));
+                waited.write(out, &format!("{prefix}_request_wait_duration_seconds"), &labels);
+            }
+        }
+    }
+
     /// Counters go on where a schema of that name was there before.
     pub(super) fn compile(schemas: &[Value], levels: &[Value], seats: &mut Seats, before: Option<&Plan>) -> Plan {
         let shapes = shapes(levels, seats.server());
@@ -132,10 +225,6 @@ impl Plan {
             .collect();
         all.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
         Plan { schemas: all }
-    }
-
-    pub(super) fn schemas(&self) -> &[Arc<Schema>] {
-        &self.schemas
     }
 
     pub(super) fn classify(&self, user: &UserInfo, info: &Info) -> Option<&Arc<Schema>> {

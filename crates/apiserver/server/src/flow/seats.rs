@@ -75,6 +75,15 @@ pub(super) struct Report {
     pub(super) retired: bool,
 }
 
+pub(super) struct QueueReport {
+    pub(super) index: usize,
+    pub(super) pending: usize,
+    /// The virtual time at which its first request starts.
+    pub(super) next: u64,
+    /// The seats that all who wait in it want.
+    pub(super) width: u32,
+}
+
 pub(super) struct Seats {
     levels: Vec<Level>,
     server: u32,
@@ -242,6 +251,34 @@ impl Seats {
             retired: l.retired,
         };
         self.levels.iter().filter(|l| !l.retired || l.used > 0 || l.waiting > 0).map(report).collect()
+    }
+}
+
+impl Seats {
+    /// The queues with their levels' names.
+    pub(super) fn queues(&self) -> Vec<(String, QueueReport)> {
+        let of = |l: &Level| -> Vec<(String, QueueReport)> {
+            let report = |(index, q): (usize, &Queue)| QueueReport {
+                index,
+                pending: q.waiting.len(),
+                next: q.waiting.front().map_or(l.virtual_time, |w| w.start),
+                width: q.waiting.iter().map(|w| w.width).sum(),
+            };
+            l.queues.iter().enumerate().map(|q| (l.name.clone(), report(q))).collect()
+        };
+        self.levels.iter().flat_map(of).collect()
+    }
+
+    /// One line for each request that waits.
+    pub(super) fn waiting(&self) -> Vec<String> {
+        let mut rows = Vec::new();
+        for level in &self.levels {
+            for (queue, of) in level.queues.iter().enumerate() {
+                let row = |(i, w): (usize, &Waiter)| format!("{}, {queue}, {i}, {}, {}, {}", level.name, w.ticket, w.width, w.start);
+                rows.extend(of.waiting.iter().enumerate().map(row));
+            }
+        }
+        rows
     }
 }
 

@@ -6,13 +6,13 @@ use crate::errors::{DoorError, forbidden};
 
 pub(crate) const NAME: &str = "authorization";
 
-pub(crate) fn run(door: &Door, call: &mut Call) -> Result<(), DoorError> {
+pub(crate) async fn run(door: &Door, call: &mut Call) -> Result<(), DoorError> {
     // These stand open to whoever got past authentication, so that a probe needs no role.
     if !call.info.is_resource && matches!(call.info.path.as_str(), "/healthz" | "/livez" | "/readyz") {
         return Ok(());
     }
     let question = Attributes::of(&call.info);
-    let decision = door.authorization.decide(&call.user, &question);
+    let decision = door.authorization.judge(&call.user, &question).await;
     if let Some(draft) = &mut call.audit {
         let verdict = if decision.is_allowed() { "allow" } else { "forbid" };
         draft.annotations.push(("authorization.k8s.io/decision", verdict.to_owned()));

@@ -9,5 +9,8 @@ pub(crate) const NAME: &str = "request info";
 pub(crate) fn run(call: &mut Call) -> Result<(), DoorError> {
     let parts = &call.parts;
     call.info = Info::parse(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or(""))?;
+    if !call.info.is_long_running() {
+        call.timeout = call.info.timeout()?;
+    }
     Ok(())
 }

@@ -55,6 +55,9 @@ pub struct Settings {
     pub jwks_uri: String,
 }
 
+/// Whose token it is, and for which audiences.
+pub type Identified = (Arc<UserInfo>, Vec<String>);
+
 impl ServiceAccountTokens {
     pub fn new(settings: Settings, signing: SigningKey, others: Vec<VerifyKey>, objects: Arc<dyn Objects>, clock: Arc<dyn Clock>) -> Self {
         let mut keys = vec![signing.public.clone()];
@@ -90,7 +93,7 @@ impl ServiceAccountTokens {
     }
 
     /// The user of a token with the token's audiences. `Ok(None)`: not a token of this issuer.
-    pub fn identify(&self, token: &str, wanted: &[String]) -> Result<Option<(Arc<UserInfo>, Vec<String>)>, String> {
+    pub fn identify(&self, token: &str, wanted: &[String]) -> Result<Option<Identified>, String> {
         let known = match self.known(token) {
             Ok(known) => known,
             Err(JwtError::Foreign) => return Ok(None),

@@ -1,4 +1,4 @@
-//! `matchPolicy: Equivalent` for custom resources: rules that name one version of a resource hear of writes in all others, in the version that they name.
+//! `matchPolicy: Equivalent`: rules that name one version of a resource hear of writes in all others, in the version that they name.
 
 use serde_json::{Value, json};
 use tiphys_meta::Gvr;
@@ -20,10 +20,10 @@ impl Webhooks {
             let namespaced = !told.namespace.is_empty();
             hook.rules_match(&Subject { operation: told.operation, gvr, subresource: told.subresource, namespaced })
         };
-        if named(told.gvr) {
-            return Some(told.gvr.clone());
+        if named(told.requested) {
+            return Some(told.requested.clone());
         }
-        let others = self.registry.upgrade().filter(|_| hook.equivalent).map(|r| r.equivalents(told.gvr)).unwrap_or_default();
+        let others = self.registry.upgrade().filter(|_| hook.equivalent).map(|r| r.equivalents(told.requested)).unwrap_or_default();
         others.into_iter().find(named)
     }
 
@@ -54,9 +54,10 @@ impl Heard {
     pub(super) fn review(&self, told: &Told<'_>, uid: &str) -> Value {
         let mut review = review(told, self.object.as_ref(), uid);
         let request = &mut review["request"];
-        let version = &self.gvr.version;
-        request["resource"]["version"] = json!(version);
-        request["kind"]["version"] = json!(version);
+        let kind = tiphys_registry::requested_kind(&told.kind, told.gvr, &self.gvr);
+        let Gvr { group, version, resource } = &self.gvr;
+        request["resource"] = json!({"group": group, "version": version, "resource": resource});
+        request["kind"] = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
         request["oldObject"] = self.old.clone().unwrap_or_default();
         review
     }

@@ -2,7 +2,7 @@
 //! the other on what the one before left, validating ones all at once. A webhook's Service is resolved to an endpoint here, so that nothing depends
 //! on the host's packet rules.
 //!
-//! Absent: conversion of built-in kinds for `matchPolicy: Equivalent` (a rule is held against their stored version), AdmissionReview v1beta1.
+//! Absent: AdmissionReview v1beta1.
 
 mod call;
 mod equivalent;
@@ -14,8 +14,9 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tiphys_base::meters::{Family, head};
 use tiphys_meta::{ApiError, Gvk, Gvr, object};
-use tiphys_registry::{About, Authorizer, Conditions, Registry, Review, UserInfo, Write};
+use tiphys_registry::{About, Authorizer, Conditions, Registry, Review, UserInfo, Write, requested_kind};
 
 use crate::objects::{Objects, known};
 use crate::streams::Dialer;
@@ -33,9 +34,14 @@ pub struct Webhooks {
     authorizer: Option<Arc<dyn Authorizer>>,
     /// Compiled match conditions, by their text.
     conditions: Mutex<HashMap<String, Arc<Conditions>>>,
+    /// How long each takes.
+    took: Family,
     /// Knows the versions of custom resources. It holds this, so this does not hold it.
     registry: Weak<Registry>,
 }
+
+/// Upper bounds in seconds, upstream's.
+const TOOK: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 
 /// When there are more, they are compiled anew as they are needed.
 const MAX_CONDITIONS: usize = 1024;
@@ -46,6 +52,10 @@ pub(crate) struct Told<'a> {
     pub(crate) operation: &'static str,
     pub(crate) kind: Gvk,
     pub(crate) gvr: &'a Gvr,
+    /// In the version of the request.
+    pub(crate) requested: &'a Gvr,
+    /// `CreateOptions` and its like.
+    pub(crate) options: &'a Value,
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
@@ -56,7 +66,7 @@ pub(crate) struct Told<'a> {
 
 impl Webhooks {
     pub fn new(objects: Arc<dyn Objects>, dialer: Arc<Dialer>, authorizer: Option<Arc<dyn Authorizer>>, registry: Weak<Registry>) -> Self {
-        Webhooks { objects, dialer, authorizer, conditions: Mutex::default(), registry }
+        Webhooks { objects, dialer, authorizer, conditions: Mutex::default(), took: Family::new(TOOK), registry }
     }
 
     fn hooks(&self, gvr: &Gvr) -> Vec<Hook> {
@@ -98,8 +108,8 @@ impl Webhooks {
             all.insert(key, compiled.clone());
             compiled
         });
-        let Told { operation, kind, gvr, subresource, namespace, name, user, dry_run, old } = told;
-        let review = Review { operation, kind, gvr, subresource, namespace, name, user, dry_run: *dry_run };
+        let Told { operation, kind, gvr, requested, options, subresource, namespace, name, user, dry_run, old } = told;
+        let review = Review { operation, kind, gvr, subresource, namespace, name, user, dry_run: *dry_run, requested, options };
         match conditions.hold(review, object, *old, self.authorizer.clone()) {
             Ok(held) => Ok(held),
             Err(why) if hook.fails_open => {
@@ -155,7 +165,7 @@ impl Webhooks {
         about: &About<'_>,
         at: &str,
     ) -> Result<Option<Value>, ApiError> {
-        match self.ask(hook, told, Some(object)).await {
+        match self.timed(hook, told, Some(object), "admit").await {
             Ok(answer) => {
                 let Some(patch) = heard(answer, about)? else { return Ok(None) };
                 let patched = self.patched(hook, told, object, &patch).await.map_err(|why| hook.failed(&why))?;
@@ -176,7 +186,7 @@ impl Webhooks {
         let mut asked = Vec::new();
         for hook in &hooks {
             if self.concerns(hook, told, object)? {
-                asked.push(async move { (hook, self.ask(hook, told, object).await) });
+                asked.push(async move { (hook, self.timed(hook, told, object, "validating").await) });
             }
         }
         for (place, (hook, answer)) in futures_util::future::join_all(asked).await.into_iter().enumerate() {
@@ -192,6 +202,21 @@ impl Webhooks {
             }
         }
         Ok(())
+    }
+
+    async fn timed(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>, kind: &str) -> Result<hook::Answer, String> {
+        let begun = tokio::time::Instant::now();
+        let answer = self.ask(hook, told, object).await;
+        let rejected = answer.as_ref().map_or(!hook.fails_open, |a| a.refusal.is_some());
+        let labels = format!("name={:?},operation={:?},rejected=\"{rejected}\",type={kind:?}", hook.name, told.operation);
+        self.took.observe(labels, begun.elapsed());
+        answer
+    }
+
+    pub(crate) fn metrics(&self, out: &mut String) {
+        const NAME: &str = "apiserver_admission_webhook_admission_duration_seconds";
+        head(out, NAME, "histogram", "Time that an admission webhook takes.");
+        self.took.write(out, NAME);
     }
 
     async fn ask(&self, hook: &Hook, told: &Told<'_>, object: Option<&Value>) -> Result<hook::Answer, String> {
@@ -218,16 +243,14 @@ fn heard(answer: hook::Answer, about: &About<'_>) -> Result<Option<Vec<u8>>, Api
 fn review(told: &Told<'_>, object: Option<&Value>, uid: &str) -> Value {
     let kind = json!({"group": told.kind.group, "version": told.kind.version, "kind": told.kind.kind});
     let resource = json!({"group": told.gvr.group, "version": told.gvr.version, "resource": told.gvr.resource});
-    let options = match told.operation {
-        "CREATE" => json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"}),
-        "UPDATE" => json!({"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"}),
-        "DELETE" => json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}),
-        _ => Value::Null,
-    };
+    let asked = requested_kind(&told.kind, told.gvr, told.requested);
+    let asked_kind = json!({"group": asked.group, "version": asked.version, "kind": asked.kind});
+    let Gvr { group, version, resource: name } = told.requested;
     let mut request = json!({
-        "uid": uid, "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
+        "uid": uid, "kind": kind, "resource": resource,
+        "requestKind": asked_kind, "requestResource": {"group": group, "version": version, "resource": name},
         "operation": told.operation, "userInfo": crate::reviews::user_value(told.user),
-        "object": object, "oldObject": told.old, "dryRun": told.dry_run, "options": options,
+        "object": object, "oldObject": told.old, "dryRun": told.dry_run, "options": told.options,
     });
     for (field, value) in
         [("name", told.name), ("namespace", told.namespace), ("subResource", told.subresource), ("requestSubResource", told.subresource)]
@@ -239,13 +262,15 @@ fn review(told: &Told<'_>, object: Option<&Value>, uid: &str) -> Value {
     json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request})
 }
 
-fn told<'a>(write: &'a Write<'a>, about: &About<'a>) -> Told<'a> {
+fn told<'a>(write: &'a Write<'a>, about: &'a About<'a>) -> Told<'a> {
     let some = write.object.or(write.old).unwrap_or(&Value::Null);
     let text = |field: &str| some.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
     Told {
         operation: write.operation.as_str(),
         kind: Gvk::from_api_version(&text("apiVersion"), &text("kind")),
         gvr: write.gvr,
+        requested: write.requested,
+        options: &about.options,
         subresource: write.subresource,
         namespace: write.namespace,
         name: write.name,

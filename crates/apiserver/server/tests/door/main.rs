@@ -2,8 +2,10 @@
 
 mod abuse;
 mod aggregation;
+mod authorization;
 mod certificates;
 mod cluster;
 mod metrics;
 mod requests;
+mod stable_metrics;
 mod webhooks;

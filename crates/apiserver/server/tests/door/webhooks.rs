@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tiphys_apiserver::config::AuditLog;
 use tiphys_base::pki::Use;
 use tiphys_base::tls;
-use tiphys_client::ClientError;
+use tiphys_client::{ClientError, Patch};
 use tiphys_meta::Gvr;
 use tokio::net::TcpListener;
 
@@ -43,7 +43,12 @@ async fn webhook(cluster: &Cluster) -> u16 {
 
 fn answer(path: &str, request: &Value) -> Value {
     let mut response = json!({"uid": request["uid"], "allowed": true});
-    if path == "/mutate" {
+    if path == "/tell" {
+        let told = ["kind", "resource", "subResource", "requestKind", "requestResource", "options"].map(|f| request[f].clone());
+        let objects = ["object", "oldObject"].map(|o| format!("{}/{}", request[o]["apiVersion"], request[o]["kind"]).replace('"', ""));
+        response["allowed"] = json!(false);
+        response["status"] = json!({"message": json!([told, objects]).to_string()});
+    } else if path == "/mutate" {
         let patch = json!([{"op": "add", "path": "/data/stamped", "value": request["userInfo"]["username"]}]);
         response["patch"] = json!(STANDARD.encode(patch.to_string()));
         response["patchType"] = json!("JSONPatch");
@@ -119,6 +124,46 @@ async fn webhooks_see_connections() {
                 [String(\"CONNECT\"), String(\"PodExecOptions\"), String(\"exec\"), String(\"c\")]";
     assert_eq!(exec("sh").await, want);
     assert_eq!(exec("ls").await, "pods \"p\" not found", "let through to the pod, which is not there");
+}
+
+/// What is sent to a subresource is what webhooks see, and every version is heard of by those who asked for one of them.
+#[tokio::test]
+async fn webhooks_see_scales_and_the_version_that_they_ask_for() {
+    let cluster = Cluster::start().await;
+    let port = webhook(&cluster).await;
+    let admin = cluster.running.loopback_client();
+    let deployments = Gvr::new("apps", "v1", "deployments");
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let object = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    admin.create_value(&deployments, "default", &object).await.expect("made");
+    let mut tell = configuration(&cluster, "ValidatingWebhookConfiguration", "tell", port, "/tell");
+    tell["webhooks"][0]["rules"] = json!([
+        {"operations": ["UPDATE"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments/scale"]},
+        {"operations": ["CREATE"], "apiGroups": ["autoscaling"], "apiVersions": ["v1"], "resources": ["horizontalpodautoscalers"]},
+    ]);
+    let validating = Gvr::new("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations");
+    admin.create_value(&validating, "", &tell).await.expect("configured");
+    let told = |error: ClientError| {
+        let text = error.to_string();
+        let (_, said) = text.split_once("denied the request: ").unwrap_or_else(|| panic!("{text}"));
+        serde_json::from_str::<Value>(said).expect("JSON")
+    };
+
+    let patch = Patch::Merge(json!({"spec": {"replicas": 3}}));
+    let scale = told(admin.patch_value(&deployments, "default", "d", "scale", &patch).await.expect_err("told"));
+    let kind = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
+    let resource = json!({"group": "apps", "version": "v1", "resource": "deployments"});
+    assert_eq!((&scale[0][0], &scale[0][1], &scale[0][2]), (&kind, &resource, &json!("scale")));
+    assert_eq!((&scale[0][3], &scale[0][4], &scale[0][5]["kind"]), (&kind, &resource, &json!("UpdateOptions")));
+    assert_eq!(scale[1], json!(["autoscaling/v1/Scale", "autoscaling/v1/Scale"]));
+
+    let scalers = Gvr::new("autoscaling", "v2", "horizontalpodautoscalers");
+    let target = json!({"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"});
+    let object = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": target}});
+    let scaler = told(admin.create_value(&scalers, "default", &object).await.expect_err("told"));
+    let kind = |version: &str| json!({"group": "autoscaling", "version": version, "kind": "HorizontalPodAutoscaler"});
+    assert_eq!((&scaler[0][0], &scaler[0][3], &scaler[0][1]["version"]), (&kind("v1"), &kind("v2"), &json!("v1")));
+    assert_eq!(scaler[1][0], "autoscaling/v1/HorizontalPodAutoscaler");
 }
 
 /// What the audit log keeps of webhooks: their own annotations, whether they changed something, what, and who failed.

@@ -183,32 +183,45 @@ impl Runtime {
         }
         let attach = Request::Attach { id: id.clone(), stdin: request.stdin && record.config.stdin, stdout: request.stdout, stderr };
         let (_, mut fds) = self.call_with(attach, theirs).await?;
-        let stdin = fds.pop().map(FdStream::new).transpose()?.map(|stream| self.attached_input(&record, stream));
+        let (detaching, detached) = watch::channel(false);
+        let stdin = fds.pop().map(FdStream::new).transpose()?.map(|stream| self.attached_input(&record, stream, detaching));
         let stderr = ours.pop().flatten();
         let stdout = ours.pop().flatten();
         let boxed = |fd: Option<OwnedFd>| -> Result<Option<tiphys_cri::BoxRead>> {
-            Ok(stream(fd)?.map(|stream| Box::new(stream) as tiphys_cri::BoxRead))
+            let until = has_detached(detached.clone());
+            Ok(stream(fd)?.map(|stream| Box::new(OutputStream::new(stream, until)) as tiphys_cri::BoxRead))
         };
+        let (end, detached) = (self.clone().end_of(id.clone()), has_detached(detached.clone()));
         Ok(Stdio {
             stdin,
             stdout: boxed(stdout)?,
             stderr: boxed(stderr)?,
-            resize: tty.then(|| self.container_resizer(id.clone())),
-            exit: Box::pin(self.clone().end_of(id)),
+            resize: tty.then(|| self.container_resizer(id)),
+            exit: Box::pin(async move {
+                tokio::select! {
+                    code = end => code,
+                    () = detached => Ok(0),
+                }
+            }),
         })
     }
 
-    /// The first to detach ends a container's standard input if it asked for that (`stdinOnce`).
-    fn attached_input(self: &Arc<Self>, record: &ContainerRecord, input: FdStream) -> tiphys_cri::BoxWrite {
-        if !record.config.stdin_once || record.config.tty {
-            return Box::new(input);
-        }
+    /// Where a container asked for one client (`stdinOnce`), the end of what that one sends is the end of its standard input. Otherwise
+    /// it is the end of the client's visit: the container waits for the next one.
+    fn attached_input(self: &Arc<Self>, record: &ContainerRecord, input: FdStream, detaching: watch::Sender<bool>) -> tiphys_cri::BoxWrite {
+        let ends_input = record.config.stdin_once && !record.config.tty;
         let (sender, closed) = oneshot::channel();
         let (runtime, id) = (self.clone(), record.id.clone());
         tokio::spawn(async move {
             // Closed in good order or dropped with its connection: both are the end.
             closed.await.ok();
-            runtime.call(Request::CloseStdin { id }).await.ok();
+            if ends_input {
+                runtime.call(Request::CloseStdin { id }).await.ok();
+                // The outputs stay until the container ends.
+                detaching.closed().await;
+            } else {
+                detaching.send(true).ok();
+            }
         });
         Box::new(NotifyingInput::new(input, sender))
     }
@@ -281,6 +294,13 @@ fn stream(fd: Option<OwnedFd>) -> Result<Option<FdStream>> {
 
 async fn has_ended(mut code: watch::Receiver<Option<i32>>) {
     code.wait_for(Option::is_some).await.ok();
+}
+
+/// Never, where nobody is there to detach.
+async fn has_detached(mut detached: watch::Receiver<bool>) {
+    if detached.wait_for(|detached| *detached).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn exit_code(mut code: watch::Receiver<Option<i32>>) -> Result<i32> {

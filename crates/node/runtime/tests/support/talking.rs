@@ -7,7 +7,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Fixture, script};
 
-crate::tests![exec_sync, exec_with_pipes, exec_with_terminal, attaching, attaching_to_a_terminal, forwarding, loud_containers];
+crate::tests![
+    exec_sync,
+    exec_with_pipes,
+    exec_with_terminal,
+    attaching,
+    attaching_and_leaving,
+    attaching_to_a_terminal,
+    forwarding,
+    loud_containers
+];
 
 async fn direct(stream: Result<Stream>) -> Stdio {
     match stream.unwrap() {
@@ -109,6 +118,25 @@ async fn attaching(test: Fixture) {
     let mut rest = String::new();
     watcher.stdout.unwrap().read_to_string(&mut rest).await.unwrap();
     assert_eq!(rest, "");
+}
+
+/// A container that is open to many clients goes on when one has said everything (`kubectl run --leave-stdin-open`).
+async fn attaching_and_leaving(test: Fixture) {
+    let sandbox = test.sandbox().await;
+    let config = ContainerConfig { stdin: true, ..script("cat && echo closed") };
+    let id = test.start(&sandbox, config).await;
+    let request = AttachRequest { container_id: id.clone(), stdin: true, stdout: true, stderr: true, tty: false };
+    for word in ["one\n", "two\n"] {
+        let mut stdio = direct(test.runtime.attach(request.clone()).await).await;
+        let (mut stdin, mut stdout) = (stdio.stdin.take().unwrap(), stdio.stdout.take().unwrap());
+        stdin.write_all(word.as_bytes()).await.unwrap();
+        read_until(&mut stdout, word).await;
+        stdin.shutdown().await.unwrap();
+        assert_eq!(stdio.exit.await, Ok(0));
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "", "the visit is over, and the container's input is not");
+    }
 }
 
 async fn attaching_to_a_terminal(test: Fixture) {

@@ -17,7 +17,7 @@ pub(super) struct Subject<'a> {
     /// What the namespace's labels are read from; none where there is no namespace to select by.
     namespace: Option<Value>,
     namespaced: bool,
-    /// The versions in which the resource is served, the stored one first.
+    /// The versions in which the resource is served, that of the request first.
     versions: Vec<(Gvr, Gvk)>,
 }
 
@@ -32,7 +32,7 @@ impl<'a> Subject<'a> {
         let mut versions: Vec<(Gvr, Gvk)> = Vec::new();
         if let Some((resource, _)) = &found {
             versions.extend(resource.served.iter().map(|s| (s.gvr.clone(), s.gvk.clone())));
-            versions.sort_by_key(|(gvr, _)| *gvr != *attributes.gvr);
+            versions.sort_by_key(|(gvr, _)| *gvr != *attributes.requested);
             if let Some(kind) = object.or(old).and_then(|o| other_kind(resource, o)) {
                 versions.iter_mut().for_each(|(_, gvk)| gvk.clone_from(&kind.gvk));
             }

@@ -21,20 +21,24 @@ use tiphys_meta::{ApiError, Gvk, Gvr};
 
 use super::Attributes;
 use crate::conditions::Review;
+use crate::meters::Meters;
 use crate::registry::Registry;
 use crate::storage::Entry;
 use compiled::Policy;
 pub(super) use mutating::MutatingAdmissionPolicy;
+use tokio::time::Instant;
 pub(super) use validating::ValidatingAdmissionPolicy;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
 /// Compiled policies, by resource and name, each with the revision that it was compiled from.
 #[derive(Default)]
-pub(crate) struct Policies(Mutex<HashMap<(&'static str, String), (i64, Arc<Policy>)>>);
+pub(crate) struct Policies(Mutex<Compiled>);
+
+type Compiled = HashMap<(&'static str, String), (i64, Arc<Policy>)>;
 
 impl Policies {
-    fn compiled(&self, kind: &'static str, entry: &Entry) -> Arc<Policy> {
+    fn compiled(&self, kind: &'static str, entry: &Entry, meters: &Meters) -> Arc<Policy> {
         let key = (kind, entry.name().to_owned());
         if let Some((revision, policy)) = self.0.lock().get(&key)
             && *revision == entry.revision()
@@ -42,7 +46,9 @@ impl Policies {
             return policy.clone();
         }
         // Outside the lock: compiling may take a while, and doing it twice does no harm.
+        let begun = Instant::now();
         let policy = Arc::new(Policy::compile(&entry.to_value()));
+        meters.compiled.observe(begun.elapsed());
         self.0.lock().insert(key, (entry.revision(), policy.clone()));
         policy
     }
@@ -107,7 +113,7 @@ fn bound(
         if bound.is_empty() {
             continue;
         }
-        let policy = registry.policies.compiled(policies, &entry);
+        let policy = registry.policies.compiled(policies, &entry, &registry.meters);
         let Some((gvr, gvk)) = subject.matches(&policy.constraints) else { continue };
         if let Some(kind) = &policy.param_kind
             && params::resource_of(registry, kind).is_none()
@@ -127,7 +133,7 @@ fn bound(
     (all, wrong)
 }
 
-fn review<'a>(attributes: &'a Attributes<'_>, bound: &'a Bound) -> Review<'a> {
+fn review<'a>(attributes: &'a Attributes<'_>, bound: &'a Bound, options: &'a Value) -> Review<'a> {
     Review {
         operation: attributes.operation.as_str(),
         kind: &bound.gvk,
@@ -137,6 +143,8 @@ fn review<'a>(attributes: &'a Attributes<'_>, bound: &'a Bound) -> Review<'a> {
         name: &attributes.name,
         user: attributes.user,
         dry_run: attributes.dry_run,
+        requested: attributes.requested,
+        options,
     }
 }
 

@@ -116,7 +116,8 @@ impl Round<'_> {
     }
 
     async fn run_with(&self, bound: &Bound, param: Option<&Value>, object: &mut Value) -> Result<(), String> {
-        let review = review(self.attributes, bound);
+        let options = self.attributes.options();
+        let review = review(self.attributes, bound, &options);
         let request = review.to_value();
         let old = in_version(self.registry, &bound.gvr, self.old).await?;
         let mut failed = Ok(());

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use tiphys_cel::{REQUEST_LIMIT, Val};
 use tiphys_meta::{ApiError, Cause, Reason};
+use tokio::time::Instant;
 
 use super::compiled::{Annotation, Policy, Validation};
 use super::{Bound, bound, concerned, in_version, namespace, params, review};
 use crate::admission::tree::list;
 use crate::admission::{Attributes, Plugin};
 use crate::conditions::{Inputs, Scope};
+use crate::meters::Meters;
 use crate::registry::Registry;
 
 pub(in crate::admission) struct ValidatingAdmissionPolicy;
@@ -115,7 +118,8 @@ async fn judge(
         }
         Err(_) => return,
     };
-    let review = review(attributes, bound);
+    let options = attributes.options();
+    let review = review(attributes, bound, &options);
     let request = review.to_value();
     for param in &params {
         let inputs = Inputs {
@@ -126,7 +130,9 @@ async fn judge(
             namespace,
             authorizer: review.asked(registry.authorizer()),
         };
+        let begun = Instant::now();
         let Verdict { failures, annotations, forced } = run(&bound.policy, &inputs);
+        count(&registry.meters, bound, begun.elapsed(), failures.is_empty() && forced.is_empty());
         failures.into_iter().for_each(|failure| tell(attributes, bound, failure, findings));
         findings.denials.extend(forced.into_iter().map(|message| denial(bound, message, "")));
         for (key, value) in annotations {
@@ -135,6 +141,18 @@ async fn judge(
                 values.push(value);
             }
         }
+    }
+}
+
+/// What a policy did with a request, for the metrics.
+fn count(meters: &Meters, bound: &Bound, took: Duration, allowed: bool) {
+    meters.evaluated.observe(took);
+    let (policy, binding) = (&bound.policy.name, bound.binding_name());
+    if allowed {
+        return meters.policy(policy, binding, "allow", took);
+    }
+    for action in list(&bound.binding["spec"], "validationActions").iter().filter_map(Value::as_str) {
+        meters.policy(policy, binding, &action.to_ascii_lowercase(), took);
     }
 }
 

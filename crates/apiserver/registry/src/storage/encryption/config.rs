@@ -188,8 +188,9 @@ fn keys_of(provider: &FileProvider, path: &str) -> Result<Vec<Provider>, Encrypt
             "KMS plugins are not supported; use aesgcm, aescbc or secretbox with keys in this file",
         ));
     }
-    let kinds: [(&str, &Option<FileKeys>, &[usize], fn(&[u8]) -> Option<Cipher>); 3] = [
-        ("aesgcm", &provider.aesgcm, AES_KEYS, Cipher::gcm),
+    type Make = fn(&[u8]) -> Option<Cipher>;
+    let kinds = [
+        ("aesgcm", &provider.aesgcm, AES_KEYS, Cipher::gcm as Make),
         ("aescbc", &provider.aescbc, AES_KEYS, Cipher::cbc),
         ("secretbox", &provider.secretbox, BOX_KEYS, Cipher::secretbox),
     ];

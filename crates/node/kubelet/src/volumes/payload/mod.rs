@@ -188,15 +188,12 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// Readable for the pod only: for the group with an fsGroup, else for the one user of all containers, else for all.
+    /// The one user of all containers owns it; with that or an fsGroup (whose group gets to read it later) nobody else may read it.
     fn token(&mut self, source: &ServiceAccountTokenProjection, mode: i32) -> Result<(), String> {
         let token = self.known.tokens.get(&token_key(source)).cloned();
         let text = token.unwrap_or_else(|| Err("the token has not been fetched".into()))?;
-        let (mode, user) = match (security::fs_group(self.pod), security::common_user(self.pod)) {
-            (Some(_), _) => (0o600, None),
-            (None, Some(user)) => (0o600, Some(user)),
-            (None, None) => (mode, None),
-        };
+        let user = security::common_user(self.pod);
+        let mode = if user.is_some() || security::fs_group(self.pod).is_some() { 0o600 } else { mode };
         let file = File { data: text.into_bytes().into(), mode: mode as u32 & 0o7777, user };
         self.files.insert(source.path.clone(), file);
         Ok(())

@@ -1,0 +1,90 @@
+//! Authorizers and issuers by configuration file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tiphys_apiserver::UserInfo;
+use tiphys_base::pki::{Authority, Names, Subject, Use};
+use tiphys_base::{Clock, SystemClock, tls};
+use tiphys_meta::Gvr;
+use tokio::net::TcpListener;
+
+use crate::cluster::{Cluster, LOOPBACK};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Allows ann, denies eve, and has no opinion of others; keeps who was asked about.
+async fn webhook(ca: &Authority, asked: Arc<Mutex<Vec<Value>>>) -> u16 {
+    let names = Names { dns: vec!["localhost".into()], ips: vec![LOOPBACK] };
+    let subject = Subject { common_name: "hook".into(), organizations: vec![] };
+    let id = ca.issue(&subject, &names, Use::Server, SystemClock.now(), HOUR).expect("issued");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls::server(&id, None, &[b"http/1.1"]).expect("TLS")));
+    let listener = TcpListener::bind((LOOPBACK, 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("address").port();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(socket).await else { continue };
+            let asked = asked.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let asked = asked.clone();
+                async move {
+                    assert_eq!(request.uri().path(), "/authorize");
+                    let body = request.into_body().collect().await.expect("body").to_bytes();
+                    let mut review: Value = serde_json::from_slice(&body).expect("a review");
+                    let user = review["spec"]["user"].clone();
+                    review["status"] = json!({"allowed": user == "ann", "denied": user == "eve", "reason": "by the hook"});
+                    asked.lock().push(review["spec"].clone());
+                    Ok::<_, std::convert::Infallible>(http::Response::new(review.to_string()))
+                }
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_webhook_authorizes_as_its_configuration_says() {
+    let ca = Authority::generate("hooks", SystemClock.now(), HOUR).expect("CA");
+    let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let port = webhook(&ca, asked.clone()).await;
+    let folder = tempfile::tempdir().expect("folder");
+    let (kubeconfig, file) = (folder.path().join("hook"), folder.path().join("authorization.yaml"));
+    let cluster =
+        json!({"server": format!("https://localhost:{port}/authorize"), "certificate-authority-data": STANDARD.encode(ca.cert_pem())});
+    let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "x", "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": {}}], "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}]});
+    std::fs::write(&kubeconfig, config.to_string()).expect("written");
+    let hook = json!({"timeout": "5s", "subjectAccessReviewVersion": "v1", "matchConditionSubjectAccessReviewVersion": "v1",
+        "failurePolicy": "Deny", "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": kubeconfig},
+        "matchConditions": [{"expression": "has(request.resourceAttributes)"}, {"expression": "request.user != 'unasked'"}]});
+    let config = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": [
+        {"type": "Webhook", "name": "hook", "webhook": hook}, {"type": "Node", "name": "node"}, {"type": "RBAC", "name": "rbac"}]});
+    std::fs::write(&file, config.to_string()).expect("written");
+    let cluster = Cluster::start_with(|config| config.authorization_file = Some(file)).await;
+
+    let config_maps = Gvr::new("", "v1", "configmaps");
+    let list = async |user: &str, groups: &[&str]| {
+        let client = cluster.running.client(UserInfo::new(user, groups));
+        client.list_value(&config_maps, "default", &Default::default()).await.map(drop).map_err(|e| e.to_string())
+    };
+    assert_eq!(list("ann", &[]).await, Ok(()));
+    assert_eq!(list("ann", &[]).await, Ok(()));
+    let of_ann = asked.lock().iter().filter(|spec| spec["user"] == "ann").cloned().collect::<Vec<_>>();
+    let attributes = json!({"namespace": "default", "verb": "list", "version": "v1", "resource": "configmaps"});
+    let [only] = &of_ann[..] else { panic!("an answer is kept: {of_ann:?}") };
+    assert_eq!(only["resourceAttributes"], attributes);
+    let refused = list("eve", &["system:authenticated"]).await.expect_err("denied");
+    assert!(refused.ends_with("by the hook"), "{refused}");
+    assert!(list("bob", &[]).await.expect_err("nobody allows it").contains("cannot list resource"));
+    assert!(list("unasked", &[]).await.is_err());
+    assert!(asked.lock().iter().all(|spec| spec["user"] != "unasked" && spec["nonResourceAttributes"].is_null()));
+    assert_eq!(list("root", &["system:masters"]).await, Ok(()));
+    assert!(cluster.running.stop().await);
+}
