@@ -298,7 +298,9 @@ fn make_door(
     let settings = authentication_settings(config)?;
     let file = config.authentication.clone().map(|path| (path, config.service_accounts.issuers.clone()));
     let anonymous = settings.anonymous.unwrap_or_else(|| config.anonymous.clone());
+    let believes = file.is_some() || !settings.jwt.is_empty();
     let issuers = Issuers::new(settings.jwt, file, config.clock.clone(), streams.dialer.clone(), tasks)?;
+    let issuers = believes.then_some(issuers);
     let bearer = Arc::new(Bearer::new(fixed, tokens.clone(), bootstrap_secrets, issuers, config.clock.clone()));
     let certificates = Certificates::new(material.client_ca.as_deref(), material.front_proxy_ca.as_deref(), config.clock.clone())?;
     let rbac = Rbac::new(objects.clone());

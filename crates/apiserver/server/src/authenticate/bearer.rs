@@ -29,7 +29,7 @@ pub struct Bearer {
     fixed: HashMap<String, Arc<UserInfo>>,
     service_accounts: Arc<ServiceAccountTokens>,
     bootstrap: Option<Arc<dyn Objects>>,
-    issuers: Arc<Issuers>,
+    issuers: Option<Arc<Issuers>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -38,14 +38,16 @@ impl Bearer {
         fixed: HashMap<String, Arc<UserInfo>>,
         service_accounts: Arc<ServiceAccountTokens>,
         bootstrap: Option<Arc<dyn Objects>>,
-        issuers: Arc<Issuers>,
+        issuers: Option<Arc<Issuers>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Bearer { fixed, service_accounts, bootstrap, issuers, clock }
     }
 
     pub(crate) fn metrics(&self, out: &mut String) {
-        self.issuers.metrics(out);
+        if let Some(issuers) = &self.issuers {
+            issuers.metrics(out);
+        }
     }
 
     /// `audiences` empty: those of this server. `Ok(None)`: nobody knows the token.
@@ -69,7 +71,9 @@ impl Bearer {
         if let Some((user, audiences)) = self.service_accounts.identify(token, wanted)? {
             return Ok(Some((user, Some(audiences))));
         }
-        if let Some(user) = self.issuers.identify(token)? {
+        if let Some(issuers) = &self.issuers
+            && let Some(user) = issuers.identify(token)?
+        {
             return Ok(Some((user, None)));
         }
         Ok(self.bootstrap_user(token).map(|user| (user, None)))
