@@ -29,6 +29,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
+    // `up`, and whatever else starts us, may have blocked the very signals that end us.
+    tiphys_sys::signal::unblock_all();
     // The supervisor must stay small and have one thread, so it is on its way before anything else is set up.
     if args.get(1).map(String::as_str) == Some("supervisor") {
         return exit_code(tiphys_runtime::supervisor_main(args.get(2..).unwrap_or_default()));

@@ -249,3 +249,24 @@ fn any_process_may_be_killed_during_writes() -> Result<()> {
         Ok(())
     })
 }
+
+/// Whoever starts a process may have blocked signals, and a child inherits that.
+#[test]
+fn a_node_process_ends_when_it_is_asked_to() -> Result<()> {
+    in_new_namespace(|| {
+        let cluster = Cluster::new("asked")?;
+        cluster.tiphys(&["up", "--detach", "--wait", "--nodes", "2"])?;
+        let pid = |role: &str| -> Result<i64> {
+            let status = cluster.status()?;
+            let found = status["processes"].as_array().into_iter().flatten().find(|p| p["role"] == role).and_then(|p| p["pid"].as_i64());
+            found.with_context(|| format!("no {role}: {status}"))
+        };
+        let node = pid("node")?;
+        run(Command::new("kill").args(["-TERM", &node.to_string()]))?;
+        eventually(HEALED_WITHIN, || {
+            let now = pid("node")?;
+            ensure!(now != node, "it goes on");
+            Ok(())
+        })
+    })
+}

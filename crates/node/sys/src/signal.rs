@@ -104,12 +104,17 @@ pub fn read_signal(fd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
 
 /// Puts every signal back to its default and unblocks all: what a new program expects.
 pub fn reset_all() {
-    let empty = set_of(&[]);
     for signal in 1..=64 {
         // SAFETY: SIG_DFL is always a valid handler; for SIGKILL and SIGSTOP the call fails harmlessly.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    // SAFETY: empty is a valid set.
+    unblock_all();
+}
+
+/// Blocks none. Children inherit what their parent had blocked (since Rust 1.66 through std's `Command` too), and would not hear SIGTERM.
+pub fn unblock_all() {
+    let empty = set_of(&[]);
+    // SAFETY: empty is a valid set; the old mask is not asked for.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()) };
 }
 
