@@ -249,7 +249,7 @@ fn metrics_server_serves_the_metrics_of_ours() -> Result<()> {
                 ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"].map(|flag| format!("--{flag}={kubeconfig}"));
             let log = cluster.folder().join("metrics-server.log");
             let mut command = client(cluster, program);
-            command.args(flags).args(["--secure-port=18444", "--kubelet-insecure-tls", "--metric-resolution=10s"]);
+            command.args(flags).args(["--secure-port=18444", "--kubelet-insecure-tls", "--metric-resolution=15s"]);
             command.arg(format!("--cert-dir={}", cluster.folder().join("metrics-certs").display()));
             let beside = Beside::start(&mut command, log)?;
             measured(cluster).with_context(|| beside.log_end())
