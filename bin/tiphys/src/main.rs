@@ -17,6 +17,7 @@ mod renewal;
 mod up;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Command;
 
@@ -26,6 +27,9 @@ pub(crate) const VERSION: &str = tiphys_apiserver::GIT_VERSION;
 /// The C library's allocator takes a fifth to a third of the API server's time at its work, which is many small trees (docs/decisions/performance.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A busy API server needs what it freed again at once: a twentieth of a create was page faults.
+const KEEP_FREED: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
     if args.get(1).map(String::as_str) == Some("demo") {
         return report(demo::main());
     }
+    tiphys_sys::allocator::keep_freed_memory_for(KEEP_FREED);
     if let Some(component) = components::called(&args) {
         return report(component());
     }

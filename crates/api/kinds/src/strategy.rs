@@ -358,12 +358,16 @@ fn set_or_remove(map: &mut Map<String, Value>, field: &str, value: Option<Value>
 
 /// A status update: everything that is neither metadata nor status stays; of metadata, labels too (upstream's kinds differ; most keep them).
 pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value, _: &Ctx<'_>) {
-    let (status, metadata) = (new.get_mut("status").map(Value::take), new.get_mut("metadata").map(Value::take));
-    let mut kept = old.clone();
-    let map = object::as_map(&mut kept);
-    set_or_remove(map, "status", status);
-    set_or_remove(map, "metadata", metadata);
-    *new = kept;
+    const WRITTEN: [&str; 2] = ["status", "metadata"];
+    let (new, empty) = (object::as_map(new), Map::new());
+    let old = old.as_object().unwrap_or(&empty);
+    new.retain(|name, _| WRITTEN.contains(&name.as_str()) || old.contains_key(name));
+    for (name, kept) in old.iter().filter(|(name, _)| !WRITTEN.contains(&name.as_str())) {
+        // Most writers send it as it is: to compare is cheaper than to copy.
+        if new.get(name) != Some(kept) {
+            new.insert(name.clone(), kept.clone());
+        }
+    }
 }
 
 /// A status update of the kinds that keep their metadata to themselves (`ResetObjectMetaForStatus`).

@@ -130,3 +130,52 @@ fn protobuf_is_written_byte_for_byte() {
 fn tail(bytes: &[u8], at: usize) -> String {
     String::from_utf8_lossy(&bytes[at.saturating_sub(12).min(bytes.len())..(at + 24).min(bytes.len())]).into_owned()
 }
+
+/// A few ways to spoil a place of a tree, or to change it as a patch would.
+fn disturb(at: &mut Value, seed: usize) {
+    let next = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407) >> 3;
+    let down = seed % 5 != 0;
+    match at {
+        Value::Object(map) if !map.is_empty() => {
+            let Some(key) = map.keys().nth(seed / 7 % map.len()).cloned() else { return };
+            match seed % 11 {
+                0 => drop(map.remove(&key)),
+                1 => drop(map.insert("unknown".into(), Value::from(1))),
+                2 => drop(map.insert(key, Value::Null)),
+                _ => map.get_mut(&key).into_iter().for_each(|value| disturb(value, next)),
+            }
+        }
+        Value::Array(list) if down && !list.is_empty() => {
+            let which = seed / 7 % list.len();
+            disturb(&mut list[which], next);
+        }
+        other => {
+            let values = serde_json::json!(["0500m", 0, "", true, {"a": null}, []]);
+            *other = values[seed / 3 % 6].clone();
+        }
+    }
+}
+
+#[test]
+fn what_was_not_changed_need_not_be_read_again() {
+    run(|golden| {
+        let Some(kind) = Facts::builtin().kind(&golden.gvk) else { return Ok(()) };
+        let canonical = json::decode(kind, &golden.json, Strictness::Strict).map_err(|e| e.to_string())?.object;
+        for seed in 0..100 {
+            let mut changed = canonical.clone();
+            disturb(&mut changed, seed * 7919);
+            disturb(&mut changed, seed * 104_729 + 3);
+            let whole = json::canonicalize(kind, changed.clone(), Strictness::Strict);
+            let parts = json::canonicalize_changed(kind, changed.clone(), &canonical, Strictness::Strict);
+            match (whole, parts) {
+                (Ok(whole), Ok(parts)) => {
+                    same(&parts.object, &whole.object).map_err(|e| format!("{changed}: {e}"))?;
+                    assert_eq!(parts.problems, whole.problems, "{changed}");
+                }
+                (Err(whole), Err(parts)) => assert_eq!(whole.to_string(), parts.to_string()),
+                (whole, parts) => return Err(format!("{changed}: {whole:?}, {parts:?}")),
+            }
+        }
+        Ok(())
+    });
+}

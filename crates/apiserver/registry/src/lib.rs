@@ -36,6 +36,7 @@ mod subresources;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod trees;
 mod verbs;
 
 pub use admission::{Connect, Operation, PodSecuritySettings};

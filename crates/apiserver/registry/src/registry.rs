@@ -25,6 +25,7 @@ use crate::negotiate::Output;
 use crate::request::{RequestInfo, UserInfo};
 use crate::resource::{Resource, Resources};
 use crate::storage::{Draft, Entry, Forms, keys};
+use crate::trees::Trees;
 use crate::verbs;
 
 /// Pairs read at once when the caches are filled.
@@ -40,6 +41,7 @@ pub struct Registry {
     pub(crate) policies: Policies,
     pub(crate) meters: Meters,
     pub(crate) hooks: Arc<Hooks>,
+    pub(crate) trees: Trees,
     pub(crate) stopping: CancellationToken,
     authorizer: RwLock<Option<Arc<dyn Authorizer>>>,
     webhooks: RwLock<Option<Arc<dyn Webhooks>>>,
@@ -67,6 +69,7 @@ impl Registry {
             admission,
             policies: Policies::default(),
             hooks,
+            trees: Trees::default(),
             stopping: config.tasks.token(),
             authorizer: RwLock::new(None),
             webhooks: RwLock::new(None),

@@ -198,7 +198,7 @@ impl Renderer {
     fn protobuf_item(&self, entry: Arc<Entry>) -> Result<Item, ApiError> {
         match (self.output.shown, self.served().conversion) {
             (Shown::Metadata, _) => self.raw_metadata(&entry).map(Item::Made),
-            (_, Conversion::Same | Conversion::Renamed) if entry.raw().is_some() => Ok(Item::Stored(entry)),
+            (_, Conversion::Same | Conversion::Renamed) if entry.stamped_length() > 0 => Ok(Item::Stored(entry)),
             _ => self.raw_object(&entry).map(Item::Made),
         }
     }
@@ -327,7 +327,7 @@ enum Item {
 impl Item {
     fn length(&self) -> usize {
         match self {
-            Item::Stored(entry) => wire::Stamp::new(entry.revision()).length(entry.raw().unwrap_or_default()),
+            Item::Stored(entry) => entry.stamped_length(),
             Item::Made(bytes) => bytes.len(),
         }
     }

@@ -18,6 +18,7 @@ use crate::audit::{Audit, Draft, Ended};
 use crate::authenticate::{Authentication, Peer};
 use crate::authorize::Authorization;
 use crate::body::{self, Answered, Body, Request};
+use crate::compress;
 use crate::documents::Documents;
 use crate::errors::DoorError;
 use crate::flow::{Flow, Ids};
@@ -152,8 +153,11 @@ impl Door {
         let mut call = Call::new(request, origin);
         let accept = call.header(header::ACCEPT).to_owned();
         let head = call.parts.method == Method::HEAD;
+        let packs = compress::is_wanted(&call.parts.headers, &call.origin);
         let mut response = match self.answer(&mut call).await {
+            Ok(Outcome::Http(response)) if packs && call.info.path.starts_with("/openapi/") => compress::pack(response),
             Ok(Outcome::Http(response)) => response,
+            Ok(Outcome::Objects(answer @ Answer::Object(_))) if packs => compress::pack(body::from_registry(answer)),
             Ok(Outcome::Objects(answer)) => body::from_registry(answer),
             Err(error) => refuse(error, &accept),
         };

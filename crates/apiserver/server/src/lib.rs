@@ -13,6 +13,7 @@ mod body;
 mod bootstrap;
 pub mod chain;
 mod component_statuses;
+mod compress;
 pub mod config;
 mod documents;
 mod errors;

@@ -83,7 +83,10 @@ async fn connection(socket: TcpStream, address: SocketAddr, acceptor: TlsAccepto
 async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door>, stop: CancellationToken) -> hyper::Result<()> {
     let (_, session) = stream.get_ref();
     let is_h2 = session.alpn_protocol() == Some(b"h2");
-    let peer = Arc::new(door.authentication.certificates.examine(session.peer_certificates().unwrap_or(&[]), Some(address)));
+    let mut peer = door.authentication.certificates.examine(session.peer_certificates().unwrap_or(&[]), Some(address));
+    // Both ends have one address.
+    peer.near = stream.get_ref().0.local_addr().is_ok_and(|own| own.ip() == address.ip());
+    let peer = Arc::new(peer);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (door, origin) = (door.clone(), Origin::Socket(peer.clone()));
         async move {

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+pub mod allocator;
 pub mod bpf;
 pub mod caps;
 pub mod creds;

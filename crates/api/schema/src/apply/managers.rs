@@ -1,10 +1,11 @@
 //! `metadata.managedFields`, decoded: who owns which fields.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::set::{self, Set};
+use super::set::Set;
 use super::walk::Comparison;
 
 /// What tells managers apart. For appliers the version does not.
@@ -22,37 +23,71 @@ pub(super) enum Operation {
     Update,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What one manager owns. Sets are read from what is written when they are asked for: most writes touch nobody else's.
+#[derive(Debug, Clone)]
 pub(super) struct Owned {
-    pub(super) set: Set,
+    set: OnceCell<Set>,
     pub(super) api_version: String,
     pub(super) time: Option<String>,
     /// `fieldsV1` as it was read, as long as it says what the set says.
-    pub(super) written: Option<Value>,
+    written: Option<Value>,
 }
 
 impl Owned {
-    pub(super) fn new(set: Set, api_version: String) -> Owned {
-        Owned { set, api_version, time: None, written: None }
+    pub(super) fn new(set: Set, api_version: String, time: Option<String>) -> Owned {
+        Owned { set: OnceCell::from(set), api_version, time, written: None }
+    }
+
+    fn written(fields: Option<Value>, api_version: String, time: Option<String>) -> Owned {
+        Owned { set: OnceCell::new(), api_version, time, written: fields }
+    }
+
+    pub(super) fn set(&self) -> &Set {
+        self.set.get_or_init(|| self.written.as_ref().map(Set::decode).unwrap_or_default())
+    }
+
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Set)) {
+        let mut set = match self.set.take() {
+            Some(set) => set,
+            None => self.written.as_ref().map(Set::decode).unwrap_or_default(),
+        };
+        change(&mut set);
+        self.set = OnceCell::from(set);
+        self.written = None;
     }
 
     /// Gives up what somebody else changed or removed.
     pub(super) fn lose(&mut self, comparison: &Comparison) {
         for gone in [&comparison.modified, &comparison.added, &comparison.removed] {
-            if self.set.remove_all(gone, false) {
-                self.written = None;
+            let touched = match &self.written {
+                Some(fields) => gone.meets(fields),
+                None => true,
+            };
+            if touched {
+                self.change(|set| {
+                    set.remove_all(gone, false);
+                });
             }
         }
     }
 
-    /// The set, to be changed.
-    pub(super) fn set_mut(&mut self) -> &mut Set {
-        self.written = None;
-        &mut self.set
+    fn is_empty(&self) -> bool {
+        match &self.written {
+            Some(Value::Object(fields)) if !fields.is_empty() => false,
+            _ => self.set().is_empty(),
+        }
+    }
+
+    /// `fieldsV1`.
+    fn into_fields(self) -> Value {
+        match self.written {
+            Some(fields) => fields,
+            None => self.set.into_inner().unwrap_or_default().encode(),
+        }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Managed {
     pub(super) entries: BTreeMap<Manager, Owned>,
 }
@@ -95,17 +130,23 @@ impl Managed {
     }
 
     pub(super) fn drop_empty(&mut self) {
-        self.entries.retain(|_, owned| !owned.set.is_empty());
+        self.entries.retain(|_, owned| !owned.is_empty());
     }
 
     /// `None` where an entry is not as it must be.
     pub(super) fn decode(fields: Option<&Value>) -> Option<Managed> {
+        Managed::take(fields.cloned())
+    }
+
+    /// The same, of what nobody needs any more.
+    pub(super) fn take(fields: Option<Value>) -> Option<Managed> {
         let mut managed = Managed::default();
         let list = match fields {
             None | Some(Value::Null) => return Some(managed),
-            Some(fields) => fields.as_array()?,
+            Some(Value::Array(list)) => list,
+            Some(_) => return None,
         };
-        for entry in list {
+        for mut entry in list {
             let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or("");
             let operation = match text("operation") {
                 "Apply" => Operation::Apply,
@@ -117,25 +158,23 @@ impl Managed {
             }
             let mut id = Manager::new(text("manager"), operation, text("apiVersion"), text("subresource"));
             id.name = text("manager").to_owned();
-            let owned = Owned {
-                set: entry.get("fieldsV1").map(Set::decode).unwrap_or_default(),
-                api_version: text("apiVersion").to_owned(),
-                time: entry.get("time").and_then(Value::as_str).map(str::to_owned),
-                written: entry.get("fieldsV1").cloned(),
-            };
-            managed.entries.insert(id, owned);
+            let (api_version, time) = (text("apiVersion").to_owned(), entry.get("time").and_then(Value::as_str).map(str::to_owned));
+            let fields = entry.get_mut("fieldsV1").map(Value::take);
+            managed.entries.insert(id, Owned::written(fields, api_version, time));
         }
         Some(managed)
     }
 
     /// The entries in upstream's order: by operation, time, name, version, subresource.
-    pub(super) fn encode(&self) -> Option<Value> {
+    pub(super) fn encode(self) -> Option<Value> {
         if self.entries.is_empty() {
             return None;
         }
-        let mut entries: Vec<(&Manager, &Owned)> = self.entries.iter().collect();
+        let mut entries: Vec<(Manager, Owned)> = self.entries.into_iter().collect();
         entries.sort_by(|(a, x), (b, y)| {
-            let key = |m: &Manager, o: &Owned| (m.operation, o.time.clone(), m.name.clone(), o.api_version.clone(), m.subresource.clone());
+            fn key<'k>(m: &'k Manager, o: &'k Owned) -> (Operation, &'k Option<String>, [&'k str; 3]) {
+                (m.operation, &o.time, [&m.name, &o.api_version, &m.subresource])
+            }
             key(a, x).cmp(&key(b, y))
         });
         Some(entries.into_iter().map(|(id, owned)| encode_entry(id, owned)).collect())
@@ -173,7 +212,7 @@ impl Managed {
             if let Some(owned) = self.entries.remove(&id)
                 && let Some(gathered) = self.entries.get_mut(&target)
             {
-                gathered.set_mut().absorb(owned.set);
+                gathered.change(|set| set.absorb(owned.set().clone()));
                 gathered.time = owned.time;
                 length -= 1;
             }
@@ -184,16 +223,14 @@ impl Managed {
 /// The entries as they are but for the manager's time, if the change gives nobody anything and takes nothing from anybody. `None`: it does.
 pub(super) fn refresh(fields: &Value, id: &Manager, comparison: &Comparison, gained: &Set, now: &str) -> Option<Value> {
     let entries = fields.as_array().filter(|list| !list.is_empty() && list.len() <= 10)?;
-    let owns = |entry: &Value, set: &Set, all: bool| {
-        let fields = entry.get("fieldsV1").unwrap_or(&Value::Null);
-        let mut paths = set.paths().into_iter().map(|path| set::is_member(fields, &path));
-        if all { paths.all(|m| m) } else { paths.any(|m| m) }
-    };
+    fn fields_of(entry: &Value) -> &Value {
+        entry.get("fieldsV1").unwrap_or(&Value::Null)
+    }
     let changed = comparison.modified.union(&comparison.added);
     let mut own = None;
     for (i, entry) in entries.iter().enumerate() {
         let is_own = id.is_of(entry);
-        let lost = owns(entry, &comparison.removed, false) || (!is_own && owns(entry, &changed, false));
+        let lost = comparison.removed.meets(fields_of(entry)) || (!is_own && changed.meets(fields_of(entry)));
         if lost {
             return None;
         }
@@ -204,7 +241,7 @@ pub(super) fn refresh(fields: &Value, id: &Manager, comparison: &Comparison, gai
     if gained.is_empty() {
         return Some(fields.clone());
     }
-    let own = own.filter(|i| owns(&entries[*i], gained, true))?;
+    let own = own.filter(|i| gained.is_within(fields_of(&entries[*i])))?;
     let mut entries = entries.clone();
     entries[own]["time"] = json!(now);
     entries.sort_by(|a, b| order_of(a).cmp(&order_of(b)));
@@ -216,12 +253,12 @@ fn order_of(entry: &Value) -> [&str; 5] {
     ["operation", "time", "manager", "apiVersion", "subresource"].map(|field| entry.get(field).and_then(Value::as_str).unwrap_or(""))
 }
 
-fn encode_entry(id: &Manager, owned: &Owned) -> Value {
+fn encode_entry(id: Manager, owned: Owned) -> Value {
     let operation = if id.operation == Operation::Apply { "Apply" } else { "Update" };
     let mut entry = Map::new();
-    for (field, text) in [("manager", &id.name), ("apiVersion", &owned.api_version), ("subresource", &id.subresource)] {
+    for (field, text) in [("manager", id.name), ("apiVersion", owned.api_version.clone()), ("subresource", id.subresource)] {
         if !text.is_empty() {
-            entry.insert(field.into(), json!(text));
+            entry.insert(field.into(), Value::String(text));
         }
     }
     if let Some(time) = &owned.time {
@@ -229,6 +266,6 @@ fn encode_entry(id: &Manager, owned: &Owned) -> Value {
     }
     entry.insert("operation".into(), json!(operation));
     entry.insert("fieldsType".into(), json!("FieldsV1"));
-    entry.insert("fieldsV1".into(), owned.written.clone().unwrap_or_else(|| owned.set.encode()));
+    entry.insert("fieldsV1".into(), owned.into_fields());
     Value::Object(entry)
 }

@@ -17,6 +17,7 @@ mod set;
 mod walk;
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use tiphys_meta::{ApiError, Cause, Gvk, Reason, object};
@@ -149,7 +150,9 @@ pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, option
         && keeps_managed_fields(live, new, options)
     {
         // Managed fields are the same on both sides: no part of what is compared.
-        restore_managed_fields(new, live);
+        if managed_fields(new) != managed_fields(live) {
+            restore_managed_fields(new, live);
+        }
         let changes = compare(schema, live, new, options);
         if changes.is_empty() {
             // Nothing changed hands: what is known stays as it is written, without being read.
@@ -161,7 +164,11 @@ pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, option
         }
         comparison = Some(changes);
     }
-    let mut managed = starting_point(live, new, options);
+    let mut managed = match comparison {
+        // What the live object says stands here, too.
+        Some(_) => Managed::take(object::meta_mut(new).remove("managedFields")).unwrap_or_default(),
+        None => starting_point(live, new, options),
+    };
     remove_managed_fields(new);
     let created = live.is_none_or(|l| object::uid(l).is_empty());
     // An object that is not tracked stays so until somebody applies.
@@ -172,7 +179,7 @@ pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, option
     let comparison = comparison.unwrap_or_else(|| compare(schema, &live, new, options));
     track(schema, comparison, &mut managed, options, options.manager);
     managed.cap(MAX_UPDATE_MANAGERS, ANCIENT);
-    set_managed_fields(new, &managed);
+    set_managed_fields(new, managed);
 }
 
 /// The way of most writes: a manager changes again what it owns already, and nobody else does. Then only its time is new, and no set need be read.
@@ -232,7 +239,7 @@ fn remove_managed_fields(object: &mut Value) {
     }
 }
 
-fn set_managed_fields(object: &mut Value, managed: &Managed) {
+fn set_managed_fields(object: &mut Value, managed: Managed) {
     let meta = object::meta_mut(object);
     match managed.encode() {
         Some(fields) => drop(meta.insert("managedFields".into(), fields)),
@@ -246,14 +253,14 @@ fn track(schema: &Schema<'_>, comparison: Comparison, managed: &mut Managed, opt
     managed.drop_empty();
     let mut gained = comparison.modified;
     gained.absorb(comparison.added);
-    gained.remove_all(&unowned(), false);
+    gained.remove_all(unowned(), false);
     if gained.is_empty() {
         return;
     }
     let version = schema.gvk().api_version();
     let id = Manager::new(manager, Operation::Update, &version, options.subresource);
-    let owned = managed.entries.entry(id).or_insert_with(|| Owned::new(Set::default(), version.clone()));
-    owned.set_mut().absorb(gained);
+    let owned = managed.entries.entry(id).or_insert_with(|| Owned::new(Set::default(), version.clone(), None));
+    owned.change(|set| set.absorb(gained));
     owned.api_version = version;
     owned.time = Some(options.now.to_owned());
 }
@@ -274,11 +281,16 @@ fn filter(set: Set, reset: &[&[&str]]) -> Set {
 }
 
 fn strip(set: &Set) -> Set {
-    set.difference(&unowned())
+    set.difference(unowned())
 }
 
 /// Fields that are nobody's: what an object is, and what the server alone writes.
-fn unowned() -> Set {
+fn unowned() -> &'static Set {
+    static UNOWNED: LazyLock<Set> = LazyLock::new(fields_of_nobody);
+    &UNOWNED
+}
+
+fn fields_of_nobody() -> Set {
     Set::of_paths(&[
         &["apiVersion"],
         &["kind"],
@@ -366,9 +378,9 @@ fn apply_once(schema: &Schema<'_>, live: &Value, config: &Value, mut managed: Ma
     let last = managed.entries.get(&id).cloned();
     let wanted = filter(walk::field_set(ty, config), options.reset);
     let time = last.as_ref().and_then(|l| l.time.clone());
-    managed.entries.insert(id.clone(), Owned { set: wanted, api_version: version, time, written: None });
+    managed.entries.insert(id.clone(), Owned::new(wanted, version, time));
     let merged = match &last {
-        Some(last) if !last.set.is_empty() => prune(ty, merged, &managed, &last.set),
+        Some(last) if !last.set().is_empty() => prune(ty, merged, &managed, last.set()),
         _ => merged,
     };
     let comparison = compare(schema, live, &merged, options);
@@ -378,8 +390,7 @@ fn apply_once(schema: &Schema<'_>, live: &Value, config: &Value, mut managed: Ma
     }
     managed.entries.iter_mut().filter(|(other, _)| **other != id).for_each(|(_, owned)| owned.lose(&comparison));
     if let Some(owned) = managed.entries.get_mut(&id) {
-        let stripped = strip(&owned.set);
-        *owned.set_mut() = stripped;
+        owned.change(|set| *set = strip(set));
     }
     managed.drop_empty();
     let mut object = merged;
@@ -387,7 +398,7 @@ fn apply_once(schema: &Schema<'_>, live: &Value, config: &Value, mut managed: Ma
     if !same && let Some(owned) = managed.entries.get_mut(&id) {
         owned.time = Some(options.now.to_owned());
     }
-    set_managed_fields(&mut object, &managed);
+    set_managed_fields(&mut object, managed);
     Ok(object)
 }
 
@@ -404,7 +415,7 @@ fn conflicts(managed: &Managed, applier: &Manager, comparison: &Comparison) -> V
     let changed = comparison.modified.union(&comparison.added);
     let mut all = Vec::new();
     for (id, owned) in managed.entries.iter().filter(|(id, _)| *id != applier) {
-        for path in owned.set.intersection(&changed).paths() {
+        for path in owned.set().intersection(&changed).paths() {
             let text = path.iter().map(ToString::to_string).collect();
             all.push(Conflict { manager: id.printed(), path: text, set: Set::of_path(&path) });
         }
@@ -418,7 +429,7 @@ fn prune(ty: Ty<'_>, merged: Value, managed: &Managed, last: &Set) -> Value {
     let last = named(last);
     let pruned = walk::remove(ty, &merged, &last);
     // Back comes what anybody owns, the applier's new configuration included …
-    let owned = managed.entries.values().fold(Set::default(), |all, o| all.union(&o.set));
+    let owned = managed.entries.values().fold(Set::default(), |all, o| all.union(o.set()));
     let merged_set = named(&walk::field_set(ty, &merged));
     let kept = named(&walk::field_set(ty, &pruned)).union(&named(&owned));
     let pruned = walk::remove(ty, &merged, &merged_set.difference(&kept));

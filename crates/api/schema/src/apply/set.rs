@@ -81,7 +81,7 @@ impl PathElement {
     /// `f:name`, `k:{…}`, `v:…`, `i:…`.
     fn encode(&self) -> String {
         match self {
-            PathElement::Field(name) => format!("f:{name}"),
+            PathElement::Field(name) => ["f:", name].concat(),
             PathElement::Key(fields) => {
                 let map: Map<String, Value> = fields.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
                 format!("k:{}", Value::Object(map))
@@ -138,6 +138,37 @@ impl Set {
             [first, rest @ ..] => match self.children.get_mut(first) {
                 Some(child) => child.insert(rest),
                 None => self.children.entry(first.clone()).or_default().insert(rest),
+            },
+        }
+    }
+
+    /// Adds an element, which is a member, with what is below it.
+    pub(crate) fn put(&mut self, element: PathElement, below: Set) {
+        if !below.is_empty() {
+            self.children.insert(element.clone(), below);
+        }
+        self.members.insert(element);
+    }
+
+    /// Forgets what is below an element.
+    pub(crate) fn prune(&mut self, element: &PathElement) {
+        self.children.remove(element);
+    }
+
+    /// Adds a field with everything below it.
+    pub(crate) fn graft(&mut self, path: &[PathElement], below: Set) {
+        match path {
+            [] => self.absorb(below),
+            [last] => match self.children.get_mut(last) {
+                Some(there) => {
+                    there.absorb(below);
+                    self.members.insert(last.clone());
+                }
+                None => self.put(last.clone(), below),
+            },
+            [first, rest @ ..] => match self.children.get_mut(first) {
+                Some(child) => child.graft(rest, below),
+                None => self.children.entry(first.clone()).or_default().graft(rest, below),
             },
         }
     }
@@ -266,6 +297,20 @@ impl Set {
         }
     }
 
+    /// Whether one of the members is a member of what is written, too; the latter is not read into a set for that.
+    pub(crate) fn meets(&self, fields: &Value) -> bool {
+        let there = |element: &PathElement| fields.get(element.encode());
+        self.members.iter().any(|member| there(member).is_some_and(is_member))
+            || self.children.iter().any(|(element, below)| there(element).is_some_and(|fields| below.meets(fields)))
+    }
+
+    /// Whether all members are members of what is written, too.
+    pub(crate) fn is_within(&self, fields: &Value) -> bool {
+        let there = |element: &PathElement| fields.get(element.encode());
+        self.members.iter().all(|member| there(member).is_some_and(is_member))
+            && self.children.iter().all(|(element, below)| below.is_empty() || there(element).is_some_and(|fields| below.is_within(fields)))
+    }
+
     /// `FieldsV1`.
     pub(crate) fn encode(&self) -> Value {
         Value::Object(self.encode_map(false))
@@ -314,15 +359,8 @@ impl Set {
     }
 }
 
-/// Whether the path is a member of a set in `FieldsV1`, without reading the set.
-pub(crate) fn is_member(fields: &Value, path: &[PathElement]) -> bool {
-    let mut at = fields;
-    for element in path {
-        match at.get(element.encode()) {
-            Some(below) => at = below,
-            None => return false,
-        }
-    }
+/// Whether a place of a set in `FieldsV1` is a member itself.
+fn is_member(at: &Value) -> bool {
     at.as_object().is_none_or(|below| below.is_empty() || below.contains_key("."))
 }
 

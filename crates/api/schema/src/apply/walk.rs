@@ -242,6 +242,30 @@ impl Comparison {
     }
 }
 
+/// What a value that stands on one side only comes with: everything in it, whose place and each of whose parts is new or gone.
+fn below(ty: Ty<'_>, value: &Value) -> Set {
+    let mut set = Set::default();
+    match (form(ty.atom(), Some(value)), value) {
+        (Form::Map(map), Value::Object(fields)) if !map.atomic => {
+            for (name, value) in fields {
+                set.put(field(name), below(map.type_of(name).unwrap_or(Ty::Unknown), value));
+            }
+        }
+        (Form::List(list), Value::Array(items)) if list.relation != Relation::Atomic => {
+            for item in items {
+                // What is there twice counts as one thing, whose parts nobody looks at.
+                match list.element_of(item) {
+                    Ok(element) if set.has(&element) => set.prune(&element),
+                    Ok(element) => set.put(element, below(list.element, item)),
+                    Err(_) => {}
+                }
+            }
+        }
+        _ => {}
+    }
+    set
+}
+
 pub(super) fn compare(ty: Ty<'_>, old: &Value, new: &Value) -> Comparison {
     let mut comparer = Comparer { result: Comparison::default(), path: Vec::new() };
     comparer.compare(ty, Some(old), Some(new));
@@ -255,57 +279,46 @@ struct Comparer {
 
 impl Comparer {
     fn compare(&mut self, ty: Ty<'_>, old: Option<&Value>, new: Option<&Value>) {
-        let (before, after) = (form(ty.atom(), old), form(ty.atom(), new));
-        let leaf = match (old, new) {
-            (_, None) => self.handle(before, old, new),
-            (None, _) => self.handle(after, old, new),
-            _ if before.same_kind(&after) => self.handle(after, old, new),
-            _ => {
-                self.handle(before, old, new);
-                self.handle(after, old, new)
-            }
-        };
-        if !leaf {
-            match (old, new) {
-                (None, _) => self.result.added.insert(&self.path),
-                (_, None) => self.result.removed.insert(&self.path),
-                _ => {}
+        match (old, new) {
+            (None, None) => {}
+            (None, Some(new)) => self.result.added.graft(&self.path, below(ty, new)),
+            (Some(old), None) => self.result.removed.graft(&self.path, below(ty, old)),
+            (Some(old), Some(new)) => {
+                let (before, after) = (form(ty.atom(), Some(old)), form(ty.atom(), Some(new)));
+                if !before.same_kind(&after) {
+                    self.handle(before, old, new);
+                }
+                self.handle(after, old, new);
             }
         }
     }
 
-    /// Whether the place is a leaf, which is compared as a whole.
-    fn handle(&mut self, form: Form<'_>, old: Option<&Value>, new: Option<&Value>) -> bool {
+    fn handle(&mut self, form: Form<'_>, old: &Value, new: &Value) {
         match form {
             Form::Scalar(_) => self.leaf(old, new),
             Form::Map(map) => {
-                let (a, b) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+                let (a, b) = (old.as_object(), new.as_object());
                 if map.atomic || (a.is_none_or(Map::is_empty) && b.is_none_or(Map::is_empty)) {
                     return self.leaf(old, new);
                 }
                 self.maps(&map, a, b);
-                false
             }
             Form::List(list) => {
-                let (a, b) = (old.and_then(Value::as_array), new.and_then(Value::as_array));
+                let (a, b) = (old.as_array(), new.as_array());
                 if list.relation == Relation::Atomic || (a.is_none_or(Vec::is_empty) && b.is_none_or(Vec::is_empty)) {
                     return self.leaf(old, new);
                 }
                 self.lists(&list, a.map_or(&[], |v| v), b.map_or(&[], |v| v));
-                false
             }
-            Form::Nothing => false,
+            Form::Nothing => {}
         }
     }
 
-    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) -> bool {
-        match (old, new) {
-            (None, _) => self.result.added.insert(&self.path),
-            (_, None) => self.result.removed.insert(&self.path),
-            (a, b) if a != b => self.result.modified.insert(&self.path),
-            _ => {}
+    /// A leaf is compared as a whole.
+    fn leaf(&mut self, old: &Value, new: &Value) {
+        if old != new {
+            self.result.modified.insert(&self.path);
         }
-        true
     }
 
     fn maps(&mut self, map: &MapTy<'_>, old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) {

@@ -31,6 +31,48 @@ pub fn canonicalize(kind: &Kind, tree: Value, strictness: Strictness) -> Result<
     ctx.finish(kind, result, |e| DecodeError::Syntax(e.to_string()))
 }
 
+/// The same of a tree that was made from `before`, which is canonical: what is as it was there is canonical too, and is not looked at.
+pub fn canonicalize_changed(kind: &Kind, tree: Value, before: &Value, strictness: Strictness) -> Result<Decoded, DecodeError> {
+    let (mut map, before) = match (tree, before) {
+        (Value::Object(map), Value::Object(before)) => (map, before),
+        (tree, _) => return canonicalize(kind, tree, strictness),
+    };
+    let mut ctx = Ctx::new(strictness);
+    let result = renew_struct(&mut ctx, kind.ty(), &Path::ROOT, &mut map, before);
+    ctx.finish(kind, result.map(|()| Some(Value::Object(map))), |e| DecodeError::Syntax(e.to_string()))
+}
+
+fn renew_struct(
+    ctx: &mut Ctx,
+    ty: &'static Type,
+    path: &Path<'_>,
+    map: &mut Map<String, Value>,
+    before: &Map<String, Value>,
+) -> Result<(), serde_json::Error> {
+    let index = ty.index();
+    let changed: Vec<String> = map.iter().filter(|(name, value)| before.get(*name) != Some(*value)).map(|(name, _)| name.clone()).collect();
+    for name in changed {
+        let Some(value) = map.remove(&name) else { continue };
+        let Some(flat) = index.position(&name).map(|at| index.flat()[at]) else {
+            ctx.problem("unknown field", path, &name);
+            continue;
+        };
+        let here = path.then(Step::Field(flat, ty));
+        let renewed = match (flat.field.shape, value, before.get(&name)) {
+            (Shape::Message(inner), Value::Object(mut inside), Some(Value::Object(before))) => {
+                renew_struct(ctx, inner.get(), &here, &mut inside, before)?;
+                Some(Value::Object(inside))
+            }
+            (shape, value, _) => Seed { ctx, shape, go: flat.field.go_name(), path: &here }.deserialize(value)?,
+        };
+        if let Some(value) = renewed {
+            canon::put(map, flat.field, value);
+        }
+    }
+    canon::finish(ty, map);
+    Ok(())
+}
+
 /// Reads a custom resource: any object, as it stands, with the metadata that all objects have. Fields given twice and unknown metadata are reported.
 pub fn decode_custom(bytes: &[u8], strictness: Strictness) -> Result<Decoded, DecodeError> {
     let mut ctx = Ctx::new(strictness);

@@ -80,11 +80,23 @@ pub struct Type {
 pub(crate) struct Index {
     /// Sorted by name.
     by_name: Box<[Flat]>,
-    /// Positions in the type's own `fields`, by protobuf number; fields without a number are left out.
-    pub(crate) wire: Box<[u8]>,
+    /// By protobuf number; fields without a number are left out.
+    pub(crate) wire: Box<[Wired]>,
     /// Positions in `by_name` of the fields that Go always prints.
     pub(crate) always: Box<[u8]>,
 }
+
+/// Where a field that travels in protobuf stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wired {
+    /// In the type's own `fields`.
+    pub(crate) field: u8,
+    /// In `by_name`; of an inlined struct, which has no name, nowhere.
+    pub(crate) name: u8,
+}
+
+/// No type has more fields than this.
+pub(crate) const MOST_FIELDS: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flat {
@@ -307,8 +319,10 @@ impl Index {
         let mut flat = Vec::with_capacity(ty.fields.len() + 4);
         flatten(ty, "", &mut flat);
         flat.sort_by_key(|f| f.field.name);
-        let mut wire: Vec<u8> = (0..ty.fields.len() as u8).filter(|i| ty.fields[usize::from(*i)].number != 0).collect();
-        wire.sort_by_key(|i| ty.fields[usize::from(*i)].number);
+        let place = |name: &str| flat.binary_search_by(|f: &Flat| f.field.name.cmp(name)).map_or(u8::MAX, |at| at as u8);
+        let wired = ty.fields.iter().enumerate().filter(|(_, field)| field.number != 0);
+        let mut wire: Vec<Wired> = wired.map(|(i, field)| Wired { field: i as u8, name: place(field.name) }).collect();
+        wire.sort_by_key(|wired| ty.fields[usize::from(wired.field)].number);
         let always = (0..flat.len() as u8).filter(|i| flat[usize::from(*i)].field.always()).collect();
         Index { by_name: flat.into(), wire: wire.into(), always }
     }
@@ -489,5 +503,16 @@ impl Shape {
             List(of) | Items(of) => format!("[]{}", of.go_name()),
             Map(of) => format!("map[string]{}", of.go_name()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_have_room() {
+        let most = Facts::builtin().types().iter().map(|ty| ty.index().by_name.len().max(ty.fields.len())).max();
+        assert!(most.is_some_and(|most| most <= MOST_FIELDS), "{most:?}");
     }
 }

@@ -68,9 +68,9 @@ impl Plugin for LimitRanger {
     }
 }
 
-fn limits(registry: &Registry, namespace: &str) -> Vec<Value> {
+fn limits(registry: &Registry, namespace: &str) -> Vec<Arc<Value>> {
     let all = registry.cached(&Gvr::new("", "v1", "limitranges")).map(|c| c.list(namespace)).unwrap_or_default();
-    all.iter().map(|e| e.to_value()).collect()
+    all.iter().map(|entry| registry.trees.of(entry)).collect()
 }
 
 /// Defaults for containers that ask for nothing; what was set is noted in an annotation.

@@ -57,7 +57,7 @@ impl Plugin for ServiceAccount {
         // `serviceAccount` is the deprecated twin; both are always written.
         spec_map.insert("serviceAccountName".into(), json!(name));
         spec_map.insert("serviceAccount".into(), json!(name));
-        let account = account(registry, attributes, &name).await?.to_value();
+        let account = registry.trees.of(&*account(registry, attributes, &name).await?);
         if automounts(&account, &pod["spec"]) {
             mount_token(spec(pod));
         }
@@ -90,7 +90,7 @@ impl Plugin for ServiceAccount {
             let why = format!("no service account specified for pod {}/{}", attributes.namespace, attributes.name);
             return Err(attributes.forbidden(&why));
         }
-        let account = account(registry, attributes, name).await?.to_value();
+        let account = registry.trees.of(&*account(registry, attributes, name).await?);
         if !object::annotations(&account).any(|(k, v)| k == "kubernetes.io/enforce-mountable-secrets" && v == "true") {
             return Ok(());
         }

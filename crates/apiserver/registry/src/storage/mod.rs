@@ -8,7 +8,7 @@ pub(crate) mod keys;
 pub(crate) mod wire;
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -150,6 +150,9 @@ pub struct Entry {
     form: OnceLock<Box<Form>>,
     /// The form was read since `Cache::trim` came by last.
     read: AtomicBool,
+    /// How long the stored message is with its revision, once somebody asked; a list in protobuf wants all lengths before it can begin, and to read
+    /// them off the messages would bring each of these into the processor's cache twice.
+    stamped: AtomicU32,
 }
 
 impl Drop for Entry {
@@ -162,13 +165,14 @@ impl Drop for Entry {
 
 impl Entry {
     pub(crate) fn new(shape: Arc<Shape>, key: Bytes, stored: Bytes, revision: i64) -> Entry {
-        Entry { shape, key, stored, revision, form: OnceLock::new(), read: AtomicBool::new(false) }
+        Entry { shape, key, stored, revision, form: OnceLock::new(), read: AtomicBool::new(false), stamped: AtomicU32::new(0) }
     }
 
     /// Of a tree that was just written: its form is made from it.
     pub(crate) fn written(shape: Arc<Shape>, key: Bytes, stored: Bytes, revision: i64, form: Form) -> Entry {
         shape.forms.made(&form);
-        Entry { shape, key, stored, revision, form: OnceLock::from(Box::new(form)), read: AtomicBool::new(true) }
+        let (form, read) = (OnceLock::from(Box::new(form)), AtomicBool::new(true));
+        Entry { shape, key, stored, revision, form, read, stamped: AtomicU32::new(0) }
     }
 
     /// Of a tree that is shown but not stored: a dry run's outcome, the last state of what is gone.
@@ -295,6 +299,17 @@ impl Entry {
     /// The stored message where it stands in the open: all but the revision is there.
     pub(crate) fn raw(&self) -> Option<&[u8]> {
         if self.shape.sealer.is_some() { None } else { wire::raw(&self.stored) }
+    }
+
+    /// How long `raw` becomes with the revision in it; 0 where there is none.
+    pub(crate) fn stamped_length(&self) -> usize {
+        let known = self.stamped.load(Ordering::Relaxed);
+        if known != 0 {
+            return known as usize;
+        }
+        let length = self.raw().map_or(0, |raw| wire::Stamp::new(self.revision).length(raw));
+        self.stamped.store(u32::try_from(length).unwrap_or(0), Ordering::Relaxed);
+        length
     }
 }
 

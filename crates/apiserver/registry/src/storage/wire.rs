@@ -58,31 +58,46 @@ pub(crate) fn envelope_at(api_version: &str, kind: &str, raw: &[u8], revision: i
 
 /// Sets `metadata.resourceVersion` of stored messages.
 pub(crate) struct Stamp {
-    /// The field as it stands on the wire.
-    field: Vec<u8>,
+    /// The field as it stands on the wire: a tag, a length, at most nineteen digits.
+    field: [u8; 21],
+    length: usize,
 }
 
 impl Stamp {
     pub(crate) fn new(revision: i64) -> Stamp {
-        let mut field = Vec::new();
-        if revision != 0 {
-            write_bytes(&mut field, RESOURCE_VERSION, revision.to_string().as_bytes());
+        let mut stamp = Stamp { field: [0; 21], length: 0 };
+        let mut at = stamp.field.len();
+        let mut left = revision.unsigned_abs();
+        while left > 0 {
+            at -= 1;
+            stamp.field[at] = b'0' + (left % 10) as u8;
+            left /= 10;
         }
-        Stamp { field }
+        let digits = stamp.field.len() - at;
+        if digits > 0 {
+            stamp.field.copy_within(at.., 2);
+            stamp.field[..2].copy_from_slice(&[(RESOURCE_VERSION << 3 | LENGTH_DELIMITED) as u8, digits as u8]);
+            stamp.length = 2 + digits;
+        }
+        stamp
+    }
+
+    fn field(&self) -> &[u8] {
+        &self.field[..self.length]
     }
 
     /// How long the message becomes.
     pub(crate) fn length(&self, message: &[u8]) -> usize {
         let (metadata, rest) = split_metadata(message);
-        let length = metadata.len() + self.field.len();
+        let length = metadata.len() + self.length;
         1 + varint_length(length) + length + rest.len()
     }
 
     pub(crate) fn write(&self, message: &[u8], out: &mut Vec<u8>) {
         let (metadata, rest) = split_metadata(message);
-        write_head(out, METADATA, metadata.len() + self.field.len());
+        write_head(out, METADATA, metadata.len() + self.length);
         out.extend_from_slice(metadata);
-        out.extend_from_slice(&self.field);
+        out.extend_from_slice(self.field());
         out.extend_from_slice(rest);
     }
 }
@@ -188,6 +203,7 @@ mod tests {
         let bare = with_revision(b"\x12\x00", 5);
         assert_eq!(Fields(&bare).collect::<Vec<_>>(), [(1, &b"\x32\x015"[..]), (2, &b""[..])]);
         assert_eq!(with_revision(&message, 0), message);
+        assert_eq!(Stamp::new(i64::MAX).field(), b"\x32\x139223372036854775807");
         let sealed = envelope_at("v1", "Pod", &message, 1234);
         assert_eq!(raw(&sealed), Some(&stamped[..]));
     }

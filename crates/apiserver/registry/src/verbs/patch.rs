@@ -10,6 +10,7 @@ use tiphys_schema::{Kind, patch};
 use super::Call;
 use super::update::{Change, How};
 use crate::answer::Answer;
+use crate::convert::Conversion;
 use crate::negotiate::unsupported;
 use crate::options::{Validation, WriteOptions};
 use crate::resource::Model;
@@ -71,7 +72,11 @@ impl Patched {
     /// The patched object of a built-in kind.
     fn builtin(&self, call: &mut Call<'_>, kind: &'static Kind, old: &Value, mut tree: Value) -> Result<Value, ApiError> {
         self.patch.apply(kind, &mut tree)?;
-        let decoded = codec::json::canonicalize(kind, tree, self.options.validation.strictness());
+        let strictness = self.options.validation.strictness();
+        let decoded = match call.served.conversion {
+            Conversion::Pair { .. } => codec::json::canonicalize(kind, tree, strictness),
+            Conversion::Same | Conversion::Renamed => codec::json::canonicalize_changed(kind, tree, old, strictness),
+        };
         let mut decoded: Decoded = decoded.map_err(|e| self.unreadable(call, kind, old, &e.to_string()))?;
         decoded.problems.splice(0..0, self.problems.iter().cloned());
         if !decoded.problems.is_empty() && self.options.validation == Validation::Strict {

@@ -38,6 +38,7 @@ impl LogFile {
         let shared = Arc::new(Shared::default());
         let (reading, stop) = (shared.clone(), tasks.token());
         tasks.spawn_draining("audit log", async move {
+            let mut spare = Vec::new();
             loop {
                 let stopped = tokio::select! {
                     () = reading.some.notified() => false,
@@ -49,13 +50,14 @@ impl LogFile {
                         () = stop.cancelled() => {}
                     }
                 }
-                let lines = std::mem::take(&mut *reading.buffer.lock());
+                let lines = std::mem::replace(&mut *reading.buffer.lock(), spare);
                 let written = tokio::task::spawn_blocking(move || {
                     let outcome = files.write(&lines);
-                    (files, outcome)
+                    (files, lines, outcome)
                 });
-                let Ok((back, outcome)) = written.await else { return };
+                let Ok((back, lines, outcome)) = written.await else { return };
                 files = back;
+                spare = emptied(lines);
                 if let Err(error) = outcome {
                     tracing::error!(%error, "the audit log cannot be written");
                 }
@@ -84,6 +86,16 @@ impl LogFile {
             self.shared.some.notify_one();
         }
     }
+}
+
+/// A busy server fills the buffer again: it does not grow anew each time. A quiet one keeps none.
+fn emptied(mut lines: Vec<u8>) -> Vec<u8> {
+    const BUSY: usize = 64 << 10;
+    if lines.len() < BUSY {
+        return Vec::new();
+    }
+    lines.clear();
+    lines
 }
 
 /// The current file and its elders.

@@ -25,6 +25,8 @@ pub struct Peer {
     /// The common name of an authenticating proxy.
     pub front_proxy: Option<String>,
     pub address: Option<std::net::SocketAddr>,
+    /// The client runs on this machine.
+    pub near: bool,
 }
 
 /// The CAs that vouch for clients and for front proxies.
@@ -55,7 +57,7 @@ impl Certificates {
             Some(Err(error)) => Some(Err(format!("x509: {error}"))),
             None => None,
         };
-        Peer { client, front_proxy, address }
+        Peer { client, front_proxy, address, near: false }
     }
 }
 

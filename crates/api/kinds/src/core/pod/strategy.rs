@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tiphys_meta::{names, object, time};
-use tiphys_types::{api::core::v1::Pod, qos};
+use tiphys_types::qos;
 
 use crate::fields::{self, Fields};
 use crate::strategy::{Ctx, bump_generation, copy_field, keep_all_but_status};
@@ -44,7 +44,7 @@ pub(super) fn selectable(pod: &Value) -> Fields<'_> {
 
 /// Phase and class; a pod that waits for its gates says so (KEP-3521).
 pub(super) fn on_create(pod: &mut Value, ctx: &Ctx<'_>) {
-    let class = qos_class(pod);
+    let class = qos::of_spec(&pod["spec"]);
     let status = child(pod, "status");
     status["qosClass"] = json!(class);
     if !array(pod, "spec.schedulingGates").is_empty() {
@@ -89,18 +89,6 @@ pub(super) fn apparmor_profile(value: &str) -> Option<Value> {
             Some(json!({"type": "Localhost", "localhostProfile": name}))
         }
     }
-}
-
-/// Only what containers and the pod ask for is read: a whole spec takes longer than all the other rules together.
-pub(super) fn qos_class(pod: &Value) -> &'static str {
-    let asking = |list: &str| -> Vec<Value> {
-        let containers = at(pod, "spec").and_then(|spec| spec.get(list)).and_then(Value::as_array);
-        containers.into_iter().flatten().map(|c| json!({"name": "", "resources": c.get("resources")})).collect()
-    };
-    let own = at(pod, "spec.resources");
-    let spec = json!({"containers": asking("containers"), "initContainers": asking("initContainers"), "resources": own});
-    let typed: Result<Pod, _> = serde_json::from_value(json!({"spec": spec}));
-    typed.map_or(qos::BEST_EFFORT, |pod| qos::compute(&pod))
 }
 
 /// `matchLabelKeys` of spread constraints become part of the selector (KEP-3243): the scheduler reads the selector alone.

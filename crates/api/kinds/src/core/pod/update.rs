@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use tiphys_meta::{ErrorList, Path, names, object};
+use tiphys_types::qos;
 
-use super::strategy::qos_class;
 use super::validation;
 use crate::tree::{array, at, int, prune_empty, remove, text};
 
@@ -258,8 +258,8 @@ pub(super) fn resize(new: &Value, old: &Value, errors: &mut ErrorList) {
         return;
     }
     let known = text(old, "status.qosClass");
-    let before = if known.is_empty() { qos_class(old) } else { known };
-    if before != qos_class(new) {
+    let before = if known.is_empty() { qos::of_spec(&old["spec"]) } else { known };
+    if before != qos::of_spec(&new["spec"]) {
         errors.invalid(&SPEC, text(new, "status.qosClass"), "Pod QOS Class may not change as a result of resizing");
     }
     let running = array(old, "status.containerStatuses").iter().find(|s| at(s, "state.running").is_some());

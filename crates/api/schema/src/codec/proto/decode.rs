@@ -90,10 +90,10 @@ fn fields(ty: &'static Type, bytes: &[u8], map: &mut Map<String, Value>, room: R
     // Fields come in the order of their numbers, mostly: look from where the last one was found.
     let mut hint = 0;
     while let Some((number, raw)) = reader.next()? {
-        let found = (hint..wire.len()).chain(0..hint).find(|i| u64::from(own[usize::from(wire[*i])].number) == number);
+        let found = (hint..wire.len()).chain(0..hint).find(|i| u64::from(own[usize::from(wire[*i].field)].number) == number);
         let Some(position) = found else { continue };
         hint = position;
-        field(&own[usize::from(wire[position])], raw, map, room)?;
+        field(&own[usize::from(wire[position].field)], raw, map, room)?;
     }
     Ok(())
 }

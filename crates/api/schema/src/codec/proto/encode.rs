@@ -5,7 +5,7 @@ use tiphys_meta::{Gvk, duration};
 
 use super::wire::{FIXED64, VARINT, put_bytes, put_int, put_nested, put_tag, put_varint};
 use crate::codec::{EncodeError, canon, go};
-use crate::facts::{Field, Shape, Type};
+use crate::facts::{Field, MOST_FIELDS, Shape, Type};
 
 type Result<T = ()> = std::result::Result<T, EncodeError>;
 type Object = Map<String, Value>;
@@ -35,15 +35,20 @@ pub(super) fn watch_event(event: &str, object: &[u8], out: &mut Vec<u8>) {
 
 /// The fields of a message, in the order of their numbers. `None` is the zero value.
 pub(super) fn message(ty: &'static Type, object: Option<&Object>, out: &mut Vec<u8>) -> Result {
+    let index = ty.index();
+    let mut values = [None; MOST_FIELDS];
+    // An object has few of the fields that its type has: those are looked up, not these.
+    for (name, value) in object.into_iter().flatten() {
+        if let Some(slot) = index.position(name).and_then(|at| values.get_mut(at)) {
+            *slot = Some(value).filter(|v| !v.is_null());
+        }
+    }
     let own = ty.fields();
-    for position in &ty.index().wire {
-        let field = &own[usize::from(*position)];
+    for wired in &index.wire {
+        let field = &own[usize::from(wired.field)];
         match field.shape {
             Shape::Message(inner) if field.inline() => put_nested(out, field.number, |out| message(inner.get(), object, out))?,
-            _ => {
-                let value = object.and_then(|o| o.get(field.name)).filter(|v| !v.is_null());
-                write_field(field, value, out)?;
-            }
+            _ => write_field(field, values.get(usize::from(wired.name)).copied().flatten(), out)?,
         }
     }
     Ok(())

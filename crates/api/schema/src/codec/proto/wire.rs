@@ -15,6 +15,10 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+fn varint_length(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
 pub(crate) fn put_tag(out: &mut Vec<u8>, number: u16, wire: u8) {
     put_varint(out, u64::from(number) << 3 | u64::from(wire));
 }
@@ -41,9 +45,15 @@ pub(crate) fn put_nested<E>(out: &mut Vec<u8>, number: u16, content: impl FnOnce
         out[start] = short;
         return Ok(());
     }
-    let mut bytes = Vec::with_capacity(5);
-    put_varint(&mut bytes, length as u64);
-    out.splice(start..=start, bytes);
+    let more = varint_length(length as u64) - 1;
+    let end = out.len();
+    out.resize(end + more, 0);
+    out.copy_within(start + 1..end, start + 1 + more);
+    let mut left = length as u64;
+    for at in start..=start + more {
+        out[at] = left as u8 & 0x7f | if at < start + more { 0x80 } else { 0 };
+        left >>= 7;
+    }
     Ok(())
 }
 
