@@ -56,12 +56,12 @@ mod tests {
         let mut changed = first.to_value();
         changed["imagePullSecrets"] = json!([{"name": "s"}]);
         rig.put(&gvr, &changed).await.expect("written");
-        assert_eq!(trees.of(&named("a").await)["imagePullSecrets"], json!([{"name": "s"}]));
+        assert_eq!(trees.of(&*named("a").await)["imagePullSecrets"], json!([{"name": "s"}]));
         assert_eq!(trees.of(&first).get("imagePullSecrets"), None);
         for i in 0..=MOST {
             let name = format!("n{i}");
             rig.post(&gvr, "default", json!({"metadata": {"name": name}})).await.expect("created");
-            trees.of(&named(&name).await);
+            trees.of(&*named(&name).await);
         }
         assert!(trees.0.lock().len() <= MOST);
     }
