@@ -56,6 +56,7 @@ fn rounds(options: &Options, tools: &Tools, ours: &Plane, upstream: Option<&Plan
         }
         for (side, plane) in turn {
             println!("{encoding}, round {}, {}", round + 1, plane.name);
+            plane.forget_events(tools)?;
             for line in apibench(options, tools, plane, encoding, TESTS)? {
                 found[side].entry(line.test.clone()).or_default().push(line);
             }

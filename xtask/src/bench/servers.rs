@@ -147,6 +147,13 @@ impl Plane {
             .map(drop)
     }
 
+    /// Takes away the events of an earlier watch test: the load tool's watchers begin with what is there, and would time events of a minute ago.
+    pub(super) fn forget_events(&self, tools: &Tools) -> Result<()> {
+        let mut command = Command::new(tools.upstream("kubectl"));
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["-n", "apibench", "delete", "configmaps", "-l", "bench=watch"]);
+        text_of(&mut command).map(drop)
+    }
+
     /// Upstream's etcd, API server and scheduler by the kit.
     pub(super) fn upstream(tools: &Tools, folder: &Path) -> Result<Plane> {
         let script = tools.kit.join("upstream.sh");

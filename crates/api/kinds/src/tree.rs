@@ -5,11 +5,25 @@ use tiphys_meta::{ErrorList, Path};
 
 /// The value at a dotted path.
 pub(crate) fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(value, |v, step| v.get(step)).filter(|v| !v.is_null())
+    let (mut value, mut path) = (value, path);
+    while let Some((step, rest)) = first_step(path) {
+        (value, path) = (value.get(step)?, rest);
+    }
+    value.get(path).filter(|v| !v.is_null())
+}
+
+/// The first of several steps. Rules ask for a hundred places of an object; `str::split` takes longer to begin than this to end.
+fn first_step(path: &str) -> Option<(&str, &str)> {
+    let dot = path.bytes().position(|byte| byte == b'.')?;
+    Some((&path[..dot], &path[dot + 1..]))
 }
 
 pub(crate) fn at_mut<'a>(value: &'a mut Value, path: &str) -> Option<&'a mut Value> {
-    path.split('.').try_fold(value, |v, step| v.get_mut(step)).filter(|v| !v.is_null())
+    let (mut value, mut path) = (value, path);
+    while let Some((step, rest)) = first_step(path) {
+        (value, path) = (value.get_mut(step)?, rest);
+    }
+    value.get_mut(path).filter(|v| !v.is_null())
 }
 
 pub(crate) fn text<'a>(value: &'a Value, path: &str) -> &'a str {

@@ -27,6 +27,11 @@ impl Gvk {
         api_version(&self.group, &self.version)
     }
 
+    /// Whether the kind is of the group and version that `api_version` says.
+    pub fn is_of(&self, api_version: &str) -> bool {
+        !api_version.starts_with('/') && split_api_version(api_version) == (&*self.group, &*self.version)
+    }
+
     pub fn from_api_version(api_version: &str, kind: &str) -> Self {
         let (group, version) = split_api_version(api_version);
         Gvk::new(group.to_owned(), version.to_owned(), kind.to_owned())

@@ -69,8 +69,7 @@ fn renew_struct(
             canon::put(map, flat.field, value);
         }
     }
-    canon::finish(ty, map);
-    Ok(())
+    canon::finish(ty, map, &ctx.budget).map_err(Overdrawn::custom)
 }
 
 /// Reads a custom resource: any object, as it stands, with the metadata that all objects have. Fields given twice and unknown metadata are reported.
