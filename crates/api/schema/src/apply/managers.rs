@@ -38,7 +38,7 @@ impl Owned {
         Owned { set: OnceCell::from(set), api_version, time, written: None }
     }
 
-    fn written(fields: Option<Value>, api_version: String, time: Option<String>) -> Owned {
+    pub(super) fn written(fields: Option<Value>, api_version: String, time: Option<String>) -> Owned {
         Owned { set: OnceCell::new(), api_version, time, written: fields }
     }
 

@@ -6,11 +6,13 @@
 //! - [`set`]: sets of fields, and `FieldsV1`, their form on the wire.
 //! - [`schema`]: how places in an object merge, from the facts, from the structural schema of a custom resource, or deduced from the values.
 //! - [`walk`]: sets of an object, differences of two, merging, removing.
+//! - [`fresh`]: what a new object's maker owns, at once in its form on the wire.
 //! - [`managers`]: `metadata.managedFields`, decoded.
 //!
 //! Deliberately absent: conversion between versions. Fields that a manager set in another version of the kind are taken at their paths, which is
 //! right wherever the versions agree on them; and migration of sets between changes of a schema from atomic to granular.
 
+mod fresh;
 mod managers;
 mod schema;
 mod set;
@@ -145,6 +147,9 @@ impl Schema<'_> {
 
 /// Notes in `new` who changed what since `live` (`None` on create). Never fails: where the managed fields cannot be read, tracking starts anew.
 pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, options: &Options<'_>) {
+    if live.is_none() && managed_fields(new).is_none_or(Value::is_null) && created(schema, new, options) {
+        return;
+    }
     let mut comparison = None;
     if let Some(live) = live
         && keeps_managed_fields(live, new, options)
@@ -180,6 +185,22 @@ pub fn update(schema: &Schema<'_>, live: Option<&Value>, new: &mut Value, option
     track(schema, comparison, &mut managed, options, options.manager);
     managed.cap(MAX_UPDATE_MANAGERS, ANCIENT);
     set_managed_fields(new, managed);
+}
+
+/// The way of most objects that are made: all of it is its maker's, and is written down as such without a set. Whether it is so simple.
+fn created(schema: &Schema<'_>, new: &mut Value, options: &Options<'_>) -> bool {
+    remove_managed_fields(new);
+    let reset: Option<Vec<&str>> = options.reset.iter().map(|path| if let [field] = path { Some(*field) } else { None }).collect();
+    let fields = reset.and_then(|reset| fresh::fields(schema.root(), &schema.empty(), new, &reset));
+    let Some(fields) = fields else { return false };
+    if !fields.is_empty() {
+        let version = schema.gvk().api_version();
+        let id = Manager::new(options.manager, Operation::Update, &version, options.subresource);
+        let owned = Owned::written(Some(Value::Object(fields)), version, Some(options.now.to_owned()));
+        let managed = Managed { entries: [(id, owned)].into() };
+        set_managed_fields(new, managed);
+    }
+    true
 }
 
 /// The way of most writes: a manager changes again what it owns already, and nobody else does. Then only its time is new, and no set need be read.

@@ -79,7 +79,7 @@ impl fmt::Display for PathElement {
 
 impl PathElement {
     /// `f:name`, `k:{…}`, `v:…`, `i:…`.
-    fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         match self {
             PathElement::Field(name) => ["f:", name].concat(),
             PathElement::Key(fields) => {

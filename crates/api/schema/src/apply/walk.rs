@@ -9,7 +9,7 @@ use super::schema::{Atom, List, MapTy, Relation, ScalarKind, Ty};
 use super::set::{Path, PathElement, Set};
 
 /// What an atom turns out to be for a value.
-enum Form<'s> {
+pub(super) enum Form<'s> {
     Map(MapTy<'s>),
     Scalar(ScalarKind),
     List(List<'s>),
@@ -17,13 +17,13 @@ enum Form<'s> {
 }
 
 impl Form<'_> {
-    fn same_kind(&self, other: &Form<'_>) -> bool {
+    pub(super) fn same_kind(&self, other: &Form<'_>) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 }
 
 /// A value chooses among what the atom allows; where it does not fit, a map goes first, then a scalar, then a list.
-fn form<'s>(atom: Atom<'s>, value: Option<&Value>) -> Form<'s> {
+pub(super) fn form<'s>(atom: Atom<'s>, value: Option<&Value>) -> Form<'s> {
     match (value, atom) {
         (Some(Value::Bool(_) | Value::Number(_) | Value::String(_)), Atom { scalar: Some(kind), .. }) => Form::Scalar(kind),
         (Some(Value::Array(_)), Atom { list: Some(list), .. }) => Form::List(list),
