@@ -1,5 +1,5 @@
 //! Clients as people have them, in their own languages, against a cluster. Building them takes minutes, so they are asked for:
-//! `TIPHYS_CLIENTS=go,python,kube-rs,cert-manager,kube-state-metrics,metrics-server` (or `all`) names them; what they are built of stays under `/var/cache/tiphys/clients`.
+//! `TIPHYS_CLIENTS=go,python,kube-rs,cert-manager,metrics-server` (or `all`) names them; what they are built of stays under `/var/cache/tiphys/clients`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -172,71 +172,6 @@ metadata: {name: hello}
 spec: {text: Hello}
 ";
 
-/// It lists and watches nearly every kind there is, and tells of each what it read.
-#[test]
-fn kube_state_metrics_reads_every_kind() -> Result<()> {
-    with_cluster(
-        "kube-state-metrics",
-        || go_install("kube-state-metrics", "k8s.io/kube-state-metrics/v2@v2.18.0"),
-        |cluster, program| {
-            cluster.k("create deployment web --image=nginx --replicas=2")?;
-            cluster.k("rollout status deployment/web --timeout=120s")?;
-            cluster.k("create job once --image=busybox -- true")?;
-            cluster.k("create cronjob often --image=busybox --schedule=@hourly -- true")?;
-            cluster.k("create quota some --hard=pods=10")?;
-            let log = cluster.folder().join("kube-state-metrics.log");
-            let kubeconfig = format!("--kubeconfig={}", cluster.users_kubeconfig().display());
-            let flags = [kubeconfig.as_str(), "--host=127.0.0.1", "--port=18085", "--telemetry-host=127.0.0.1", "--telemetry-port=18086"];
-            let beside = Beside::start(client(cluster, program).args(flags), log)?;
-            states(cluster).with_context(|| beside.log_end())
-        },
-    )
-}
-
-/// A page that comes in chunks.
-fn page(url: &str) -> Result<String> {
-    run(Command::new("curl").args(["-sf", url]))
-}
-
-fn states(cluster: &Cluster) -> Result<()> {
-    let telling = |what: &'static str| {
-        eventually(SOON, || {
-            let text = page("http://127.0.0.1:18085/metrics")?;
-            ensure!(text.contains(what), "no {what} among {} bytes", text.len());
-            Ok(())
-        })
-    };
-    telling("kube_deployment_status_replicas_available{namespace=\"default\",deployment=\"web\"} 2")?;
-    telling("kube_job_complete{namespace=\"default\",job_name=\"once\",condition=\"true\"} 1")?;
-    for family in [
-        "kube_node_status_condition{",
-        "kube_pod_status_ready{",
-        "kube_cronjob_info{",
-        "kube_service_info{",
-        "kube_secret_info{",
-        "kube_configmap_info{",
-        "kube_namespace_status_phase{",
-        "kube_resourcequota{",
-        "kube_lease_owner{",
-        "kube_storageclass_info{",
-        "kube_replicaset_owner{",
-        "kube_endpoint_info{",
-    ] {
-        telling(family)?;
-    }
-    cluster.k("scale deployment web --replicas=1")?;
-    telling("kube_deployment_spec_replicas{namespace=\"default\",deployment=\"web\"} 1")?;
-    cluster.k("delete deployment web")?;
-    eventually(SOON, || {
-        ensure!(!page("http://127.0.0.1:18085/metrics")?.contains("deployment=\"web\""), "the deletion is not seen");
-        Ok(())
-    })?;
-    let own = page("http://127.0.0.1:18086/metrics")?;
-    let failed: Vec<&str> = own.lines().filter(|l| l.contains("result=\"error\"") && !l.ends_with(" 0")).collect();
-    ensure!(failed.is_empty() && own.contains("kube_state_metrics_watch_total"), "{failed:?}");
-    Ok(())
-}
-
 /// The real one in the place of our own: an APIService leads to it, and back when that is deleted.
 #[test]
 fn metrics_server_serves_the_metrics_of_ours() -> Result<()> {
@@ -249,7 +184,12 @@ fn metrics_server_serves_the_metrics_of_ours() -> Result<()> {
                 ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"].map(|flag| format!("--{flag}={kubeconfig}"));
             let log = cluster.folder().join("metrics-server.log");
             let mut command = client(cluster, program);
-            command.args(flags).args(["--secure-port=18444", "--kubelet-insecure-tls", "--metric-resolution=15s"]);
+            command.args(flags).args([
+                "--secure-port=18444",
+                "--kubelet-insecure-tls",
+                "--metric-resolution=15s",
+                "--kubelet-preferred-address-types=InternalIP",
+            ]);
             command.arg(format!("--cert-dir={}", cluster.folder().join("metrics-certs").display()));
             let beside = Beside::start(&mut command, log)?;
             measured(cluster).with_context(|| beside.log_end())
