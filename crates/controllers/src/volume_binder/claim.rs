@@ -118,6 +118,8 @@ fn bind(claim: &PersistentVolumeClaim, volume: &Arc<PersistentVolume>, plan: &mu
         status.phase = Some("Bound".into());
         status.access_modes = has.access_modes;
         status.capacity = has.capacity;
+        // From here on whoever modifies volumes says what the class is.
+        status.current_volume_attributes_class_name = has.volume_attributes_class_name;
     }
     plan.update_status_if_changed(claim, &next);
 }

@@ -51,6 +51,7 @@ pub(super) fn satisfies(volume: &PersistentVolume, claim: &PersistentVolumeClaim
     let mode = |m: &Option<String>| m.clone().unwrap_or_else(|| "Filesystem".into());
     has.storage_class_name.as_deref().unwrap_or("") == class_name(claim)
         && mode(&has.volume_mode) == mode(&wants.volume_mode)
+        && wants.volume_attributes_class_name.as_deref().unwrap_or("") == has.volume_attributes_class_name.as_deref().unwrap_or("")
         && wants.access_modes.iter().flatten().all(|m| modes.contains(m))
         && capacity(volume) >= size
         && wants

@@ -35,6 +35,15 @@ async fn the_smallest_that_is_enough() {
     assert_eq!((&bound["spec"]["volumeName"], &bound["status"]["phase"]), (&json!("middle"), &json!("Bound")));
     assert_eq!(bound["status"]["capacity"]["storage"], "5Gi");
     assert_eq!(phase(&rig, "middle"), "Bound");
+    let mut fast = volume("fast", "1Gi");
+    fast["spec"]["volumeAttributesClassName"] = json!("gold");
+    rig.api.insert(&gvr_of::<PersistentVolume>(), fast);
+    let mut wants = claim("gilded", "1Gi", json!(""));
+    wants["spec"]["volumeAttributesClassName"] = json!("gold");
+    rig.api.insert(&gvr_of::<PersistentVolumeClaim>(), wants);
+    rig.settles().await;
+    let gilded = get_claim(&rig, "gilded");
+    assert_eq!((&gilded["spec"]["volumeName"], &gilded["status"]["currentVolumeAttributesClassName"]), (&json!("fast"), &json!("gold")));
     assert!(rig.api.client().delete::<PersistentVolumeClaim>("ns", "data", &Default::default()).await.is_ok());
     rig.settles().await;
     assert_eq!(phase(&rig, "middle"), "Released");
