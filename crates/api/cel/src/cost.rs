@@ -327,7 +327,7 @@ impl Coster<'_> {
         let mut at = self.schema?;
         for (i, step) in steps.iter().enumerate() {
             if step == "@keys" && at.is_map() && i + 1 == steps.len() {
-                return Some(Estimate::ZERO);
+                return Some(Estimate { min: 0, max: at.keys() });
             }
             at = at.step(step).filter(|_| !matches!(step.as_str(), "@idx" | "@elem"))?;
         }

@@ -427,12 +427,15 @@ pub fn field_path(path: &str, schema: &Json) -> Option<String> {
 }
 
 /// What is wrong with the rules of a schema, for the CRD that is about to be written. `unchanged`: the schema was accepted before, so the cost of
-/// single rules is not held against it.
+/// single rules is not held against it. `wrong`: the places of what else is wrong with the schema, at and above which no rule is compiled; without it
+/// none is.
 #[must_use]
-pub fn check(schema: &Json, path: &Path<'_>, unchanged: bool) -> ErrorList {
-    let mut checker = Checker { errors: ErrorList::new(), total: 0, expensive: Vec::new(), unchanged };
+pub fn check(schema: &Json, path: &Path<'_>, unchanged: bool, wrong: Option<&[String]>) -> ErrorList {
+    let wrong_places = wrong.map(<[String]>::to_vec).unwrap_or_default();
+    let mut checker = Checker { errors: ErrorList::new(), total: 0, expensive: Vec::new(), unchanged, wrong: wrong_places };
     checker.form(schema, path);
-    if checker.errors.is_empty() && has_rules(schema) {
+    checker.wrong.extend(checker.errors.iter().map(|e| e.field.clone()));
+    if wrong.is_some() && has_rules(schema) {
         let types = Schema::of(schema, true, "selfType");
         checker.schema(schema, types.as_ref(), path, Some(1), None);
     }
@@ -464,6 +467,7 @@ struct Checker {
     total: u64,
     expensive: Vec<(u64, String)>,
     unchanged: bool,
+    wrong: Vec<String>,
 }
 
 /// How often a value below can stand in one object. None: nothing bounds it.
@@ -535,8 +539,9 @@ impl Checker {
 
     /// `lost`: the path within which elements before and after cannot be told to be the same.
     fn schema(&mut self, schema: &Json, types: Option<&Arc<Schema>>, path: &Path<'_>, count: Option<u64>, lost: Option<&str>) {
-        let rules = path.child(RULES);
-        for (i, rule) in list(schema, RULES).iter().enumerate() {
+        let (rules, here) = (path.child(RULES), path.to_string());
+        let sound = !self.wrong.iter().any(|place| place.starts_with(&here));
+        for (i, rule) in list(schema, RULES).iter().enumerate().filter(|_| sound) {
             match types {
                 Some(types) => self.rule(rule, types, &rules.index(i), count, lost),
                 None => {
@@ -546,7 +551,6 @@ impl Checker {
             }
         }
         let inner = count.and_then(|count| repeats(schema).map(|n| count.saturating_mul(n)));
-        let here = path.to_string();
         let unordered = text(schema, "type") == "array" && text(schema, "x-kubernetes-list-type") != "map";
         self.below(schema, path, &mut |checker, part, path, step| {
             let own;

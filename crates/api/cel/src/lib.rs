@@ -6,6 +6,7 @@
 //! - [`FactTypes`]: the built-in kinds as types.
 //! - [`crd_rules`]: the rules of custom resources, `x-kubernetes-validations`.
 //! - [`admission`]: the variables of admission.
+//! - [`devices`]: what selects devices (dynamic resource allocation).
 //!
 //! Messages are cel-go's, for clients match on them; costs are counted as cel-go and Kubernetes count them. Nothing recurses without bound: depth
 //! is limited when an expression is parsed. Pure: no IO, no clock.
@@ -21,6 +22,7 @@ mod convert;
 mod cost;
 pub mod crd_rules;
 mod decls;
+pub mod devices;
 mod env;
 mod escape;
 mod eval;

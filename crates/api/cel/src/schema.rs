@@ -21,6 +21,8 @@ pub struct Schema {
     shape: Shape,
     /// The most elements or characters, as cost estimates count; 0 for what has none.
     pub(crate) max_elements: u64,
+    /// The most characters of a map's keys; 0 where, as in custom resources, they are not counted.
+    key_elements: u64,
     /// The fewest bytes that it takes as JSON.
     pub(crate) min_size: u64,
     unordered: bool,
@@ -29,6 +31,9 @@ pub struct Schema {
 #[derive(Debug)]
 enum Shape {
     Dyn,
+    /// Of a type that only a value tells.
+    Any,
+    Quantity,
     Bool,
     Int,
     Double,
@@ -81,7 +86,7 @@ impl Schema {
     }
 
     fn new(type_name: &str, shape: Shape, max_elements: u64, min_size: u64) -> Arc<Schema> {
-        Arc::new(Schema { type_name: type_name.into(), shape, max_elements, min_size, unordered: false })
+        Arc::new(Schema { type_name: type_name.into(), shape, max_elements, key_elements: 0, min_size, unordered: false })
     }
 
     fn list(schema: &Json, type_name: &str) -> Option<Arc<Schema>> {
@@ -90,7 +95,7 @@ impl Schema {
         let most = number(schema, "maxItems").unwrap_or((MAX_REQUEST - 2) / (element.min_size + 1));
         let unordered = matches!(text(schema, "x-kubernetes-list-type"), "set" | "map");
         let type_name = type_name.into();
-        Some(Arc::new(Schema { type_name, shape: Shape::List(element), max_elements: most, min_size: 2, unordered }))
+        Some(Arc::new(Schema { type_name, shape: Shape::List(element), max_elements: most, key_elements: 0, min_size: 2, unordered }))
     }
 
     fn map(schema: &Json, values: &Json, type_name: &str) -> Option<Arc<Schema>> {
@@ -140,6 +145,8 @@ impl Schema {
     pub fn ty(&self) -> Type {
         match &self.shape {
             Shape::Dyn => Type::Dyn,
+            Shape::Any => Type::Any,
+            Shape::Quantity => Type::opaque("kubernetes.Quantity"),
             Shape::Bool => Type::Bool,
             Shape::Int => Type::Int,
             Shape::Double => Type::Double,
@@ -171,11 +178,39 @@ impl Schema {
         self.unordered
     }
 
-    /// The schema one step down: `@items`, `@values`, `@idx`, `@elem` or an escaped name. Keys of maps have no size of their own.
+    /// A device (KEP-4381): attributes and capacities by domain and name, as many and as long as a ResourceSlice may hold.
+    pub(crate) fn device(type_name: &str) -> Arc<Schema> {
+        const DOMAIN: u64 = 63;
+        const NAME: u64 = 32;
+        const VALUE: u64 = 64;
+        const MOST: u64 = 32;
+        let map = |value: Arc<Schema>, key_elements: u64| {
+            let type_name = "".into();
+            Arc::new(Schema { type_name, shape: Shape::Map(value), max_elements: MOST, key_elements, min_size: 0, unordered: false })
+        };
+        let by_domain = |value: Arc<Schema>| map(map(value, NAME), DOMAIN);
+        let fields = [
+            ("driver", Schema::new("", Shape::String, DOMAIN, 0)),
+            ("allowMultipleAllocations", Schema::new("", Shape::Bool, 1, 0)),
+            ("attributes", by_domain(Schema::new("", Shape::Any, VALUE, 0))),
+            ("capacity", by_domain(Schema::new("", Shape::Quantity, 0, 0))),
+        ];
+        let fields = fields.into_iter().map(|(name, schema)| (name.to_owned(), (name.to_owned(), schema))).collect();
+        Schema::new(type_name, Shape::Object(fields), 0, 0)
+    }
+
+    /// The size of a map's keys.
+    pub(crate) fn keys(&self) -> u64 {
+        self.key_elements
+    }
+
+    /// The schema one step down: `@items`, `@values`, `@idx`, `@elem` or an escaped name. Attributes of devices are all of one size, however they are
+    /// reached.
     pub(crate) fn step(&self, name: &str) -> Option<&Arc<Schema>> {
         match (&self.shape, name) {
             (Shape::List(element), "@items" | "@idx") => Some(element),
             (Shape::Map(value), "@values" | "@elem") => Some(value),
+            (Shape::Map(value), _) if matches!(value.shape, Shape::Any) => Some(value),
             (Shape::Object(fields), name) => fields.get(name).map(|(_, field)| field),
             _ => None,
         }

@@ -45,7 +45,9 @@ const MAX_SNIPPET: usize = 16384;
 
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ERROR: <input>:{}:{}: {}", self.line, self.column + 1, self.message)?;
+        // The end of nothing is no column.
+        let column = if self.line == 1 && self.snippet.is_empty() { 0 } else { self.column + 1 };
+        write!(f, "ERROR: <input>:{}:{column}: {}", self.line, self.message)?;
         if self.snippet.len() > MAX_SNIPPET {
             return Ok(());
         }

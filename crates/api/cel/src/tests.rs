@@ -253,7 +253,7 @@ fn with_rule(place: &str, rule: Json) -> Json {
 }
 
 fn check(place: &str, rule: Json) -> String {
-    crd_rules::check(&with_rule(place, rule), &Path::new("schema"), false).message()
+    crd_rules::check(&with_rule(place, rule), &Path::new("schema"), false, Some(&[])).message()
 }
 
 #[test]

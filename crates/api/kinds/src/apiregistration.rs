@@ -37,6 +37,12 @@ fn check(o: &Value, errors: &mut ErrorList) {
             format!("must be `spec.version+\".\"+spec.group`: \"{wanted}\""),
         );
     }
+    let group_path = SPEC.child("group");
+    if !group.is_empty() {
+        errors.invalid_all(&group_path, group, names::dns1123_subdomain(group));
+    } else if version != "v1" {
+        errors.required(&group_path, "only v1 may have an empty group and it better be legacy kube");
+    }
     let messages = names::dns1035_label(version);
     if !messages.is_empty() {
         errors.invalid(&SPEC.child("version"), version, messages.join(","));

@@ -6,15 +6,19 @@ use tiphys_types::jiff::Timestamp;
 
 use crate::core::endpoints::{app_protocol, first_of, special_purpose};
 use crate::resources::Entry;
-use crate::strategy::{Column, Generation, Strategy};
+use crate::strategy::{Column, Generation, Strategy, bump_generation};
 use crate::table::{AGE, NAME, age, column};
 use crate::tree::{array, array_mut, at, int, remove, said, set_absent, text};
 
 static SLICE: Strategy = Strategy::new(true)
-    .generation(Generation::When(changed))
+    // It starts at 1; what moves it is seen before the topology is dropped.
+    .generation(Generation::When(|_, _| false))
     .defaults(defaults)
     .on_create(|o, _| drop_topology(o, None))
     .on_update(|new, old, _| {
+        if changed(new, old) {
+            bump_generation(new, old);
+        }
         if new.get("endpoints") != old.get("endpoints") {
             drop_topology(new, Some(old));
         }
@@ -144,7 +148,7 @@ fn check_ports(ports: &[Value], list: &Path<'_>, errors: &mut ErrorList) {
         if ports[..i].iter().any(|p| text(p, "name") == name) {
             errors.duplicate(&path.child("name"), name);
         }
-        crate::core::service::check_protocol(text(port, "protocol"), &path.child("protocol"), errors);
+        crate::tree::one_of(at(port, "protocol"), &["SCTP", "TCP", "UDP"], &path.child("protocol"), errors);
         app_protocol(port, &path, errors);
     }
 }

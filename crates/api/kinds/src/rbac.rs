@@ -50,7 +50,11 @@ fn check_role(o: &Value, namespaced: bool, errors: &mut ErrorList) {
         errors.required(&list, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
     for (i, selector) in selectors.iter().enumerate() {
-        crate::selectors::check(Some(selector), &list.index(i), errors);
+        let path = list.index(i);
+        crate::selectors::check(Some(selector), &path, errors);
+        if tiphys_types::selector::from_value(selector).is_err() {
+            errors.invalid(&path, selector.clone(), "invalid label selector.");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `resource.k8s.io`: dynamic resource allocation. What CEL selectors say is not compiled here.
+//! `resource.k8s.io`: dynamic resource allocation.
 
 mod claim;
 
@@ -27,13 +27,7 @@ static CLAIM: Strategy = Strategy::new(true)
     .table(CLAIM_COLUMNS, claim_cells);
 static TEMPLATE: Strategy = Strategy::new(true)
     .defaults(|o| claim_defaults(o.get_mut("spec").and_then(|s| s.get_mut("spec"))))
-    .check_created(|o, e| {
-        let metadata = SPEC.child("metadata");
-        crate::meta::labels(at(o, "spec.metadata.labels"), &metadata.child("labels"), e);
-        crate::meta::annotations(at(o, "spec.metadata.annotations"), &metadata.child("annotations"), e);
-        claim::check(at(o, "spec.spec"), &SPEC.child("spec"), e);
-    })
-    .checks(|_, _| {}, fixed_spec)
+    .checks(check_template, fixed_spec)
     .table(crate::table::NAME_AGE, crate::table::name_age);
 static SLICE: Strategy = Strategy::new(false)
     .spec_generation()
@@ -88,6 +82,13 @@ fn request_defaults(request: &mut Value) {
 
 fn fixed_spec(new: &Value, old: &Value, errors: &mut ErrorList) {
     crate::meta::immutable(new.get("spec"), old.get("spec"), &SPEC, errors);
+}
+
+fn check_template(o: &Value, errors: &mut ErrorList) {
+    let metadata = SPEC.child("metadata");
+    crate::meta::labels(at(o, "spec.metadata.labels"), &metadata.child("labels"), errors);
+    crate::meta::annotations(at(o, "spec.metadata.annotations"), &metadata.child("annotations"), errors);
+    claim::check(at(o, "spec.spec"), &SPEC.child("spec"), errors);
 }
 
 fn check_slice(o: &Value, errors: &mut ErrorList) {

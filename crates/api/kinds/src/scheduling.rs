@@ -13,7 +13,8 @@ static PRIORITY_CLASS: Strategy = Strategy::new(false)
     // It starts at 1 and never moves: nothing that counts may change.
     .generation(Generation::When(|_, _| false))
     .defaults(|o| set_absent(o, "preemptionPolicy", "PreemptLowerPriority"))
-    .checks(check, check_update)
+    .check_created(check)
+    .checks(|_, _| {}, check_update)
     .table(COLUMNS, cells);
 static POD_GROUP: Strategy = Strategy::new(true).status("{}");
 static WORKLOAD: Strategy = Strategy::new(true);
@@ -41,9 +42,10 @@ fn check(o: &Value, errors: &mut ErrorList) {
     } else if value > HIGHEST_OF_USERS {
         errors.forbidden(&Path::new("value"), format!("maximum allowed value of a user defined priority is {HIGHEST_OF_USERS}"));
     }
-    let policy = text(o, "preemptionPolicy");
-    if !matches!(policy, "PreemptLowerPriority" | "Never") {
-        errors.not_supported(&Path::new("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
+    match text(o, "preemptionPolicy") {
+        "PreemptLowerPriority" | "Never" => {}
+        "" => errors.required(&Path::new("preemptionPolicy"), ""),
+        other => errors.not_supported(&Path::new("preemptionPolicy"), other, &["PreemptLowerPriority", "Never"]),
     }
 }
 

@@ -259,7 +259,8 @@ fn check_class(o: &Value, errors: &mut ErrorList) {
     if provisioner.is_empty() {
         errors.required(&path, "");
     } else {
-        errors.invalid_all(&path, provisioner, names::qualified_name(&provisioner.to_lowercase()));
+        let lower = provisioner.to_lowercase();
+        errors.invalid_all(&path, lower.as_str(), names::qualified_name(&lower));
     }
     if map_at(o, "parameters").is_some_and(|p| p.contains_key("")) {
         errors.invalid(&Path::new("parameters"), "", "field can not be empty.");

@@ -51,7 +51,8 @@ pub(crate) fn selector_and_template(o: &Value, kind: &str, errors: &mut ErrorLis
             let labels = at(template, "metadata.labels").cloned().unwrap_or(Value::Null);
             errors.invalid(&template_path.child("metadata.labels"), labels, "`selector` does not match template `labels`");
         }
-        Some(Err(_)) => {
+        // Of a daemon set only the selector's own errors are told.
+        Some(Err(_)) if kind != "daemonset" => {
             errors.invalid(&path, selector.cloned().unwrap_or_default(), if kind == "statefulset" { "" } else { "invalid label selector" })
         }
         _ => {}

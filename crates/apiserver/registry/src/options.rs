@@ -145,7 +145,9 @@ pub(crate) fn parse_revision(text: &str) -> Result<i64, ApiError> {
     }
     text.parse::<u64>().ok().and_then(|r| i64::try_from(r).ok()).ok_or_else(|| {
         let mut errors = ErrorList::new();
-        let detail = format!("strconv.ParseUint: parsing \"{text}\": invalid syntax");
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let why = if digits { "value out of range" } else { "invalid syntax" };
+        let detail = format!("strconv.ParseUint: parsing \"{text}\": {why}");
         errors.push(FieldError::invalid(&Path::new("resourceVersion"), text, detail));
         ApiError::bad_request(errors.message())
     })

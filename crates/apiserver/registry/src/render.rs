@@ -1,6 +1,6 @@
 //! From entries to the bytes that a client asked for. The plain cases copy or share what is kept; the others go through the tree.
 //!
-//! YAML answers are JSON, which is YAML too.
+//! Answers in YAML are made as JSON here; the door prints them.
 
 use std::sync::Arc;
 
@@ -206,6 +206,10 @@ impl Renderer {
     fn list_json(self, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Body {
         let (api_version, kind) = self.list_type();
         let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{},\"items\":[", meta.json());
+        // As upstream makes it: of nothing comes no list.
+        if entries.is_empty() && self.output.shown == Shown::Metadata {
+            return Body::Full((head.trim_end_matches('[').to_owned() + "null}").into());
+        }
         if entries.len() <= FEW {
             let mut out = head.into_bytes();
             entries.iter().enumerate().for_each(|(i, entry)| self.item_json(&mut out, i == 0, entry));
@@ -302,8 +306,12 @@ impl Renderer {
             }
             (Shown::Table, _) => {
                 let object = json!({"kind": PARTIAL, "apiVersion": self.output.meta_version(), "metadata": metadata});
+                // The row of an object that has nothing else.
+                let empty = json!({"metadata": {}});
+                let builtin = || self.resource.strategy.row(&empty, self.now);
+                let cells = self.served().as_custom().map_or_else(builtin, |c| c.version().row(&empty, self.now));
                 let table = json!({"kind": "Table", "apiVersion": self.output.meta_version(), "metadata": {"resourceVersion": revision.to_string()},
-                    "columnDefinitions": [], "rows": [{"cells": [], "object": object}]});
+                    "columnDefinitions": null, "rows": [{"cells": cells, "object": object}]});
                 Ok(table.to_string().into())
             }
         }

@@ -212,6 +212,7 @@ impl Served {
             _ if names.iter().all(|n| n.starts_with("metadata.")) => {
                 format!("\"{label}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
             }
+            "resourceslices" => format!("field label not supported for {}: {label}", self.gvk),
             _ => format!("field label not supported: {label}"),
         };
         Err(ApiError::bad_request(message))

@@ -9,6 +9,7 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tiphys_registry::{Answer, Body as AnswerBody, Document, WatchStream};
+use tiphys_schema::codec;
 
 use crate::errors::DoorError;
 
@@ -79,6 +80,16 @@ pub(crate) fn answer(code: u16, content_type: &str, body: Body) -> Answered {
     response
 }
 
+pub(crate) const YAML: &str = "application/yaml";
+
+/// A document in JSON as YAML. Nobody who counts cycles asks for it.
+pub(crate) fn yaml(json: &[u8]) -> Bytes {
+    match serde_json::from_slice(json) {
+        Ok(tree) => codec::yaml::print(&tree).into(),
+        Err(_) => Bytes::copy_from_slice(json),
+    }
+}
+
 pub(crate) fn json(code: u16, value: &serde_json::Value) -> Answered {
     answer(code, "application/json", full(value.to_string()))
 }
@@ -107,6 +118,7 @@ pub(crate) fn from_registry(answered: Answer) -> Answered {
     match answered {
         Answer::Object(Document { code, content_type, body, warnings }) => {
             let body = match body {
+                body if content_type == YAML => full(yaml(&body.into_bytes())),
                 AnswerBody::Full(bytes) => full(bytes),
                 AnswerBody::Chunks(chunks) => streaming(stream::iter(chunks)),
             };

@@ -356,7 +356,7 @@ fn request_header(m: &ArgMatches) -> Result<Option<RequestHeader>, FlagError> {
 
 /// Plugins that run in any case may be named; the set cannot be changed yet, and a flag that does nothing must not pass.
 fn check_admission(m: &ArgMatches) -> Result<(), FlagError> {
-    const ALWAYS: [&str; 25] = [
+    const ALWAYS: [&str; 26] = [
         "NamespaceLifecycle",
         "LimitRanger",
         "ServiceAccount",
@@ -374,6 +374,7 @@ fn check_admission(m: &ArgMatches) -> Result<(), FlagError> {
         "CertificateSubjectRestriction",
         "DefaultIngressClass",
         "PodTopologyLabels",
+        "PodResizeValidator",
         "ResourceQuota",
         "NodeRestriction",
         "OwnerReferencesPermissionEnforcement",

@@ -12,7 +12,7 @@ use crate::chain::Call;
 use crate::errors::DoorError;
 
 const JSON: &str = "application/json";
-const YAML: &str = "application/yaml";
+use crate::body::YAML;
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const ACCEPTED: [&str; 3] = [JSON, YAML, PROTOBUF];
 
@@ -71,8 +71,9 @@ pub(crate) fn encode(call: &Call, code: u16, gvk: &Gvk, object: &Value) -> Resul
     let content_type = negotiate(call.header(header::ACCEPT))?;
     let bytes = if content_type == PROTOBUF {
         proto::encode(gvk, object).map_err(|e| DoorError::Api(ApiError::internal(e)))?
+    } else if content_type == YAML {
+        yaml::print(object).into_bytes()
     } else {
-        // JSON is YAML too (YAML 1.2).
         json::encode(object)
     };
     Ok(body::answer(code, content_type, body::full(bytes)))

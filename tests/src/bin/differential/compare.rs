@@ -70,11 +70,19 @@ fn by_name(path: &str, ours: &[Value], theirs: &[Value], out: &mut Vec<Differenc
     }
 }
 
-/// Lines of `known.txt`: `PATTERN | FIELD | REASON`; `*` stands for anything. Empty lines and those that begin with `#` are skipped.
+/// Lines of `known.txt`: `PATTERN | FIELD | REASON`; `*` stands for anything. Empty lines and those that begin with `#` are skipped. A reason that
+/// begins with `sometimes:` is one of timing: the entry may find nothing.
 #[derive(Debug)]
 pub(crate) struct Known {
-    entries: Vec<(String, String)>,
+    entries: Vec<Entry>,
     used: BTreeSet<usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: String,
+    field: String,
+    sometimes: bool,
 }
 
 impl Known {
@@ -86,7 +94,7 @@ impl Known {
             if reason.is_empty() {
                 bail!("known.txt: {line:?} gives no reason");
             }
-            entries.push((id.to_owned(), field.to_owned()));
+            entries.push(Entry { id: id.to_owned(), field: field.to_owned(), sometimes: reason.starts_with("sometimes:") });
         }
         Ok(Known { entries, used: BTreeSet::new() })
     }
@@ -96,15 +104,15 @@ impl Known {
     }
 
     pub(crate) fn has(&mut self, id: &str, difference: &Difference) -> bool {
-        let matching = self.entries.iter().position(|(pattern, field)| glob(pattern, id) && glob(field, &difference.0));
+        let matching = self.entries.iter().position(|entry| glob(&entry.id, id) && glob(&entry.field, &difference.0));
         self.used.extend(matching);
         matching.is_some()
     }
 
     /// Entries that no difference needed: they have to go, so that the list only shrinks.
-    pub(crate) fn unused(&self) -> Vec<&str> {
-        let left = self.entries.iter().enumerate().filter(|(i, _)| !self.used.contains(i));
-        left.map(|(_, (pattern, _))| pattern.as_str()).collect()
+    pub(crate) fn unused(&self) -> Vec<String> {
+        let left = self.entries.iter().enumerate().filter(|(i, entry)| !entry.sometimes && !self.used.contains(i));
+        left.map(|(_, entry)| format!("{} | {}", entry.id, entry.field)).collect()
     }
 }
 
@@ -141,7 +149,8 @@ mod tests {
         let mut known = Known::parse("# why\nget * | .a.* | because\nlist | * | so\n").expect("parses");
         assert!(known.has("get pods", &(".a.b".into(), json!(1), json!(2))));
         assert!(!known.has("get pods", &(".b".into(), json!(1), json!(2))));
-        assert_eq!(known.unused(), ["list"]);
+        assert_eq!(known.unused(), ["list | *"]);
+        assert!(Known::parse("get | x | sometimes: a race").is_ok_and(|known| known.unused().is_empty()));
         assert!(Known::parse("get | x |").is_err());
         assert!(Known::parse(include_str!("known.txt")).is_ok_and(|known| !known.unused().is_empty()));
     }

@@ -16,6 +16,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("admission", include_str!("scripts/admission.yaml")),
     ("kinds", include_str!("scripts/kinds.yaml")),
     ("options", include_str!("scripts/options.yaml")),
+    ("revisions", include_str!("scripts/revisions.yaml")),
+    ("yaml", include_str!("scripts/yaml.yaml")),
 ];
 
 pub(crate) fn all() -> Result<Vec<Step>> {

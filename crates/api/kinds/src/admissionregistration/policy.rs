@@ -73,11 +73,7 @@ fn check_shared(o: &Value, errors: &mut ErrorList) -> Expressions {
         other => errors.not_supported(&SPEC.child("failurePolicy"), other, &["Fail", "Ignore"]),
     }
     if let Some(kind) = at(o, "spec.paramKind") {
-        for field in ["apiVersion", "kind"] {
-            if text(kind, field).is_empty() {
-                errors.required(&SPEC.child("paramKind").child(field), "");
-            }
-        }
+        check_param_kind(kind, &SPEC.child("paramKind"), errors);
     }
     let path = SPEC.child("matchConstraints");
     match at(o, "spec.matchConstraints") {
@@ -92,7 +88,9 @@ fn check_shared(o: &Value, errors: &mut ErrorList) -> Expressions {
     let spec = o.get("spec").unwrap_or(&Value::Null);
     let params = at(spec, "paramKind").is_some();
     match_conditions(spec, params, &SPEC.child("matchConditions"), errors);
+    // Without variables there is no `variables`.
     let mut variables = Variables::default();
+    let with = |variables: &Variables, env: Env| if array(spec, "variables").is_empty() { env } else { variables.extend(env) };
     let declared = Declared { params, authorizer: true, patches: !array(spec, "mutations").is_empty() };
     for (i, variable) in array(o, "spec.variables").iter().enumerate() {
         let (list, name) = (SPEC.child("variables"), text(variable, "name"));
@@ -107,33 +105,60 @@ fn check_shared(o: &Value, errors: &mut ErrorList) -> Expressions {
             continue;
         }
         let expression = text(variable, "expression");
-        let program = compile(expression, &variables.extend(env(declared, &Known::default())), &[]);
+        let program = compile(expression, &with(&variables, env(declared, &Known::default())), &[]);
         variables.declare(name, program.as_ref().ok().map(Program::output));
         if let Err(why) = program {
             errors.invalid(&path.child("expression"), expression, why);
         }
     }
-    Expressions { env: variables.extend(env(declared, &Known::default())), params, variables }
+    let message = Declared { params, ..Declared::default() };
+    Expressions { env: with(&variables, env(declared, &Known::default())), of_messages: with(&variables, env(message, &Known::default())) }
+}
+
+/// The kind of parameters, named as in an object of it.
+fn check_param_kind(kind: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    let (version, place) = (text(kind, "apiVersion"), path.child("apiVersion"));
+    let (group, name) = version.split_once('/').unwrap_or(("", version));
+    let (wrong_group, wrong_name) = (names::dns1123_subdomain(group), names::dns1035_label(name));
+    match () {
+        () if version.is_empty() => errors.required(&place, ""),
+        () if name.contains('/') => errors.invalid(&place, version, format!("unexpected GroupVersion string: {version}")),
+        () => {
+            if !group.is_empty() && !wrong_group.is_empty() {
+                errors.invalid(&place, group, wrong_group.join(","));
+            }
+            if name.is_empty() {
+                errors.invalid(&place, version, "version must be specified");
+            } else if !wrong_name.is_empty() {
+                errors.invalid(&place, name, wrong_name.join(","));
+            }
+        }
+    }
+    let (name, place) = (text(kind, "kind"), path.child("kind"));
+    let wrong = names::dns1035_label(&name.to_lowercase());
+    if name.is_empty() {
+        errors.required(&place, "");
+    } else if !wrong.is_empty() {
+        errors.invalid(&place, name, format!("may have mixed case, but should otherwise match: {}", wrong.join(",")));
+    }
 }
 
 /// The environments of a policy's expressions.
 struct Expressions {
     env: Env,
-    params: bool,
-    variables: Variables,
+    /// They may not ask the authorizer.
+    of_messages: Env,
 }
 
 impl Expressions {
     fn check(&self, expression: &str, wanted: &[Type], path: &Path<'_>, errors: &mut ErrorList) {
-        if let Err(why) = compile(expression, &self.env, wanted) {
-            errors.invalid(path, expression, why);
-        }
+        check_expression(expression, &self.env, wanted, path, errors);
     }
+}
 
-    /// For messages, which may not ask the authorizer.
-    fn without_authorizer(&self) -> Expressions {
-        let declared = Declared { params: self.params, ..Declared::default() };
-        Expressions { env: self.variables.extend(env(declared, &Known::default())), params: self.params, variables: self.variables.clone() }
+fn check_expression(expression: &str, env: &Env, wanted: &[Type], path: &Path<'_>, errors: &mut ErrorList) {
+    if let Err(why) = compile(expression, env, wanted) {
+        errors.invalid(path, expression, why);
     }
 }
 
@@ -151,7 +176,6 @@ fn check_match(resources: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 
 fn check_validating(o: &Value, errors: &mut ErrorList) {
     let expressions = check_shared(o, errors);
-    let messages = expressions.without_authorizer();
     let validations = array(o, "spec.validations");
     if validations.is_empty() && array(o, "spec.auditAnnotations").is_empty() {
         for list in ["validations", "auditAnnotations"] {
@@ -165,7 +189,7 @@ fn check_validating(o: &Value, errors: &mut ErrorList) {
             blank if blank.trim().is_empty() => errors.required(&path.child("expression"), "expression is not specified"),
             expression => expressions.check(expression, &[Type::Bool], &path.child("expression"), errors),
         }
-        check_message(validation, &messages, &path, errors);
+        check_message(validation, &expressions.of_messages, &path, errors);
         if let Some(reason) = said(validation, "reason")
             && !matches!(reason, "Unauthorized" | "Forbidden" | "Invalid" | "RequestEntityTooLarge")
         {
@@ -175,12 +199,12 @@ fn check_validating(o: &Value, errors: &mut ErrorList) {
     check_annotations(o, &expressions, errors);
 }
 
-fn check_message(validation: &Value, messages: &Expressions, path: &Path<'_>, errors: &mut ErrorList) {
+fn check_message(validation: &Value, env: &Env, path: &Path<'_>, errors: &mut ErrorList) {
     let place = path.child("messageExpression");
     match text(validation, "messageExpression") {
         "" => {}
         blank if blank.trim().is_empty() => errors.invalid(&place, blank, "must be non-empty if specified"),
-        expression => messages.check(expression, &[Type::String], &place, errors),
+        expression => check_expression(expression, env, &[Type::String], &place, errors),
     }
     match text(validation, "message") {
         "" => {}

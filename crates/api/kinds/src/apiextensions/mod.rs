@@ -94,7 +94,8 @@ fn check_rules(o: &Value, old: Option<&Value>, errors: &mut ErrorList) {
         let of_version = list.index(i);
         let path = if shared { SPEC.child("validation.openAPIV3Schema") } else { of_version.child("schema.openAPIV3Schema") };
         let unchanged = before.iter().flatten().any(|b| *b == schema);
-        errors.append(crd_rules::check(&schema, &path, unchanged));
+        let wrong = schema::wrong(&schema, &path);
+        errors.append(crd_rules::check(&schema, &path, unchanged, wrong.as_deref()));
     }
 }
 
@@ -169,10 +170,11 @@ fn check_warning(warning: &str, deprecated: bool, path: &Path<'_>, errors: &mut 
         errors.invalid(path, warning, "must not be an empty string");
     }
     if warning.len() > 256 {
-        errors.invalid(path, warning, "must be <= 256 bytes");
+        errors.invalid(path, warning, "must be <= 256 characters long");
     }
-    if warning.chars().any(char::is_control) {
-        errors.invalid(path, warning, "must contain no control characters");
+    if let Some((at, _)) = warning.char_indices().find(|(_, c)| c.is_control()) {
+        let why = format!("must only contain printable UTF-8 characters; non-printable character found at index {at}");
+        errors.invalid(path, warning, why);
     }
 }
 
@@ -195,12 +197,26 @@ fn check_versions(o: &Value, errors: &mut ErrorList) {
         match at(version, "schema.openAPIV3Schema") {
             None => errors.required(&path.child("schema.openAPIV3Schema"), ""),
             Some(_) if shared => {}
-            Some(of) => schema::check(of, &path.child("schema.openAPIV3Schema"), errors),
+            Some(of) => {
+                let path = path.child("schema.openAPIV3Schema");
+                if has_status(version) {
+                    schema::root_with_status(of, &path, errors);
+                }
+                schema::check(of, &path, errors);
+            }
         }
     }
     parts::check(versions, errors);
     if let Some(schema) = versions.first().and_then(|v| at(v, "schema.openAPIV3Schema")).filter(|_| shared) {
-        schema::check(schema, &SPEC.child("validation.openAPIV3Schema"), errors);
+        let path = SPEC.child("validation.openAPIV3Schema");
+        if versions.iter().any(has_status) {
+            schema::root_with_status(schema, &path, errors);
+        }
+        schema::check(schema, &path, errors);
+    }
+    let defaults = |v: &Value| at(v, "schema.openAPIV3Schema").is_some_and(schema::has_defaults);
+    if is_true(o, "spec.preserveUnknownFields") && versions.iter().any(defaults) {
+        errors.invalid(&SPEC.child("preserveUnknownFields"), true, "must be false in order to use defaults in the schema");
     }
     if seen.len() < versions.len() {
         errors.invalid(&list, json!(versions), "must contain unique version names");
@@ -209,17 +225,36 @@ fn check_versions(o: &Value, errors: &mut ErrorList) {
     if storage != 1 {
         errors.invalid(&list, json!(versions), "must have exactly one version marked as storage version");
     }
-    if let Some(first) = versions.first().map(|v| text(v, "name")) {
+    if let Some(first) = versions.first().map(|v| text(v, "name")).filter(|name| !name.is_empty()) {
         let messages = names::dns1035_label(first);
         if !messages.is_empty() {
             errors.invalid(&SPEC.child("version"), first, messages.join(","));
         }
     }
-    if array(o, "status.storedVersions").is_empty() {
-        errors.invalid(&Path::new("status.storedVersions"), Value::Null, "must have at least one stored version");
-    }
+    check_stored(o, errors);
+}
+
+fn has_status(version: &Value) -> bool {
+    at(version, "subresources.status").is_some()
+}
+
+/// Every version that ever was the storage version is still there, and the present one is among them.
+fn check_stored(o: &Value, errors: &mut ErrorList) {
+    let (versions, all) = (array(o, "spec.versions"), array(o, "status.storedVersions"));
     let stored = Path::new("status.storedVersions");
-    for (i, version) in array(o, "status.storedVersions").iter().enumerate() {
+    if all.is_empty() {
+        return errors.invalid(&stored, Value::Null, "must have at least one stored version");
+    }
+    let mut left: Vec<&str> = all.iter().filter_map(Value::as_str).collect();
+    for version in versions {
+        let name = text(version, "name");
+        let known = left.contains(&name);
+        if is_true(version, "storage") && !known {
+            errors.invalid(&stored, json!(all), format!("must have the storage version {name}"));
+        }
+        left.retain(|l| *l != name);
+    }
+    for (i, version) in all.iter().enumerate() {
         if !versions.iter().any(|v| v.get("name") == Some(version)) {
             let name = version.as_str().unwrap_or("");
             let why = format!(

@@ -12,7 +12,7 @@ use crate::workloads::SPEC;
 
 const MOST_SELECTABLE: usize = 8;
 const TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
-const FORMATS: [&str; 9] = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password", "string"];
+const FORMATS: [&str; 8] = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 
 pub(super) fn check(versions: &[Value], errors: &mut ErrorList) {
     let list = SPEC.child("versions");
@@ -87,6 +87,12 @@ fn subresources(subresources: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 }
 
 fn selectable(version: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    let Some(schema) = at(version, "schema.openAPIV3Schema") else {
+        if !array(version, "selectableFields").is_empty() {
+            errors.invalid(path, "", "may only be set when `version.schema.openAPIV3Schema` is not included");
+        }
+        return;
+    };
     let mut seen = BTreeSet::new();
     for (i, field) in array(version, "selectableFields").iter().enumerate() {
         let item = path.index(i);
@@ -95,8 +101,7 @@ fn selectable(version: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             errors.required(&path, "");
             continue;
         }
-        let schema = at(version, "schema.openAPIV3Schema");
-        let found = match schema_of(schema.unwrap_or(&Value::Null), given) {
+        let found = match schema_of(schema, given) {
             Ok(found) => found,
             Err(why) => {
                 errors.invalid(&path, given, format!("is an invalid path: {why}"));
@@ -121,13 +126,26 @@ fn selectable(version: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 
 /// The schema of the field that a path of names leads to.
 fn schema_of<'s>(schema: &'s Value, json_path: &str) -> Result<&'s Value, String> {
-    let steps =
-        json_path.strip_prefix('.').ok_or_else(|| format!("expected [ or . but got: {}", json_path.chars().next().unwrap_or(' ')))?;
-    steps.split('.').try_fold(schema, |schema, step| {
-        let property = schema.get("properties").and_then(|p| p.get(step));
-        let other = || schema.get("additionalProperties").filter(|a| a.is_object());
-        property.or_else(other).ok_or_else(|| format!("does not refer to a valid field: {step}"))
-    })
+    const NOWHERE: &str = "does not refer to a valid field";
+    let (mut at, mut rest) = (schema, json_path);
+    while !rest.is_empty() {
+        if rest.starts_with('[') {
+            return Err("array notation is not allowed".into());
+        }
+        let token = &rest[..rest.find(['.', '[', ']']).unwrap_or(rest.len()).max(1)];
+        rest = rest.strip_prefix('.').ok_or_else(|| format!("expected [ or . but got: {token}"))?;
+        let end = rest.find(['.', '[', ']']).unwrap_or(rest.len());
+        let (step, after) = rest.split_at(end);
+        if step.is_empty() {
+            return Err("unexpected end of JSON path".into());
+        }
+        at = match at.get("properties").filter(|p| p.is_object()) {
+            Some(properties) => properties.get(step).ok_or(NOWHERE)?,
+            None => at.get("additionalProperties").filter(|a| a.is_object()).ok_or(NOWHERE)?,
+        };
+        rest = after;
+    }
+    Ok(at)
 }
 
 #[cfg(test)]

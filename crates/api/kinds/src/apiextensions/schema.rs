@@ -6,22 +6,89 @@ use tiphys_schema::structural as engine;
 
 use crate::tree::{array, at, is_true, text};
 
-/// The root says that objects are objects, and keeps `metadata` for the server.
+/// Everything but the rules in CEL.
 pub(super) fn check(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    match text(schema, "type") {
-        "object" => {}
-        "" => errors.required(&path.child("type"), "must not be empty at the root"),
-        other => errors.invalid(&path.child("type"), other, "must be object at the root"),
-    }
     if is_true(schema, "nullable") {
         errors.forbidden(&path.child("nullable"), "nullable cannot be true at the root");
+    }
+    shape(schema, path, errors);
+    vocabulary(schema, path, errors);
+}
+
+/// Where something is wrong; None where it is the shape, so that no rule can be looked at.
+pub(super) fn wrong(schema: &Value, path: &Path<'_>) -> Option<Vec<String>> {
+    let mut errors = ErrorList::new();
+    shape(schema, path, &mut errors);
+    if !errors.is_empty() {
+        return None;
+    }
+    vocabulary(schema, path, &mut errors);
+    Some(errors.into_iter().map(|e| e.field).collect())
+}
+
+/// The root says that objects are objects, and keeps `metadata` for the server. Defaults are looked at in a sound schema only.
+fn shape(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    let before = errors.len();
+    match text(schema, "type") {
+        "object" => {}
+        "" if is_true(schema, "x-kubernetes-int-or-string") || is_true(schema, "x-kubernetes-preserve-unknown-fields") => {}
+        "" => errors.required(&path.child("type"), "must not be empty at the root"),
+        other => errors.invalid(&path.child("type"), other, "must be object at the root"),
     }
     if at(schema, "additionalProperties").is_some_and(|a| a != &Value::Bool(false)) {
         errors.forbidden(&path.child("additionalProperties"), "must not be used at the root");
     }
     structural(schema, path, Level::Root, errors);
-    vocabulary(schema, path, errors);
-    defaults(schema, path, errors);
+    if errors.len() == before {
+        defaults(schema, path, errors);
+    }
+}
+
+/// With a status of its own, the schema of which is taken out of the root's, the root says little more.
+pub(super) fn root_with_status(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    const ALLOWED: [(&str, &str); 22] = [
+        ("description", "Description"),
+        ("type", "Type"),
+        ("format", "Format"),
+        ("title", "Title"),
+        ("maximum", "Maximum"),
+        ("exclusiveMaximum", "ExclusiveMaximum"),
+        ("minimum", "Minimum"),
+        ("exclusiveMinimum", "ExclusiveMinimum"),
+        ("maxLength", "MaxLength"),
+        ("minLength", "MinLength"),
+        ("pattern", "Pattern"),
+        ("maxItems", "MaxItems"),
+        ("minItems", "MinItems"),
+        ("uniqueItems", "UniqueItems"),
+        ("multipleOf", "MultipleOf"),
+        ("required", "Required"),
+        ("items", "Items"),
+        ("properties", "Properties"),
+        ("externalDocs", "ExternalDocs"),
+        ("example", "Example"),
+        ("x-kubernetes-preserve-unknown-fields", "XPreserveUnknownFields"),
+        ("x-kubernetes-validations", "XValidations"),
+    ];
+    let kind = text(schema, "type");
+    if !kind.is_empty() && kind != "object" {
+        let why = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
+        return errors.invalid(&path.child("type"), kind, why);
+    }
+    let said = |v: &Value| !v.is_null() && *v != Value::Bool(false) && *v != "";
+    let other = |name: &String| ALLOWED.iter().all(|(allowed, _)| allowed != name);
+    if schema.as_object().is_some_and(|fields| fields.iter().any(|(name, v)| other(name) && said(v))) {
+        let names: Vec<&str> = ALLOWED.iter().map(|(_, name)| *name).collect();
+        let why = format!("only [{}] fields are allowed at the root of the schema if the status subresource is enabled", names.join(" "));
+        errors.invalid(path, schema.clone(), why);
+    }
+}
+
+pub(super) fn has_defaults(schema: &Value) -> bool {
+    schema.get("default").is_some_and(|d| !d.is_null())
+        || schema.get("properties").and_then(Value::as_object).is_some_and(|p| p.values().any(has_defaults))
+        || ["items", "additionalProperties", "not"].iter().any(|f| schema.get(*f).is_some_and(has_defaults))
+        || ["allOf", "anyOf", "oneOf"].iter().any(|f| array(schema, f).iter().any(has_defaults))
 }
 
 /// Defaults are valid, and nothing in them would be pruned.
@@ -33,7 +100,14 @@ fn defaults(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         if &pruned != default {
             errors.invalid(&place, default.clone(), "must not have unknown fields");
         } else {
-            errors.append(engine::validate_at(schema, default, None, &place.to_string()));
+            let place = place.to_string();
+            for mut error in engine::validate_at(schema, default, None, &place) {
+                // The words are those about an object: the default is one here.
+                if let Some(rest) = error.detail.strip_prefix(&place) {
+                    error.detail = rest.trim_start_matches('.').to_owned();
+                }
+                errors.push(error);
+            }
         }
     }
     for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
@@ -78,7 +152,7 @@ fn structural(schema: &Value, path: &Path<'_>, level: Level, errors: &mut ErrorL
     junctors(schema, both && either_type(schema), both && array(schema, "allOf").first().is_some_and(either_type), path, errors);
     if kind.is_empty() && !both && !is_true(schema, "x-kubernetes-preserve-unknown-fields") {
         let why = match level {
-            Level::Root => return, // said by `check_schema`
+            Level::Root => return, // said by `shape`
             Level::Field => "must not be empty for specified object fields",
             Level::Item => "must not be empty for specified array items",
         };

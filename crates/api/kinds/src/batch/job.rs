@@ -11,7 +11,7 @@ use crate::fields::selectable;
 use crate::meta::immutable;
 use crate::strategy::{Column, Ctx, Strategy, Subresource, keep_all_but_status};
 use crate::table::{AGE, NAME, age, column, containers, selector, wide};
-use crate::tree::{array, array_mut, at, child, int, is_true, map_at, one_of, present, remove, set_absent, set_default, text};
+use crate::tree::{array, array_mut, at, child, int, is_true, map_at, one_of, present, remove, said, set_absent, set_default, text};
 use crate::workloads::{self, SPEC};
 
 pub(crate) static STRATEGY: Strategy = Strategy::new(true)
@@ -21,6 +21,7 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .on_create(on_create)
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }])
     .checks(check, check_update)
+    .check_created(|o, e| check_generated(o, true, e))
     .warnings_by(workloads::warnings)
     .selectable(select::NAMES, select_fields)
     .table(COLUMNS, cells);
@@ -102,30 +103,33 @@ fn on_create(o: &mut Value, _: &Ctx<'_>) {
 fn check(o: &Value, errors: &mut ErrorList) {
     let empty = json!({});
     let spec = o.get("spec").unwrap_or(&empty);
-    check_generated(o, errors);
     check_spec(spec, &SPEC, errors);
     let selector_path = SPEC.child("selector");
     match at(spec, "selector") {
         None => errors.required(&selector_path, ""),
         Some(selector) => crate::selectors::check(Some(selector), &selector_path, errors),
     }
+    // Of a selector that cannot be read its own errors are enough.
     let matches = at(spec, "selector")
         .map(tiphys_types::selector::from_value)
-        .is_some_and(|parsed| parsed.is_ok_and(|parsed| parsed.matches_object(workloads::template_of(o))));
+        .is_some_and(|parsed| parsed.map_or(true, |parsed| parsed.matches_object(workloads::template_of(o))));
     if !matches {
         let labels = at(spec, "template.metadata.labels").cloned().unwrap_or_default();
         errors.invalid(&SPEC.child("template.metadata.labels"), labels, "`selector` does not match template `labels`");
     }
 }
 
-/// A generated selector names this Job and no other.
-fn check_generated(o: &Value, errors: &mut ErrorList) {
+/// A generated selector names this Job and no other. `prefixed`: in labels of Kubernetes' own domain too, which Jobs had not always.
+fn check_generated(o: &Value, prefixed: bool, errors: &mut ErrorList) {
     let (name, uid) = (object::name(o), object::uid(o));
     if is_true(o, "spec.manualSelector") || at(o, "spec.selector").is_none() {
         return;
     }
     let (labels, path) = (map_at(o, "spec.template.metadata.labels"), SPEC.child("template.metadata.labels"));
-    for (key, value) in [(UID_LABELS[1], uid), (NAME_LABELS[1], name)] {
+    for (key, value) in [(UID_LABELS[0], uid), (NAME_LABELS[0], name), (UID_LABELS[1], uid), (NAME_LABELS[1], name)] {
+        if !prefixed && key.contains('/') {
+            continue;
+        }
         match labels.and_then(|l| l.get(key)).and_then(Value::as_str) {
             None => errors.required(&path.key(key), format!("must be '{value}'")),
             Some(have) if have != value => {
@@ -201,9 +205,8 @@ fn domain_path(value: &str, path: &Path<'_>, errors: &mut ErrorList) {
 
 fn check_mode(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let number = |field: &str| at(spec, field).and_then(Value::as_i64);
-    let mode = text(spec, "completionMode");
-    match mode {
-        "Indexed" => {
+    match said(spec, "completionMode") {
+        Some("Indexed") => {
             if number("completions").is_none() {
                 errors.required(&path.child("completions"), "when completion mode is Indexed");
             }
@@ -220,14 +223,14 @@ fn check_mode(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
                 errors.invalid(&path.child("maxFailedIndexes"), failed, format!("must be less than or equal to {MAX_INDEXED}"));
             }
         }
-        "" | "NonIndexed" => {
+        None | Some("NonIndexed") => {
             for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
                 if let Some(value) = number(field) {
                     errors.invalid(&path.child(field), value, "requires indexed completion mode");
                 }
             }
         }
-        other => errors.not_supported(&path.child("completionMode"), other, &["NonIndexed", "Indexed"]),
+        Some(other) => errors.not_supported(&path.child("completionMode"), other, &["NonIndexed", "Indexed"]),
     }
 }
 
@@ -342,9 +345,7 @@ fn check_success_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &
             let why = format!("must be less than or equal to {completions} (the number of specified completions)");
             errors.invalid(&path.child("succeededCount"), count, why);
         }
-        if let Some((_, Ok(total))) = total
-            && count > total
-        {
+        if let Some(total) = total.map(|(_, total)| total.unwrap_or(0)).filter(|total| count > *total) {
             let why = format!("must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)");
             errors.invalid(&path.child("succeededCount"), count, why);
         }
@@ -359,12 +360,20 @@ fn index_total(text: &str, completions: i64) -> Result<i64, String> {
     }
     for part in text.split(',') {
         let (start, end) = part.split_once('-').unwrap_or((part, part));
-        let number = |t: &str| t.parse::<i64>().map_err(|_| format!("cannot convert string to integer for index: \"{t}\""));
-        let (start, end) = (number(start)?, number(end)?);
-        if start >= completions || end >= completions {
-            return Err(format!("too large index: \"{}\"", start.max(end)));
+        if end.contains('-') {
+            return Err(format!(
+                "the fragment \"{part}\" violates the requirement that an index interval can have at most two parts separated by '-'"
+            ));
         }
-        if start <= last || (part.contains('-') && start >= end) {
+        let number = |t: &str| {
+            let number = t.parse::<i64>().map_err(|_| format!("cannot convert string to integer for index: \"{t}\""))?;
+            if number >= completions { Err(format!("too large index: \"{t}\"")) } else { Ok(number) }
+        };
+        let (start, end) = (number(start)?, number(end)?);
+        if part.contains('-') && start >= end {
+            return Err(format!("non-increasing order, previous: {start}, current: {end}"));
+        }
+        if start <= last {
             return Err(format!("non-increasing order, previous: {last}, current: {start}"));
         }
         total += end - start + 1;
@@ -374,6 +383,9 @@ fn index_total(text: &str, completions: i64) -> Result<i64, String> {
 }
 
 fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    let labels = map_at(old, "spec.template.metadata.labels");
+    let prefixed = [UID_LABELS[1], NAME_LABELS[1]].iter().all(|key| labels.is_some_and(|l| l.contains_key(*key)));
+    check_generated(new, prefixed, errors);
     check_completions(new, old, errors);
     for field in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
         let get = |o: &Value| o.get("spec").and_then(|s| s.get(field)).cloned();

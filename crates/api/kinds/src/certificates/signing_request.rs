@@ -121,7 +121,7 @@ fn prepare_approval(new: &mut Value, old: &Value, ctx: &Ctx<'_>) {
 
 fn check(o: &Value, errors: &mut ErrorList) {
     if text(o, "spec.request").is_empty() {
-        errors.invalid(&SPEC.child("request"), "", "PEM block type must be CERTIFICATE REQUEST");
+        errors.invalid(&SPEC.child("request"), Value::Null, "PEM block type must be CERTIFICATE REQUEST");
     }
     let (usages, list) = (array(o, "spec.usages"), SPEC.child("usages"));
     if usages.is_empty() {

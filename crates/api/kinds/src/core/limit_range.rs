@@ -112,6 +112,27 @@ fn check_bounds(item: &Value, name: &str, path: &Path<'_>, errors: &mut ErrorLis
     if let (Some(default), Some(max)) = (default, max)
         && default > max
     {
-        errors.invalid(&default_path.key(name), default.to_string(), format!("default value {default} is greater than max value {max}"));
+        errors.invalid(&default_path.key(name), max.to_string(), format!("default value {default} is greater than max value {max}"));
+    }
+    check_ratio(get("maxLimitRequestRatio"), min, max, &path.child("maxLimitRequestRatio").key(name), errors);
+    if let (Some(request), Some(default)) = (request, default)
+        && !resources::may_overcommit(name)
+        && request != default
+    {
+        let why = format!("default value {default} must equal to defaultRequest value {request} in {name}");
+        errors.invalid(&path.child("defaultRequest").key(name), request.to_string(), why);
+    }
+}
+
+/// A limit may be so many times the request; more than max/min can never be reached.
+fn check_ratio(ratio: Option<Quantity>, min: Option<Quantity>, max: Option<Quantity>, path: &Path<'_>, errors: &mut ErrorList) {
+    let Some(ratio) = ratio else { return };
+    if ratio < Quantity::new(1, ratio.format()) {
+        errors.invalid(path, ratio.to_string(), format!("ratio {ratio} is less than 1"));
+    }
+    let (Some(min), Some(max)) = (min, max) else { return };
+    let most = max.as_f64() / min.as_f64();
+    if ratio.as_f64() > most {
+        errors.invalid(path, ratio.to_string(), format!("ratio {ratio} is greater than max/min = {most:.6}"));
     }
 }

@@ -155,7 +155,7 @@ fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     crate::meta::immutable(at(new, "spec.volumeMode"), at(old, "spec.volumeMode"), &Path::new("volumeMode"), errors);
     let affinity = |o: &Value| at(o, "spec.nodeAffinity").cloned();
     if let Some(before) = affinity(old)
-        && with_stable_labels(affinity(new)) != with_stable_labels(Some(before))
+        && affinity(new) != Some(with_new_labels(before, affinity(new).as_ref()))
     {
         let why = format!("{}, except for updating from beta label to GA", crate::meta::FIELD_IMMUTABLE);
         errors.invalid(&Path::new("nodeAffinity"), affinity(new).unwrap_or_default(), why);
@@ -163,7 +163,7 @@ fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
 }
 
 /// Node labels that left beta stand for the same.
-fn with_stable_labels(mut affinity: Option<Value>) -> Option<Value> {
+fn with_new_labels(mut before: Value, after: Option<&Value>) -> Value {
     const RENAMED: [(&str, &str); 5] = [
         ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
         ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
@@ -171,14 +171,21 @@ fn with_stable_labels(mut affinity: Option<Value>) -> Option<Value> {
         ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
         ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
     ];
-    for term in array_mut(affinity.as_mut()?, "required.nodeSelectorTerms") {
-        for expression in array_mut(term, "matchExpressions") {
-            if let Some((_, stable)) = RENAMED.iter().find(|(beta, _)| text(expression, "key") == *beta) {
-                expression["key"] = (*stable).into();
+    let Some(after) = after else { return before };
+    let terms = array(after, "required.nodeSelectorTerms");
+    for (term, new) in array_mut(&mut before, "required.nodeSelectorTerms").iter_mut().zip(terms) {
+        for (expression, new) in array_mut(term, "matchExpressions").iter_mut().zip(array(new, "matchExpressions")) {
+            // A key without a newer name has the empty one, as in Go's map: it is refused for itself.
+            let stable = RENAMED.iter().find(|(beta, _)| text(expression, "key") == *beta).map_or("", |(_, stable)| stable);
+            if text(new, "key") == stable {
+                match new.get("key") {
+                    Some(key) => expression["key"] = key.clone(),
+                    None => crate::tree::remove(expression, "key"),
+                }
             }
         }
     }
-    affinity
+    before
 }
 
 const COLUMNS: &[Column] = &[

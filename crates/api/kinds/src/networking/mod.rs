@@ -17,7 +17,8 @@ static INGRESS_CLASS: Strategy = Strategy::new(false)
     .spec_generation()
     .defaults(class_defaults)
     .checks(check_class, |new, old, errors| {
-        crate::meta::immutable(at(new, "spec.controller"), at(old, "spec.controller"), &SPEC.child("controller"), errors);
+        let of = |o: &Value| Value::from(text(o, "spec.controller"));
+        crate::meta::immutable(Some(&of(new)), Some(&of(old)), &SPEC.child("controller"), errors);
     })
     .table(CLASS_COLUMNS, class_cells);
 static IP_ADDRESS: Strategy = Strategy::new(false)
@@ -30,8 +31,12 @@ static IP_ADDRESS: Strategy = Strategy::new(false)
         crate::meta::immutable(at(new, "spec.parentRef"), at(old, "spec.parentRef"), &SPEC.child("parentRef"), errors);
     })
     .table(ADDRESS_COLUMNS, address_cells);
-static SERVICE_CIDR: Strategy =
-    Strategy::new(false).status("{}").status_alone(BARE_STATUS).checks(check_cidr, check_cidr_update).table(CIDR_COLUMNS, cidr_cells);
+static SERVICE_CIDR: Strategy = Strategy::new(false)
+    .status("{}")
+    .status_alone(BARE_STATUS)
+    .check_created(check_cidr)
+    .checks(|_, _| {}, check_cidr_update)
+    .table(CIDR_COLUMNS, cidr_cells);
 
 pub(crate) const RESOURCES: &[Entry] = &[
     Entry::new("ingressclasses", &INGRESS_CLASS),
@@ -156,6 +161,9 @@ fn check_cidr(o: &Value, errors: &mut ErrorList) {
 fn check_cidr_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     let (after, before) = (array(new, "spec.cidrs"), array(old, "spec.cidrs"));
     let grown = before.len() == 1 && after.len() == 2;
+    if grown {
+        check_cidr(new, errors);
+    }
     if after.len() != before.len() && !grown {
         errors.invalid(&SPEC.child("cidrs"), after.to_vec(), crate::meta::FIELD_IMMUTABLE);
         return;

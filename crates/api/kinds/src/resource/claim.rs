@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use tiphys_cel::devices;
 use tiphys_meta::{ErrorList, Path, names};
 
 use crate::tree::{array, at, int, said, text};
 
 const MAX: usize = 32;
 const DEVICES_MAX: usize = 128;
+const EXPRESSION_MAX: usize = 10 * 1024;
 const SUBREQUESTS_MAX: usize = 8;
 const NO_SUCH_REQUEST: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 
@@ -151,14 +153,24 @@ fn device(device: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     }
 }
 
-/// Shared with device classes. The expressions themselves are read where they are used.
+/// Shared with device classes.
 fn selectors(owner: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let list = path.child("selectors");
-    each(array(owner, "selectors"), MAX, None, &list, errors, |selector, path, errors| {
-        if at(selector, "cel").is_none() {
-            errors.required(&path.child("cel"), "");
-        }
+    each(array(owner, "selectors"), MAX, None, &list, errors, |selector, path, errors| match at(selector, "cel") {
+        None => errors.required(&path.child("cel"), ""),
+        Some(cel) => expression(text(cel, "expression"), &path.child("cel.expression"), errors),
     });
+}
+
+fn expression(expression: &str, path: &Path<'_>, errors: &mut ErrorList) {
+    if expression.len() > EXPRESSION_MAX {
+        return errors.too_long(path, EXPRESSION_MAX);
+    }
+    match devices::compile(expression) {
+        Err(why) => errors.invalid(path, expression, why),
+        Ok(program) if program.estimate().max > devices::COST_LIMIT => errors.forbidden(path, "too complex, exceeds cost limit"),
+        Ok(_) => {}
+    }
 }
 
 fn toleration(toleration: &Value, path: &Path<'_>, errors: &mut ErrorList) {
@@ -215,13 +227,8 @@ fn qualified(name: &str, path: &Path<'_>, errors: &mut ErrorList) {
         return;
     }
     let Some((domain, local)) = name.split_once('/') else {
-        if name.is_empty() {
-            errors.invalid(path, "", "the domain must not be empty");
-        } else {
-            errors.invalid_all(path, name, names::c_identifier(name));
-            errors.invalid(path, name, "a fully qualified name must be a domain and a name separated by a slash");
-        }
-        return;
+        errors.invalid_all(path, name, names::c_identifier(name));
+        return errors.invalid(path, name, "a fully qualified name must be a domain and a name separated by a slash");
     };
     if domain.is_empty() {
         errors.invalid(path, "", "the domain must not be empty");

@@ -10,6 +10,7 @@ pub mod json;
 pub mod proto;
 mod syntax;
 pub mod yaml;
+mod yaml_print;
 
 use serde_json::Value;
 

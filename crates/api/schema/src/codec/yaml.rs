@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
+pub use super::yaml_print::print;
 use super::budget::{Budget, Overdrawn};
 use super::{DecodeError, canon};
 

@@ -58,8 +58,8 @@ impl Plugin for LimitRanger {
                 if attributes.is("", "pods") { check_pod(limit, object, &mut errors) } else { check_claim(limit, object, &mut errors) }
             }
             if !errors.is_empty() {
-                errors.sort();
-                errors.dedup();
+                let mut seen = std::collections::BTreeSet::new();
+                errors.retain(|error: &String| seen.insert(error.clone()));
                 let why = if errors.len() == 1 { errors.swap_remove(0) } else { format!("[{}]", errors.join(", ")) };
                 return Err(attributes.forbidden(&why));
             }

@@ -10,6 +10,7 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod owner_references;
+mod pod_resize;
 mod pod_security;
 mod pod_topology_labels;
 mod policy;
@@ -222,6 +223,7 @@ static BUILTIN: &[&dyn Plugin] = &[
     &certificates::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
     &pod_topology_labels::PodTopologyLabels,
+    &pod_resize::PodResize,
     &policy::MutatingAdmissionPolicy,
     &webhooks::MutatingAdmissionWebhook,
     &policy::ValidatingAdmissionPolicy,

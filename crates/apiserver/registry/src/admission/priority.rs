@@ -122,8 +122,8 @@ fn set(attributes: &Attributes<'_>, pod: &mut Value, class: &Class) -> Result<()
         );
         return Err(attributes.forbidden(&why));
     }
-    let policy = text(given, "preemptionPolicy");
-    if !class.preemption.is_empty() && !policy.is_empty() && policy != class.preemption {
+    let given = given.get("preemptionPolicy").and_then(Value::as_str);
+    if let Some(policy) = given.filter(|policy| !class.preemption.is_empty() && *policy != class.preemption) {
         let why = format!(
             "the string value of PreemptionPolicy ({policy}) must not be provided in pod spec; {computed} {} from the given PriorityClass name",
             class.preemption

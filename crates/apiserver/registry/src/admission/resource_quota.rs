@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tiphys_meta::{ApiError, Gvr, Quantity, object};
+use tiphys_meta::{ApiError, Gvr, Quantity, object, time};
+use tiphys_schema::apply::{self, Options};
 use tiphys_types::quota;
 use tiphys_types::resources::ResourceList;
 
@@ -86,6 +87,11 @@ async fn charge(
         let status = object::as_map(object::as_map(&mut charged).entry("status").or_insert(Value::Null));
         let texts = used.iter().map(|(name, amount)| (name.clone(), json!(amount.to_string()))).collect();
         status.insert("used".into(), Value::Object(texts));
+        if let Some(kind) = resource.kind {
+            let now = time::format(registry.config.clock.now());
+            let options = Options { manager: "kube-apiserver", subresource: "status", now: &now, reset: &[&["spec"]], force: false };
+            apply::update(&apply::Schema::Kind(kind), Some(&entry.to_value()), &mut charged, &options);
+        }
         let draft = Arc::new(Draft::new(&resource.shape, entry.key().clone(), charged)?);
         match registry.write(resource, &draft, entry.revision()).await {
             Ok(_) => return Ok(()),

@@ -1,6 +1,6 @@
 //! Server-side apply, and the bookkeeping of field managers on other writes. The rules are `tiphys_schema::apply`'s.
 //!
-//! Managers are kept in the stored version of a kind; an applied configuration is merged in the version it is sent in.
+//! Managers are kept in the version that they wrote in; an applied configuration is merged in the version it is sent in.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,13 +12,30 @@ use tiphys_schema::codec;
 use super::Call;
 use super::update::{Change, How};
 use crate::answer::Answer;
+use crate::convert::Conversion;
 use crate::options::{Validation, WriteOptions};
 
 impl Call<'_> {
     /// Notes in `managedFields` which fields this write changes; `old` is none on create. Both are of the stored version.
     pub(crate) fn fields_updated(&self, old: Option<&Value>, new: &mut Value, manager: &str) {
         let now = time::format(self.registry.config.clock.now());
-        apply::update(&self.settled_schema(), old, new, &self.managing(manager, &now, false));
+        let options = self.managing(manager, &now, false);
+        if !matches!(self.served.conversion, Conversion::Pair { .. }) {
+            return apply::update(&self.schema(), old, new, &options);
+        }
+        // Of the few kinds whose versions differ, the writer's own fields are his.
+        let served = |tree: &Value| {
+            let mut tree = tree.clone();
+            self.serve(&mut tree);
+            tree
+        };
+        let mut tracked = served(new);
+        apply::update(&self.schema(), old.map(served).as_ref(), &mut tracked, &options);
+        let meta = object::meta_mut(new);
+        match object::meta_mut(&mut tracked).remove("managedFields") {
+            Some(fields) => drop(meta.insert("managedFields".into(), fields)),
+            None => drop(meta.remove("managedFields")),
+        }
     }
 
     pub(super) fn managing<'o>(&'o self, manager: &'o str, now: &'o str, force: bool) -> Options<'o> {

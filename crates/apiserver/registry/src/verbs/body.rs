@@ -38,10 +38,14 @@ impl Call<'_> {
                 codec::json::decode(kind, body, validation.strictness()).map_err(|e| cannot(e, json_type(kind, body).as_ref()))?
             }
             Format::Yaml => {
-                let tree = codec::yaml::to_tree(body).map_err(|e| cannot(e, None))?;
+                let (tree, twice) = codec::yaml::read(body).map_err(|e| cannot(e, None))?;
                 let (said_kind, version) = said(&tree);
                 let gvk = said_or(kind, version, said_kind);
-                codec::json::canonicalize(kind, tree, validation.strictness()).map_err(|e| cannot(e, Some(&gvk)))?
+                let mut decoded = codec::json::canonicalize(kind, tree, validation.strictness()).map_err(|e| cannot(e, Some(&gvk)))?;
+                if validation != Validation::Ignore {
+                    decoded.problems.splice(0..0, twice);
+                }
+                decoded
             }
             Format::Protobuf => {
                 let (_, object) = codec::proto::decode(body).map_err(|e| cannot(e, None))?;

@@ -110,15 +110,19 @@ impl Call<'_> {
     }
 
     fn check_preconditions(&self, old: &Value, name: &str, options: &DeleteOptions) -> Result<(), ApiError> {
+        // Namespaces and definitions have a deletion of their own, with words of its own.
+        let own = is_namespace(self.resource) || &*self.resource.gvr.resource == "customresourcedefinitions";
         let conflict = |why: String| {
-            // Namespaces have a deletion of their own, which calls them by their resource.
-            let kind = if is_namespace(self.resource) { &self.served.gvr.resource } else { &self.resource.shape.gvk.kind };
-            let gvr = tiphys_meta::Gvr { resource: kind.clone(), ..self.served.gvr.clone() };
+            let kind = if own { &self.resource.gvr.resource } else { &self.resource.shape.gvk.kind };
+            let gvr = tiphys_meta::Gvr { resource: kind.clone(), ..self.resource.gvr.clone() };
             Err(ApiError::conflict(&gvr, name, &why))
         };
         if let Some(uid) = options.uid.as_deref()
             && uid != object::uid(old)
         {
+            if own {
+                return conflict(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(old)));
+            }
             return conflict(format!(
                 "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
                 object::uid(old)
@@ -127,6 +131,12 @@ impl Call<'_> {
         if let Some(version) = options.resource_version.as_deref()
             && version != object::resource_version(old)
         {
+            if own {
+                let present = object::resource_version(old);
+                return conflict(format!(
+                    "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {present}"
+                ));
+            }
             return conflict(format!(
                 "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
                 object::resource_version(old)

@@ -171,10 +171,11 @@ impl Call<'_> {
     pub(crate) async fn get(&mut self) -> Result<Answer, ApiError> {
         let version = self.query.get("resourceVersion");
         // Upstream finds out in its cache, where no such error is expected.
-        parse_revision(version).map_err(|error| ApiError::new(Reason::Unknown, error.message))?;
+        let revision = parse_revision(version).map_err(|error| ApiError::new(Reason::Unknown, error.message))?;
         if version != "0" {
             self.registry.catch_up().await;
         }
+        list::reached(self.registry, revision).await?;
         let key = self.resource.key(&self.info.namespace, &self.info.name);
         let entry = self.resource.cache.get(&key).ok_or_else(|| self.not_found(&self.info.name))?;
         self.answer(200, &entry).await

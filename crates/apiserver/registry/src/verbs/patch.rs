@@ -72,6 +72,7 @@ impl Patched {
     /// The patched object of a built-in kind.
     fn builtin(&self, call: &mut Call<'_>, kind: &'static Kind, old: &Value, mut tree: Value) -> Result<Value, ApiError> {
         self.patch.apply(kind, &mut tree)?;
+        mark_reset(&mut tree);
         let strictness = self.options.validation.strictness();
         let decoded = match call.served.conversion {
             Conversion::Pair { .. } => codec::json::canonicalize(kind, tree, strictness),
@@ -96,9 +97,37 @@ impl Patched {
         }
         let mut tree = old.clone();
         call.serve(&mut tree);
-        let patched = self.patch.apply(kind, &mut tree).map(|()| tree.to_string()).unwrap_or_default();
-        errors.invalid(&Path::new("patch"), patched, why);
+        let shown = match &self.patch {
+            Patch::Strategic(patch) => go_map(patch),
+            _ => self.patch.apply(kind, &mut tree).map(|()| tree.to_string()).unwrap_or_default(),
+        };
+        errors.invalid(&Path::new("patch"), shown, why);
         errors.into_invalid("", "", "")
+    }
+}
+
+/// An empty list of managers asks for tracking to begin anew. As it would be gone from the canonical form, it is written in its other form.
+fn mark_reset(tree: &mut Value) {
+    if let Some(fields) = tree.get_mut("metadata").and_then(|m| m.get_mut("managedFields"))
+        && fields.as_array().is_some_and(Vec::is_empty)
+    {
+        *fields = serde_json::json!([{}]);
+    }
+}
+
+/// As Go prints maps: messages show strategic patches so.
+fn go_map(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort();
+            let pairs: Vec<String> = keys.into_iter().map(|key| format!("{key}:{}", go_map(&map[key]))).collect();
+            format!("map[{}]", pairs.join(" "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(go_map).collect::<Vec<_>>().join(" ")),
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".into(),
+        other => other.to_string(),
     }
 }
 
@@ -111,6 +140,7 @@ impl Change for Patched {
             Model::Builtin(kind, _) => self.builtin(call, kind, old, tree)?,
             Model::Custom(_) => {
                 self.patch.apply_untyped(&mut tree)?;
+                mark_reset(&mut tree);
                 let problems = self.problems.clone();
                 call.report(&call.served.gvk, Decoded { object: Value::Null, problems }, self.options.validation)?;
                 call.canonical(tree, self.options.validation)?

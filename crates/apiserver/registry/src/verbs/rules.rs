@@ -88,11 +88,6 @@ impl Call<'_> {
         self.served.schema()
     }
 
-    /// The same of the version that rules see.
-    pub(crate) fn settled_schema(&self) -> Schema<'_> {
-        self.resource.kind.map_or_else(|| self.schema(), Schema::Kind)
-    }
-
     /// Whether the status is not the object's to write.
     pub(crate) fn owns_status(&self) -> bool {
         match self.served.as_custom() {

@@ -68,6 +68,11 @@ impl Call<'_> {
         let options = WriteOptions::parse(self.info, &self.query, "UpdateOptions")?;
         let mut tree = self.decode_object(&body, options.validation)?;
         drop(body);
+        if object::name(&tree).is_empty() {
+            let url = &self.info.name;
+            let why = format!("the name of the object ({url} based on URL) was undeterminable: name must be provided");
+            return Err(ApiError::bad_request(why));
+        }
         self.check_namespace(&mut tree)?;
         self.check_name(&mut tree)?;
         self.settle(&mut tree);

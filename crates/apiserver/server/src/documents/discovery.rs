@@ -28,22 +28,32 @@ pub(super) fn answer(documents: &Documents, call: &Call, path: &str) -> Result<A
     match parts.as_slice() {
         ["api"] if wants_aggregated(call) => Ok(aggregated(call, shown.aggregated(true))),
         ["apis"] if wants_aggregated(call) => Ok(aggregated(call, shown.aggregated(false))),
-        ["api"] => Ok(body::json(200, &discovery::legacy_versions(&documents.address))),
-        ["apis"] => Ok(body::json(200, &discovery::legacy_groups(&shown.groups))),
-        ["api", version] => resources(&shown, "", version),
+        ["api"] => Ok(document(call, &discovery::legacy_versions(&documents.address))),
+        ["apis"] => Ok(document(call, &discovery::legacy_groups(&shown.groups))),
+        ["api", version] => resources(call, &shown, "", version),
         ["apis", group] => {
             let group = shown.group(group).filter(|g| !g.name.is_empty()).ok_or(DoorError::NoSuchPath)?;
-            Ok(body::json(200, &discovery::legacy_group(group)))
+            Ok(document(call, &discovery::legacy_group(group)))
         }
-        ["apis", group, version] if !group.is_empty() => resources(&shown, group, version),
+        ["apis", group, version] if !group.is_empty() => resources(call, &shown, group, version),
         _ => Err(DoorError::NoSuchPath),
     }
 }
 
-fn resources(shown: &Shown, group: &str, version: &str) -> Result<Answered, DoorError> {
+fn resources(call: &Call, shown: &Shown, group: &str, version: &str) -> Result<Answered, DoorError> {
     let found = shown.group(group).ok_or(DoorError::NoSuchPath)?;
     let version = found.versions.iter().find(|v| v.version == version).ok_or_else(ApiError::not_found_path)?;
-    Ok(body::json(200, &discovery::legacy_resources(group, version)))
+    Ok(document(call, &discovery::legacy_resources(group, version)))
+}
+
+/// JSON, or YAML for who asks for it first.
+fn document(call: &Call, document: &serde_json::Value) -> Answered {
+    let accept = call.header(http::header::ACCEPT);
+    let media = accept.split(',').filter_map(|clause| clause.split(';').next()).map(str::trim);
+    match media.into_iter().find(|media| matches!(*media, "application/json" | "*/*" | "application/*" | body::YAML)) {
+        Some(body::YAML) => body::answer(200, body::YAML, body::full(tiphys_schema::codec::yaml::print(document))),
+        _ => body::json(200, document),
+    }
 }
 
 /// The first media type that is one of ours decides.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Method, header};
 use serde_json::json;
+use tiphys_meta::{ApiError, Reason};
 use tiphys_registry::Extensions;
 
 use crate::body::{self, Answered};
@@ -28,6 +29,12 @@ pub struct Documents {
     published: openapi::Latest,
     /// What the catalogue shows of custom resources.
     shown: ArcSwapOption<Extensions>,
+}
+
+/// Whether the client takes no JSON.
+fn only_yaml(call: &Call) -> bool {
+    let accept = call.header(header::ACCEPT);
+    !accept.is_empty() && !["json", "*/*", "application/*"].iter().any(|known| accept.contains(known))
 }
 
 impl Documents {
@@ -54,6 +61,10 @@ impl Documents {
         let extensions = self.extensions(door);
         match trimmed {
             "/" => Ok(body::json(200, &json!({"paths": paths(&self.catalogue.shown(), &self.checks)}))),
+            "/version" if only_yaml(call) => {
+                let why = "406: Not Acceptable\n\nAvailable representations: application/json";
+                Err(DoorError::Api(ApiError::of_the_router(Reason::NotAcceptable, why)))
+            }
             "/version" => Ok(body::json(200, &version::document())),
             "/metrics" => Ok(body::answer(200, "text/plain; version=0.0.4; charset=utf-8", body::full(door.metrics_text()))),
             "/metrics/slis" => Ok(body::answer(200, "text/plain; version=0.0.4; charset=utf-8", body::full(self.checks.metrics()))),

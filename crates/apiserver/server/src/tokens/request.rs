@@ -100,7 +100,10 @@ impl ServiceAccountTokens {
             ("", "Pod") => (&known::PODS, "pod", namespace),
             ("", "Secret") => (&known::SECRETS, "secret", namespace),
             ("", "Node") => (&known::NODES, "node", ""),
-            _ => return Err(ApiError::bad_request(format!("cannot bind token to object of type {gvk}"))),
+            _ => {
+                let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
+                return Err(ApiError::bad_request(format!("cannot bind token to object of type {group}/{version}, Kind={kind}")));
+            }
         };
         let value = self.objects.get(gvr, home, name).ok_or_else(|| ApiError::not_found(gvr, name))?;
         if claim == "pod" && text(&value, &["spec", "serviceAccountName"]) != account {

@@ -8,7 +8,7 @@ use tiphys_meta::{ErrorList, Path, names};
 use super::security;
 use super::volumes::{self, Volumes};
 use crate::core::service::port_number_or_name;
-use crate::tree::{array, at, int, is_true, text};
+use crate::tree::{array, at, int, is_true, said, text};
 
 /// What a container's rules know of the pod.
 pub(super) struct Pod<'a> {
@@ -21,7 +21,12 @@ pub(super) struct Pod<'a> {
 impl<'a> Pod<'a> {
     pub(super) fn new(spec: &'a Value, volumes: Volumes<'a>) -> Self {
         let claims = array(spec, "resourceClaims").iter().map(|c| text(c, "name")).collect();
-        Pod { spec, claims, grace: at(spec, "terminationGracePeriodSeconds").and_then(Value::as_i64), volumes }
+        Pod {
+            spec,
+            claims, // A negative period is 1.
+            grace: at(spec, "terminationGracePeriodSeconds").and_then(Value::as_i64).map(|g| if g < 0 { 1 } else { g }),
+            volumes,
+        }
     }
 
     fn host_users(&self) -> bool {
@@ -381,24 +386,29 @@ pub(super) fn resource_field_ref(source: &Value, volume: bool, path: &Path<'_>, 
     {
         errors.not_supported(&path.child("resource"), resource, ENV_RESOURCES);
     }
-    if resource.is_empty() {
-        return;
-    }
-    let divisor = text(source, "divisor");
-    let fits = match resource.split_once('.').map(|(_, r)| r) {
-        Some("cpu") => matches!(divisor, "" | "0" | "1m" | "1"),
-        _ => matches!(divisor, "" | "0" | "1" | "1k" | "1M" | "1G" | "1T" | "1P" | "1E" | "1Ki" | "1Mi" | "1Gi" | "1Ti" | "1Pi" | "1Ei"),
+    check_divisor(resource, text(source, "divisor"), &path.child("divisor"), errors);
+}
+
+/// Amounts are shown in whole units of a power.
+fn check_divisor(resource: &str, divisor: &str, path: &Path<'_>, errors: &mut ErrorList) {
+    let Some((_, name)) = resource.split_once('.').filter(|(side, _)| matches!(*side, "limits" | "requests")) else { return };
+    let (known, shown) = match name {
+        "cpu" => (&["1m", "1"][..], "1m and 1 are supported with the cpu resource"),
+        "memory" => (POWERS, "1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the memory resource"),
+        "ephemeral-storage" => {
+            (POWERS, "1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the local ephemeral storage resource")
+        }
+        name if name.starts_with("hugepages-") => {
+            (POWERS, "1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the hugepages resource")
+        }
+        _ => return,
     };
-    if !fits {
-        let known = if resource.ends_with("cpu") {
-            "only divisor's values 1m and 1 are supported with the cpu resource".to_owned()
-        } else {
-            let name = resource.split_once('.').map_or(resource, |(_, r)| r);
-            format!("only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the {name} resource")
-        };
-        errors.invalid(&path.child("divisor"), resource, known);
+    if !matches!(divisor, "" | "0") && !known.contains(&divisor) {
+        errors.invalid(path, resource, format!("only divisor's values {shown}"));
     }
 }
+
+const POWERS: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
 fn env_from(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     for (i, source) in array(container, "envFrom").iter().enumerate() {
@@ -441,12 +451,12 @@ fn resize_policy(container: &Value, spec: &Value, path: &Path<'_>, errors: &mut 
 
 /// Restart policies and rules of single containers (KEP-5307).
 fn restart_policy(container: &Value, known: &[&str], path: &Path<'_>, errors: &mut ErrorList) {
-    let (policy, rules) = (text(container, "restartPolicy"), array(container, "restartPolicyRules"));
+    let rules = array(container, "restartPolicyRules");
     let policy_path = path.child("restartPolicy");
-    if policy.is_empty() && !rules.is_empty() {
-        errors.required(&policy_path, "must specify restartPolicy when restart rules are used");
-    } else if !policy.is_empty() && !known.contains(&policy) {
-        errors.not_supported(&policy_path, policy, known);
+    match said(container, "restartPolicy") {
+        None if !rules.is_empty() => errors.required(&policy_path, "must specify restartPolicy when restart rules are used"),
+        Some(policy) if !known.contains(&policy) => errors.not_supported(&policy_path, policy, known),
+        _ => {}
     }
     if rules.len() > 20 {
         errors.too_many(&path.child("restartPolicyRules"), rules.len(), 20);

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use tiphys_meta::{ErrorList, ErrorType, FieldError, Path, Quantity, names};
 
-use crate::tree::{array, map_at, said, text};
+use crate::tree::{array, map_at, text};
 
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
@@ -25,7 +25,7 @@ pub(crate) fn is_extended(name: &str) -> bool {
 }
 
 /// More may be promised than there is.
-fn may_overcommit(name: &str) -> bool {
+pub(crate) fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_pages(name)
 }
 
@@ -130,21 +130,46 @@ pub(crate) fn check_positive(list: Option<&Value>, path: &Path<'_>, errors: &mut
     }
 }
 
+/// Pages come whole.
+fn check_huge_pages(name: &str, amount: Quantity, path: &Path<'_>, errors: &mut ErrorList) {
+    let Some(size) = name.strip_prefix("hugepages-") else { return };
+    let size = Quantity::parse(size).ok().filter(|s| s.is_integer()).map_or(0, |s| s.value());
+    if size <= 0 || amount.value() % size != 0 {
+        errors.invalid(path, amount.to_string(), format!("{amount} is not positive integer multiple of {name}"));
+    }
+}
+
+/// A name that a pod's own `resources` may have.
+fn check_pod_name(name: &str, path: &Path<'_>, errors: &mut ErrorList) {
+    let before = errors.len();
+    check_name(name, path, errors);
+    if errors.len() == before && !matches!(name, "cpu" | "memory") && !is_huge_pages(name) {
+        errors.not_supported(path, name, &["cpu", "hugepages-", "memory"]);
+    }
+}
+
 /// `resources` of a container. `claims` are the names of the pod's resource claims.
 pub(crate) fn requirements(resources: &Value, claims: &[&str], path: &Path<'_>, errors: &mut ErrorList) {
+    amounts(resources, check_container_name, path, errors);
+    check_claims(resources, claims, &path.child("claims"), errors);
+}
+
+fn amounts(resources: &Value, check_name: fn(&str, &Path<'_>, &mut ErrorList), path: &Path<'_>, errors: &mut ErrorList) {
     let empty = Map::new();
     let limits = map_at(resources, "limits").unwrap_or(&empty);
     let requests = map_at(resources, "requests").unwrap_or(&empty);
     let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
     for (name, amount) in limits {
         let path = limits_path.key(name);
-        check_container_name(name, &path, errors);
+        check_name(name, &path, errors);
         check_amount(name, parse(amount), &path, errors);
+        check_huge_pages(name, parse(amount), &path, errors);
     }
     for (name, amount) in requests {
         let (path, amount) = (requests_path.key(name), parse(amount));
-        check_container_name(name, &path, errors);
+        check_name(name, &path, errors);
         check_amount(name, amount, &path, errors);
+        check_huge_pages(name, amount, &path, errors);
         match limits.get(name).map(parse) {
             Some(limit) if amount != limit && !may_overcommit(name) => {
                 errors.invalid(&requests_path, amount.to_string(), format!("must be equal to {name} limit of {limit}"));
@@ -163,7 +188,6 @@ pub(crate) fn requirements(resources: &Value, claims: &[&str], path: &Path<'_>, 
     if !core && all.any(|n| is_huge_pages(n)) {
         errors.forbidden(path, "HugePages require cpu or memory");
     }
-    check_claims(resources, claims, &path.child("claims"), errors);
 }
 
 fn check_claims(resources: &Value, claims: &[&str], path: &Path<'_>, errors: &mut ErrorList) {
@@ -173,12 +197,7 @@ fn check_claims(resources: &Value, claims: &[&str], path: &Path<'_>, errors: &mu
         if name.is_empty() {
             errors.required(&path, "");
         } else {
-            if let Some(request) = said(claim, "request").filter(|r| !r.is_empty()) {
-                errors.invalid_all(&path.child("request"), request, names::dns1123_label(request));
-            }
-            if all[..i].contains(claim) {
-                errors.duplicate(&path, name);
-            }
+            check_claim(claim, &all[..i], &path, errors);
             if !claims.contains(&name) {
                 let known = if claims.is_empty() {
                     " which is empty".to_owned()
@@ -192,32 +211,31 @@ fn check_claims(resources: &Value, claims: &[&str], path: &Path<'_>, errors: &mu
     }
 }
 
+/// A claim is named whole or by its requests, and each once.
+fn check_claim(claim: &Value, before: &[Value], path: &Path<'_>, errors: &mut ErrorList) {
+    let (name, request) = (text(claim, "name"), text(claim, "request"));
+    let same = || before.iter().filter(|c| text(c, "name") == name);
+    if same().any(|c| text(c, "request").is_empty()) {
+        return errors.duplicate(path, name);
+    }
+    if request.is_empty() {
+        same().for_each(|_| errors.duplicate(path, name));
+        return;
+    }
+    errors.invalid_all(&path.child("request"), request, names::dns1123_label(request));
+    if same().any(|c| text(c, "request") == request) {
+        errors.duplicate(path, format!("{name}/{request}"));
+    }
+}
+
 /// `spec.resources` of a pod (KEP-2837): no less than the containers ask for together.
 pub(super) fn pod_level(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let Some(resources) = spec.get("resources").filter(|r| !r.is_null()) else { return };
     let path = path.child("resources");
-    let sides = ["limits", "requests"].map(|side| (side, path.child(side)));
-    for (side, path) in &sides {
-        for (name, amount) in map_at(resources, side).into_iter().flatten() {
-            let path = path.key(name);
-            if !check_name(name, &path, errors) {
-                continue;
-            }
-            if !matches!(name.as_str(), "cpu" | "memory") && !is_huge_pages(name) && is_standard(name) {
-                errors.not_supported(&path, name.as_str(), &["cpu", "hugepages-", "memory"]);
-            }
-            check_amount(name, parse(amount), &path, errors);
-        }
+    if array(resources, "claims").first().is_some() {
+        errors.forbidden(&path.child("claims"), "claims may not be set for Resources at pod-level");
     }
-    let limits = map_at(resources, "limits");
-    for (name, amount) in map_at(resources, "requests").into_iter().flatten() {
-        if let Some(limit) = limits.and_then(|l| l.get(name)).map(parse)
-            && parse(amount) > limit
-        {
-            let why = format!("must be less than or equal to {name} limit of {limit}");
-            errors.invalid(&path.child("requests").key(name), parse(amount).to_string(), why);
-        }
-    }
+    amounts(resources, check_pod_name, &path, errors);
     let containers = serde_json::json!({"containers": spec.get("containers"), "initContainers": spec.get("initContainers")});
     let Ok(typed) = serde_json::from_value(serde_json::json!({"spec": containers})) else { return };
     let asked = tiphys_types::resources::requests(&typed);
@@ -225,6 +243,22 @@ pub(super) fn pod_level(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         if let Some(sum) = asked.get(name).filter(|sum| **sum > parse(amount)) {
             let why = format!("must be greater than or equal to aggregate container requests of {sum}");
             errors.invalid(&path.child("requests").key(name), parse(amount).to_string(), why);
+        }
+    }
+    let Some(limits) = map_at(resources, "limits") else { return };
+    let most = tiphys_types::resources::limits(&typed);
+    for (name, amount) in limits.iter().filter(|(name, _)| is_huge_pages(name)) {
+        if let Some(sum) = most.get(name).filter(|sum| **sum > parse(amount)) {
+            let why = format!("must be greater than or equal to aggregate container limits of {sum}");
+            errors.invalid(&path.child("limits").key(name), parse(amount).to_string(), why);
+        }
+    }
+    for (i, container) in array(spec, "containers").iter().enumerate() {
+        for (name, amount) in map_at(container, "resources.limits").into_iter().flatten() {
+            if let Some(limit) = limits.get(name).map(parse).filter(|limit| parse(amount) > *limit) {
+                let (list, why) = (path.child("containers"), format!("must be less than or equal to pod limits of {limit}"));
+                errors.invalid(&list.index(i).key(name).child("limits"), parse(amount).to_string(), why);
+            }
         }
     }
 }

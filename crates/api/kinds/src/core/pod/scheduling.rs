@@ -23,7 +23,8 @@ pub(super) fn affinity(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             if !(1..=100).contains(&weight) {
                 errors.invalid(&path.child("weight"), weight, "must be in the range 1-100");
             }
-            node_term(at(term, "preference").unwrap_or(&Value::Null), &path.child("preference"), errors);
+            // What no label can have is only warned of: the preference is never met.
+            node_term(at(term, "preference").unwrap_or(&Value::Null), false, &path.child("preference"), errors);
         }
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
@@ -50,13 +51,13 @@ pub(crate) fn node_selector(selector: &Value, path: &Path<'_>, errors: &mut Erro
         errors.required(&list, "must have at least one node selector term");
     }
     for (i, term) in terms.iter().enumerate() {
-        node_term(term, &list.index(i), errors);
+        node_term(term, true, &list.index(i), errors);
     }
 }
 
-fn node_term(term: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+fn node_term(term: &Value, values_are_labels: bool, path: &Path<'_>, errors: &mut ErrorList) {
     for (i, expression) in array(term, "matchExpressions").iter().enumerate() {
-        node_requirement(expression, &path.child("matchExpressions").index(i), errors);
+        node_requirement(expression, values_are_labels, &path.child("matchExpressions").index(i), errors);
     }
     for (i, field) in array(term, "matchFields").iter().enumerate() {
         let (list, values) = (path.child("matchFields"), array(field, "values"));
@@ -78,7 +79,7 @@ fn node_term(term: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn node_requirement(expression: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+fn node_requirement(expression: &Value, values_are_labels: bool, path: &Path<'_>, errors: &mut ErrorList) {
     let values = array(expression, "values");
     let values_path = path.child("values");
     match text(expression, "operator") {
@@ -96,7 +97,7 @@ fn node_requirement(expression: &Value, path: &Path<'_>, errors: &mut ErrorList)
     }
     let key = text(expression, "key");
     errors.invalid_all(&path.child("key"), key, names::qualified_name(key));
-    for (i, value) in values.iter().filter_map(Value::as_str).enumerate() {
+    for (i, value) in values.iter().filter(|_| values_are_labels).filter_map(Value::as_str).enumerate() {
         errors.invalid_all(&values_path.index(i), value, names::label_value(value));
     }
 }
@@ -179,8 +180,6 @@ pub(super) fn spread(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         }
         if key.is_empty() {
             errors.required(&path.child("topologyKey"), "can not be empty");
-        } else {
-            errors.invalid_all(&path.child("topologyKey"), key, names::qualified_name(key));
         }
         if !matches!(action, "DoNotSchedule" | "ScheduleAnyway") {
             errors.not_supported(&path.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);

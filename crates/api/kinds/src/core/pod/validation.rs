@@ -1,6 +1,7 @@
 //! What a pod must look like; pod templates share nearly all of it.
 
 use serde_json::Value;
+use tiphys_meta::field::go_quote;
 use tiphys_meta::{ErrorList, Path, ip, names, object};
 
 use super::containers::{self, one_of};
@@ -26,7 +27,23 @@ pub(super) fn pod(pod: &Value, errors: &mut ErrorList) {
             }
         }
     }
+    claims_of_volumes(pod, errors);
     containers::images(spec_value, &SPEC, errors);
+}
+
+/// An ephemeral volume's claim has a name made of the pod's and the volume's.
+fn claims_of_volumes(pod: &Value, errors: &mut ErrorList) {
+    let (pod_name, list) = (object::name(pod), SPEC.child("volumes"));
+    for (i, volume) in array(pod, "spec.volumes").iter().enumerate().filter(|(_, v)| at(v, "ephemeral").is_some()) {
+        let name = text(volume, "name");
+        if pod_name.is_empty() || name.is_empty() {
+            continue;
+        }
+        let claim = format!("{pod_name}-{name}");
+        for why in names::dns1123_subdomain(&claim) {
+            errors.invalid(&list.index(i).child("name"), name, format!("PVC name {}: {why}", go_quote(&claim)));
+        }
+    }
 }
 
 /// New pods only.

@@ -181,7 +181,9 @@ fn projected(value: &Value, volume_path: &Path<'_>, errors: &mut ErrorList) {
             "serviceAccountToken" => token(part, volume_path, &path, errors),
             _ => {}
         }
-        let own = array(part, "items").iter().map(|item| text(item, "path")).chain([text(part, "path")]).filter(|p| !p.is_empty());
+        // That two tokens have one path is only warned of.
+        let bundle = (*kind == "clusterTrustBundle").then(|| text(part, "path"));
+        let own = array(part, "items").iter().map(|item| text(item, "path")).filter(|p| !p.is_empty()).chain(bundle);
         for file in own {
             if !paths.insert(file.to_owned()) {
                 let shown = match text(part, "name") {

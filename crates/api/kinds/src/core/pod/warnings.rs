@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tiphys_meta::field::go_quote;
-use tiphys_meta::{Quantity, object};
+use tiphys_meta::{Quantity, names, object};
 
 use crate::tree::{array, at, int, map_at, text};
 
@@ -87,6 +87,17 @@ fn scheduling(spec: &Value, path: &str, all: &mut Vec<String>) {
             all.push(format!("{path}.nodeSelector[{key}]: {why}"));
         }
     }
+    let node = at(spec, "affinity.nodeAffinity");
+    let list = format!("{path}.affinity.nodeAffinity");
+    let required = node.map(|n| array(n, "requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms")).unwrap_or_default();
+    for (i, term) in required.iter().enumerate() {
+        node_term(term, false, &format!("{list}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[{i}]"), all);
+    }
+    let preferred = node.map(|n| array(n, "preferredDuringSchedulingIgnoredDuringExecution")).unwrap_or_default();
+    for (i, term) in preferred.iter().enumerate() {
+        let list = format!("{list}.preferredDuringSchedulingIgnoredDuringExecution[{i}].preference");
+        node_term(at(term, "preference").unwrap_or(&Value::Null), true, &list, all);
+    }
     let null = "a null labelSelector results in matching no pod";
     for kind in ["podAffinity", "podAntiAffinity"] {
         let rules = at(spec, "affinity").and_then(|a| at(a, kind));
@@ -113,6 +124,81 @@ fn scheduling(spec: &Value, path: &str, all: &mut Vec<String>) {
     }
 }
 
+fn node_term(term: &Value, values_too: bool, path: &str, all: &mut Vec<String>) {
+    for (i, expression) in array(term, "matchExpressions").iter().enumerate() {
+        let (path, key) = (format!("{path}.matchExpressions[{i}]"), text(expression, "key"));
+        if let Some(why) = deprecated_node_label(key) {
+            all.push(format!("{path}.key: {key} is {why}"));
+        }
+        for (i, value) in array(expression, "values").iter().filter(|_| values_too).filter_map(Value::as_str).enumerate() {
+            all.extend(names::label_value(value).into_iter().map(|why| format!("{path}.values[{i}]: {value} is invalid, {why}")));
+        }
+    }
+}
+
+/// Files of one volume that hide each other. `files` are paths and where they come from.
+fn overlaps(volume: &str, kind: &str, files: &[(&str, String)], all: &mut Vec<String>) {
+    let shown = |(path, from): &(&str, String)| match &**from {
+        "" => go_quote(path.trim_end_matches('/')),
+        from => format!("{} ({from})", go_quote(path.trim_end_matches('/'))),
+    };
+    let within = |inner: &str, outer: &str| inner == outer || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+    for (i, file) in files.iter().enumerate() {
+        let path = file.0.trim_end_matches('/');
+        for other in &files[..i] {
+            let earlier = other.0.trim_end_matches('/');
+            if !path.is_empty() && !earlier.is_empty() && (within(path, earlier) || within(earlier, path)) {
+                all.push(format!("volume {} ({kind}): overlapping paths: {} with {}", go_quote(volume), shown(file), shown(other)));
+            }
+        }
+    }
+}
+
+/// The files that a source of a projected volume makes.
+fn projected_files(source: &Value) -> Vec<(&str, String)> {
+    let items = |kind: &str, from: String| {
+        let items = at(source, kind).map(|s| array(s, "items")).unwrap_or_default();
+        items.iter().map(|item| (text(item, "path"), from.clone())).collect::<Vec<_>>()
+    };
+    let name = |path: &str| go_quote(text(source, path));
+    if at(source, "configMap.items").is_some() {
+        items("configMap", format!("ConfigMap {}", name("configMap.name")))
+    } else if at(source, "secret.items").is_some() {
+        items("secret", format!("Secret {}", name("secret.name")))
+    } else if at(source, "downwardAPI.items").is_some() {
+        items("downwardAPI", "DownwardAPI".into())
+    } else if at(source, "serviceAccountToken").is_some() {
+        vec![(text(source, "serviceAccountToken.path"), "ServiceAccountToken".into())]
+    } else if let Some(bundle) = at(source, "clusterTrustBundle") {
+        let name = if at(bundle, "name").is_some() { text(bundle, "name") } else { text(bundle, "signerName") };
+        vec![(text(bundle, "path"), format!("ClusterTrustBundle {}", go_quote(name)))]
+    } else {
+        let files = [("certificateChainPath", "chain"), ("keyPath", "key"), ("credentialBundlePath", "credential bundle")];
+        let file =
+            |(field, what): (&str, &str)| (at(source, "podCertificate").map_or("", |c| text(c, field)), format!("PodCertificate {what}"));
+        files.into_iter().map(file).filter(|(path, _)| !path.is_empty()).collect()
+    }
+}
+
+fn overlapping(volume: &Value, all: &mut Vec<String>) {
+    let name = text(volume, "name");
+    for (kind, field, called) in
+        [("configMap", "name", "ConfigMap"), ("secret", "secretName", "Secret"), ("downwardAPI", "", "DownwardAPI")]
+    {
+        let Some(source) = at(volume, kind) else { continue };
+        let files: Vec<(&str, String)> = array(source, "items").iter().map(|item| (text(item, "path"), String::new())).collect();
+        let called = if field.is_empty() { called.to_owned() } else { format!("{called} {}", go_quote(text(source, field))) };
+        overlaps(name, &called, &files, all);
+    }
+    let sources = at(volume, "projected").map(|p| array(p, "sources")).unwrap_or_default();
+    let empty = |source: &&Value| source.as_object().is_none_or(|kinds| kinds.values().all(Value::is_null));
+    for _ in sources.iter().filter(empty) {
+        all.push(format!("volume {} (Projected) has no sources provided", go_quote(name)));
+    }
+    let files: Vec<(&str, String)> = sources.iter().flat_map(projected_files).collect();
+    overlaps(name, "Projected", &files, all);
+}
+
 fn volumes(spec: &Value, path: &str, all: &mut Vec<String>) {
     for (i, volume) in array(spec, "volumes").iter().enumerate() {
         for (kind, why) in VOLUMES {
@@ -122,13 +208,7 @@ fn volumes(spec: &Value, path: &str, all: &mut Vec<String>) {
             }
         }
     }
-    for volume in array(spec, "volumes") {
-        for source in at(volume, "projected").map(|p| array(p, "sources")).unwrap_or_default() {
-            if source.as_object().is_none_or(|kinds| kinds.values().all(Value::is_null)) {
-                all.push(format!("volume {} (Projected) has no sources provided", go_quote(text(volume, "name"))));
-            }
-        }
-    }
+    array(spec, "volumes").iter().for_each(|volume| overlapping(volume, all));
 }
 
 fn repeated(items: &[Value], field: &str, path: &str, all: &mut Vec<String>) {
