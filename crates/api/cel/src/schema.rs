@@ -146,7 +146,7 @@ impl Schema {
         match &self.shape {
             Shape::Dyn => Type::Dyn,
             Shape::Any => Type::Any,
-            Shape::Quantity => Type::opaque("kubernetes.Quantity"),
+            Shape::Quantity => Type::structure("kubernetes.Quantity"),
             Shape::Bool => Type::Bool,
             Shape::Int => Type::Int,
             Shape::Double => Type::Double,

@@ -97,7 +97,7 @@ mod tests {
         ] {
             assert_eq!(at(offset), (want.0, want.1, want.2.to_owned()), "{offset}");
         }
-        assert_eq!(Source::new("").issue(0, "m").to_string(), "ERROR: <input>:1:1: m\n | \n | ^");
+        assert_eq!(Source::new("").issue(0, "m").to_string(), "ERROR: <input>:1:0: m\n | \n | ^");
     }
 
     /// Found by the fuzzer: 12 KB of control characters made 150 MB of errors.

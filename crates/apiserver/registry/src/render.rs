@@ -271,6 +271,9 @@ impl Renderer {
         let cells = self.served().as_custom().map_or_else(builtin, |c| c.version().row(&tree, self.now));
         out.extend_from_slice(b"{\"cells\":");
         out.extend_from_slice(Value::Array(cells).to_string().as_bytes());
+        if self.resource.gvr.group.is_empty() && &*self.resource.gvr.resource == "pods" {
+            out.extend_from_slice(completed(&tree).as_bytes());
+        }
         match self.include {
             Include::None => out.extend_from_slice(b",\"object\":null"),
             Include::Metadata => {
@@ -315,6 +318,17 @@ impl Renderer {
                 Ok(table.to_string().into())
             }
         }
+    }
+}
+
+/// The conditions of a row: of all kinds only pods have any, those that are over.
+fn completed(pod: &Value) -> &'static str {
+    match pod["status"]["phase"].as_str() {
+        Some("Succeeded") => {
+            r#","conditions":[{"type":"Completed","status":"True","reason":"Succeeded","message":"The pod has completed successfully."}]"#
+        }
+        Some("Failed") => r#","conditions":[{"type":"Completed","status":"True","reason":"Failed","message":"The pod failed."}]"#,
+        _ => "",
     }
 }
 

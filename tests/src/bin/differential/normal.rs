@@ -72,7 +72,7 @@ fn string(text: &str, key: &str) -> Option<String> {
         "hash" | "serverRelativeURL" => return text.split_once("?hash=").map(|(path, _)| format!("{path}?hash=HASH")),
         "cell" if is_age(text) => return Some("AGE".into()),
         // Ports of nodes are handed out by chance.
-        "cell" if text.contains(":3") => return Some(without_node_ports(text)),
+        "cell" if text.contains(":3") && text.contains('/') => return Some(without_node_ports(text)),
         // A Job's selector names the Job's uid.
         "cell" if text.contains("controller-uid=") => return Some(without_uids(text)),
         _ => {}

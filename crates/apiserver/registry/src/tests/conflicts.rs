@@ -240,3 +240,17 @@ async fn cluster_ips_have_objects_that_come_and_go_with_them() {
     rig.delete(&services, "default", "c").await.expect("deleted");
     assert!(rig.get(&addresses, "", "10.200.0.9").await.is_err_and(|e| e.code == 404));
 }
+
+#[tokio::test]
+async fn managers_keep_the_version_they_wrote_in() {
+    let rig = Rig::new().await;
+    let new = tiphys_meta::Gvr::new("events.k8s.io", "v1", "events");
+    let event = json!({"metadata": {"name": "e"}, "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "example.com/x",
+        "reportingInstance": "x-1", "action": "Look", "reason": "Seen", "type": "Normal", "note": "a note",
+        "regarding": {"apiVersion": "v1", "kind": "Pod", "namespace": "default", "name": "p"}});
+    rig.ask(Verb::Create, &new, "default", "").json(event).await.expect("created");
+    let old = rig.get(&core("events"), "default", "e").await.expect("there");
+    let manager = &old["metadata"]["managedFields"][0];
+    assert_eq!(manager["apiVersion"], "events.k8s.io/v1");
+    assert!(manager["fieldsV1"]["f:note"].is_object() && manager["fieldsV1"]["f:message"].is_null(), "{manager}");
+}

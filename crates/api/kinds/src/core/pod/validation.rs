@@ -312,6 +312,11 @@ mod tests {
                 "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.foo\": error converting fieldPath: field label not supported: spec.foo",
             ),
             (
+                |p| p["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1", "hugepages-2Mi": "3Mi"}}),
+                "[spec.containers[0].resources.limits[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive integer multiple of hugepages-2Mi, \
+                 spec.containers[0].resources.requests[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive integer multiple of hugepages-2Mi]",
+            ),
+            (
                 |p| p["spec"]["restartPolicy"] = json!("Sometimes"),
                 "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
             ),
