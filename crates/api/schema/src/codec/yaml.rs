@@ -8,8 +8,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
-pub use super::yaml_print::print;
 use super::budget::{Budget, Overdrawn};
+pub use super::yaml_print::print;
 use super::{DecodeError, canon};
 
 /// Aliases may make a document so many times larger, and no more.
