@@ -28,6 +28,12 @@ struct Said {
     last: AtomicBool,
 }
 
+impl Said {
+    fn is_silent(&self) -> bool {
+        self.well.load(Ordering::Relaxed) + self.badly.load(Ordering::Relaxed) == 0
+    }
+}
+
 const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
 
 impl Check {
@@ -69,11 +75,15 @@ impl Checks {
 
     /// `/metrics/slis`: what the checks said when they were asked (KEP-3466).
     pub(crate) fn metrics(&self) -> String {
+        // What no probe has asked yet is asked now, so that there is always something to tell.
+        for check in self.0.iter().filter(|c| c.said.iter().all(Said::is_silent)) {
+            let _ = check.ask("readyz");
+        }
         let mut out = String::new();
         let said = || self.0.iter().flat_map(|c| ENDPOINTS.iter().zip(&c.said).map(move |(endpoint, said)| (c.name, endpoint, said)));
         let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
         head(&mut out, "kubernetes_healthcheck", "gauge", "What a health check said last.");
-        for (name, endpoint, said) in said().filter(|(.., s)| read(&s.well) + read(&s.badly) > 0) {
+        for (name, endpoint, said) in said().filter(|(.., s)| !s.is_silent()) {
             let last = u8::from(said.last.load(Ordering::Relaxed));
             let _ = writeln!(out, "kubernetes_healthcheck{{name={name:?},type={endpoint:?}}} {last}");
         }
@@ -164,9 +174,11 @@ mod tests {
         assert_eq!(get(&checks, "/readyz", "").await, (500, failed.into()));
         assert_eq!(get(&checks, "/readyz", "exclude=shutdown").await.0, 200);
         assert_eq!(get(&checks, "/readyz/shutdown", "").await.0, 500);
+        checks.add("unasked", || Ok(()));
         let told = checks.metrics();
         for line in [
             "kubernetes_healthcheck{name=\"ping\",type=\"livez\"} 1\n",
+            "kubernetes_healthcheck{name=\"unasked\",type=\"readyz\"} 1\n",
             "kubernetes_healthcheck{name=\"shutdown\",type=\"readyz\"} 0\n",
             "kubernetes_healthchecks_total{name=\"shutdown\",status=\"error\",type=\"readyz\"} 2\n",
         ] {
