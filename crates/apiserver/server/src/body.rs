@@ -13,8 +13,9 @@ use tiphys_schema::codec;
 
 use crate::errors::DoorError;
 
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// What the server answers with; it may come in pieces, without an end.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 pub(crate) type Request = http::Request<Body>;
 pub(crate) type Answered = Response<Body>;
 

@@ -26,6 +26,7 @@ use crate::metrics::{self, Lasting, Metrics};
 use crate::objects::Objects;
 use crate::request_info::Info;
 use crate::resource_metrics::ResourceMetrics;
+use crate::rooms::{Place, Rooms};
 use crate::stages::{audit, authenticate, authorize, dispatch, flow, impersonate, request_info};
 use crate::streams::Streams;
 use crate::tokens::{ServiceAccountTokens, new_uuid};
@@ -59,6 +60,7 @@ pub struct Door {
     /// Scheduler and controllers are tasks of this process.
     pub(crate) components_within: bool,
     pub flow: Arc<Flow>,
+    pub(crate) rooms: Rooms,
     pub audit: Audit,
     pub clock: Arc<dyn Clock>,
     pub request_timeout: Duration,
@@ -84,6 +86,8 @@ pub struct Call {
     pub(crate) audit: Option<Box<Draft>>,
     pub(crate) ended: Option<Ended>,
     pub(crate) lasting: Option<Lasting>,
+    /// Where the body is large.
+    pub(crate) place: Place,
 }
 
 impl Call {
@@ -103,6 +107,7 @@ impl Call {
             audit: None,
             ended: None,
             lasting: None,
+            place: None,
         }
     }
 
@@ -200,11 +205,24 @@ impl Door {
         tracing::debug_span!(authenticate::NAME).in_scope(|| authenticate::run(self, call))?;
         tracing::debug_span!(audit::NAME).in_scope(|| audit::received(self, call));
         tracing::debug_span!(impersonate::NAME).in_scope(|| impersonate::run(self, call))?;
+        self.receive(call).await?;
         let _permit = flow::run(self, call).instrument(tracing::debug_span!(flow::NAME)).await?;
         authorize::run(self, call).instrument(tracing::debug_span!(authorize::NAME)).await?;
         let limit = self.time_limit(call);
         let dispatched = dispatch::run(self, call).instrument(tracing::debug_span!(dispatch::NAME));
         tokio::time::timeout(limit, dispatched).await.unwrap_or(Err(DoorError::Timeout))
+    }
+
+    /// The body, before a seat is taken. What is no object is read by whom it is for, as it comes.
+    async fn receive(&self, call: &mut Call) -> Result<(), DoorError> {
+        let whole = call.info.is_resource && !call.info.is_long_running() && call.parts.method != Method::GET;
+        if !whole || matches!(call.origin, Origin::InProcess(_)) || self.aggregator.remote_for(&call.info).is_some() {
+            return Ok(());
+        }
+        let Some(body) = call.body.take() else { return Ok(()) };
+        let (body, place) = self.rooms.receive(body, self.time_limit(call)).await?;
+        (call.body, call.place) = (Some(body), place);
+        Ok(())
     }
 
     pub fn metrics_text(&self) -> String {

@@ -29,6 +29,7 @@ pub mod policy;
 pub mod request_info;
 mod resource_metrics;
 mod reviews;
+mod rooms;
 mod server;
 mod stages;
 mod streams;
@@ -36,6 +37,7 @@ pub mod tokens;
 mod webhooks;
 mod wire;
 
+pub use body::{Body, BoxError};
 pub use config::Config;
 pub use documents::version::GIT_VERSION;
 pub use in_process::Clients;

@@ -22,13 +22,14 @@ use crate::authenticate::claims::Authenticator;
 use crate::authenticate::config::AuthenticationConfigError;
 use crate::authenticate::issuers::Issuers;
 use crate::authenticate::oidc::OidcError;
-use crate::authenticate::{Authentication, Bearer, Certificates};
+use crate::authenticate::{Authentication, Bearer, Certificates, authenticated};
 use crate::authorize::MASTERS;
 use crate::authorize::config::AuthorizationConfigError;
 use crate::authorize::rbac::Rbac;
 use crate::authorize::{self, Authorization, Member};
+use crate::body::Body;
 use crate::bootstrap;
-use crate::chain::Door;
+use crate::chain::{Door, Origin};
 use crate::config::{Config, Storage};
 use crate::documents::catalogue::Catalogue;
 use crate::documents::{Checks, Documents};
@@ -177,6 +178,12 @@ impl Running {
 
     pub fn clients(&self) -> Clients {
         Clients::new(self.door.clone())
+    }
+
+    /// One HTTP request without a socket, asked by a user of this process.
+    pub async fn answer(&self, request: http::Request<bytes::Bytes>, user: UserInfo) -> http::Response<Body> {
+        let user = Arc::new(authenticated(user));
+        self.door.serve(request.map(crate::body::full), Origin::InProcess(user)).await
     }
 
     /// The server itself, which may do everything.
@@ -341,6 +348,7 @@ fn make_door(
         resource_metrics: ResourceMetrics::default(),
         components_within: config.components_within,
         flow: Arc::new(flow_of(config)),
+        rooms: crate::rooms::Rooms::default(),
         audit,
         clock: config.clock.clone(),
         request_timeout: config.request_timeout,
