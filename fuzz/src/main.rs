@@ -6,6 +6,8 @@
 mod driver;
 #[cfg(test)]
 mod largest;
+mod requests;
+mod streams;
 mod targets;
 
 use std::process::ExitCode;

@@ -11,6 +11,8 @@ use tiphys_schema::codec::{Strictness, json as codec, proto, yaml};
 use tiphys_schema::structural::{JsonPath, embedded};
 use tiphys_schema::{Facts, Kind, patch, structural};
 
+use crate::{requests, streams};
+
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) seeds: fn() -> Vec<Vec<u8>>,
@@ -29,6 +31,10 @@ const TREE: (usize, usize) = (256, 1 << 20);
 const APPLIED: (usize, usize) = (512, 2 << 20);
 /// Expressions and patterns become programs; how large one may be is bounded by itself (100,000 letters, 10 MiB for a pattern).
 const COMPILED: (usize, usize) = (512, 16 << 20);
+/// Buffers of a connection, and of its streams.
+const CONNECTED: (usize, usize) = (64, 1 << 20);
+/// The whole way to the store and back; lists answer with what earlier requests have made.
+const ANSWERED: (usize, usize) = (1024, 32 << 20);
 /// Whatever the input: three trees of the size that one may have.
 pub(crate) const MOST: usize = 3 * tiphys_schema::codec::budget::MOST_BYTES;
 
@@ -77,6 +83,9 @@ pub(crate) static TARGETS: &[Target] = &[
         words: QUANTITIES,
         read: quantity,
     },
+    Target { name: "spdy", memory: CONNECTED, seeds: streams::spdy_seeds, words: streams::SPDY, read: streams::spdy },
+    Target { name: "websocket", memory: CONNECTED, seeds: streams::websocket_seeds, words: streams::WEBSOCKET, read: streams::websocket },
+    Target { name: "requests", memory: ANSWERED, seeds: requests::seeds, words: requests::WORDS, read: requests::answered },
 ];
 
 const JSON: &[&str] = &[
