@@ -20,8 +20,8 @@ pub(crate) static STRATEGY: Strategy = Strategy::new(true)
     .defaults(defaults)
     .on_create(on_create)
     .subresources(&[Subresource { name: "status", prepare_update: keep_all_but_status, validate_update: check_status }])
-    .checks(check, check_update)
-    .check_created(|o, e| check_generated(o, true, e))
+    .checks(|_, _| {}, check_update)
+    .check_created(check_created)
     .warnings_by(workloads::warnings)
     .selectable(select::NAMES, select_fields)
     .table(COLUMNS, cells);
@@ -100,7 +100,13 @@ fn on_create(o: &mut Value, _: &Ctx<'_>) {
     labels_from_template(o);
 }
 
-fn check(o: &Value, errors: &mut ErrorList) {
+fn check_created(o: &Value, errors: &mut ErrorList) {
+    check(o, true, errors);
+}
+
+/// For `prefixed` see [`check_generated`].
+fn check(o: &Value, prefixed: bool, errors: &mut ErrorList) {
+    check_generated(o, prefixed, errors);
     let empty = json!({});
     let spec = o.get("spec").unwrap_or(&empty);
     check_spec(spec, &SPEC, errors);
@@ -385,7 +391,7 @@ fn index_total(text: &str, completions: i64) -> Result<i64, String> {
 fn check_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     let labels = map_at(old, "spec.template.metadata.labels");
     let prefixed = [UID_LABELS[1], NAME_LABELS[1]].iter().all(|key| labels.is_some_and(|l| l.contains_key(*key)));
-    check_generated(new, prefixed, errors);
+    check(new, prefixed, errors);
     check_completions(new, old, errors);
     for field in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
         let get = |o: &Value| o.get("spec").and_then(|s| s.get(field)).cloned();

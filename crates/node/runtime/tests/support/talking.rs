@@ -172,7 +172,12 @@ async fn forwarding(test: Fixture) {
 
 async fn loud_containers(test: Fixture) {
     let sandbox = test.sandbox().await;
-    let config = ContainerConfig { stdin: true, ..script("read go; yes 0123456789012345678901234567890 | head -n 400000; echo end") };
+    // Of one visitor only: else its end of input would end the visit, and it would see no more.
+    let config = ContainerConfig {
+        stdin: true,
+        stdin_once: true,
+        ..script("read go; yes 0123456789012345678901234567890 | head -n 400000; echo end")
+    };
     let id = test.start(&sandbox, config).await;
     let request = AttachRequest { container_id: id.clone(), stdin: true, stdout: true, ..AttachRequest::default() };
     let mut stdio = direct(test.runtime.attach(request).await).await;
