@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Method, header};
 use tiphys_base::Clock;
 use tiphys_registry::{Answer, AuditNotes, Registry, UserInfo};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -26,7 +27,7 @@ use crate::metrics::{self, Lasting, Metrics};
 use crate::objects::Objects;
 use crate::request_info::Info;
 use crate::resource_metrics::ResourceMetrics;
-use crate::rooms::{Place, Rooms};
+use crate::rooms::{Received, Rooms};
 use crate::stages::{audit, authenticate, authorize, dispatch, flow, impersonate, request_info};
 use crate::streams::Streams;
 use crate::tokens::{ServiceAccountTokens, new_uuid};
@@ -87,7 +88,9 @@ pub struct Call {
     pub(crate) ended: Option<Ended>,
     pub(crate) lasting: Option<Lasting>,
     /// Where the body is large.
-    pub(crate) place: Place,
+    pub(crate) place: Option<OwnedSemaphorePermit>,
+    /// Its body may take milliseconds to read.
+    pub(crate) heavy: bool,
 }
 
 impl Call {
@@ -108,6 +111,7 @@ impl Call {
             ended: None,
             lasting: None,
             place: None,
+            heavy: false,
         }
     }
 
@@ -208,9 +212,10 @@ impl Door {
         self.receive(call).await?;
         let _permit = flow::run(self, call).instrument(tracing::debug_span!(flow::NAME)).await?;
         authorize::run(self, call).instrument(tracing::debug_span!(authorize::NAME)).await?;
-        let limit = self.time_limit(call);
+        let (limit, heavy) = (self.time_limit(call), call.heavy);
         let dispatched = dispatch::run(self, call).instrument(tracing::debug_span!(dispatch::NAME));
-        tokio::time::timeout(limit, dispatched).await.unwrap_or(Err(DoorError::Timeout))
+        let dispatched = tokio::time::timeout(limit, dispatched).map(|done| done.unwrap_or(Err(DoorError::Timeout)));
+        if heavy { on_its_own_thread(dispatched).await } else { dispatched.await }
     }
 
     /// The body, before a seat is taken. What is no object is read by whom it is for, as it comes.
@@ -220,8 +225,8 @@ impl Door {
             return Ok(());
         }
         let Some(body) = call.body.take() else { return Ok(()) };
-        let (body, place) = self.rooms.receive(body, self.time_limit(call)).await?;
-        (call.body, call.place) = (Some(body), place);
+        let Received { body, place, heavy } = self.rooms.receive(body, self.time_limit(call)).await?;
+        (call.body, call.place, call.heavy) = (Some(body), place, heavy);
         Ok(())
     }
 
@@ -266,6 +271,16 @@ pub fn refuse(error: DoorError, accept: &str) -> Answered {
     }
     response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
+}
+
+/// What may take milliseconds at a time is left to the kernel's scheduler, which is fair: on a thread of the runtime everybody else would wait for it.
+async fn on_its_own_thread<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Handle::current();
+    match runtime.runtime_flavor() {
+        tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(|| runtime.block_on(work)),
+        // There is but one thread.
+        _ => work.await,
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

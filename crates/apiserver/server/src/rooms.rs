@@ -25,8 +25,15 @@ pub(crate) struct Rooms {
     working: Arc<Semaphore>,
 }
 
-/// A place in the second room.
-pub(crate) type Place = Option<OwnedSemaphorePermit>;
+/// A body that came.
+pub(crate) struct Received {
+    /// As one that is there already.
+    pub(crate) body: Body,
+    /// Its place in the second room, where it needs one.
+    pub(crate) place: Option<OwnedSemaphorePermit>,
+    /// It may take milliseconds to read: it is large, or has what YAML repeats things with.
+    pub(crate) heavy: bool,
+}
 
 impl Default for Rooms {
     fn default() -> Self {
@@ -35,10 +42,10 @@ impl Default for Rooms {
 }
 
 impl Rooms {
-    /// Reads a body as a whole; it comes back as one that is there already.
-    pub(crate) async fn receive(&self, body: Body, patience: Duration) -> Result<(Body, Place), DoorError> {
+    /// Reads a body as a whole.
+    pub(crate) async fn receive(&self, body: Body, patience: Duration) -> Result<Received, DoorError> {
         if body.is_end_stream() {
-            return Ok((body, None));
+            return Ok(Received { body, place: None, heavy: false });
         }
         // Who does not say how much will come may send all that is allowed.
         let most = body.size_hint().upper().map_or(MAX_REQUEST_BYTES, |most| usize::try_from(most).unwrap_or(usize::MAX));
@@ -46,8 +53,10 @@ impl Rooms {
             let _reading = if most > SMALL { Some(self.reader(most.min(MAX_REQUEST_BYTES))?) } else { None };
             tokio::time::timeout(patience, body::collect(body)).await.unwrap_or(Err(DoorError::Timeout))?
         };
-        let place = if bytes.len() > SMALL { self.place(bytes.len(), patience).await? } else { None };
-        Ok((body::full(bytes), place))
+        let large = bytes.len() > SMALL;
+        let place = if large { self.place(bytes.len(), patience).await? } else { None };
+        let heavy = large || (bytes.contains(&b'&') && bytes.contains(&b'*'));
+        Ok(Received { body: body::full(bytes), place, heavy })
     }
 
     fn reader(&self, bytes: usize) -> Result<OwnedSemaphorePermit, DoorError> {
@@ -55,7 +64,7 @@ impl Rooms {
         self.reading.clone().try_acquire_many_owned(bytes).map_err(|_| DoorError::TooMany)
     }
 
-    async fn place(&self, bytes: usize, patience: Duration) -> Result<Place, DoorError> {
+    async fn place(&self, bytes: usize, patience: Duration) -> Result<Option<OwnedSemaphorePermit>, DoorError> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let place = tokio::time::timeout(patience, self.working.clone().acquire_many_owned(bytes)).await;
         Ok(place.map_err(|_| DoorError::TooMany)?.ok())
@@ -85,11 +94,15 @@ mod tests {
             assert!(reading.now_or_never().is_none());
         }
         assert!(matches!(rooms.receive(silent(), PATIENCE).await, Err(DoorError::TooMany)));
-        let (small, place) = rooms.receive(body::full(vec![b' '; SMALL]), PATIENCE).await.expect("read");
-        assert_eq!((small.collect().await.expect("a body").to_bytes().len(), place.is_none()), (SMALL, true));
+        let small = rooms.receive(body::full(vec![b' '; SMALL]), PATIENCE).await.expect("read");
+        assert_eq!((small.place.is_none(), small.heavy), (true, false));
+        assert_eq!(small.body.collect().await.expect("a body").to_bytes().len(), SMALL);
         drop(slow);
-        let (_, place) = rooms.receive(body::full(vec![b' '; SMALL + 1]), PATIENCE).await.expect("read");
-        assert!(place.is_some());
+        let large = rooms.receive(body::full(vec![b' '; SMALL + 1]), PATIENCE).await.expect("read");
+        assert!(large.place.is_some() && large.heavy);
+        let repeats = rooms.receive(body::full("a: &a 1\nb: *a"), PATIENCE).await.expect("read");
+        assert!(repeats.place.is_none() && repeats.heavy);
+        drop(large);
         assert_eq!(rooms.reading.available_permits(), READ_AT_ONCE);
     }
 
@@ -99,7 +112,7 @@ mod tests {
         let large = || body::full(vec![b' '; MAX_REQUEST_BYTES]);
         let mut places = Vec::new();
         for _ in 0..WORKED_AT_ONCE / MAX_REQUEST_BYTES {
-            places.push(rooms.receive(large(), PATIENCE).await.expect("read").1);
+            places.push(rooms.receive(large(), PATIENCE).await.expect("read").place);
         }
         let mut next = Box::pin(rooms.receive(large(), PATIENCE));
         assert!(futures_util::poll!(next.as_mut()).is_pending());
