@@ -20,6 +20,7 @@ const FORWARDS: usize = 256;
 /// What fits a UDP answer where the client says nothing (RFC 1035).
 const PLAIN_UDP: u16 = 512;
 const TCP_IDLE: Duration = Duration::from_secs(10);
+const FREE_PORT_ATTEMPTS: u32 = 64;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -51,15 +52,29 @@ struct Server {
 
 /// Listens and answers for as long as the tasks live; gives the address, for a port of 0.
 pub async fn start(config: Config, zone: Arc<dyn Zone + Send + Sync>, tasks: &Tasks) -> Result<SocketAddr, DnsError> {
-    let failed = |address| move |source| DnsError::Listen { address, source };
-    let udp = UdpSocket::bind(config.listen).await.map_err(failed(config.listen))?;
-    let address = udp.local_addr().map_err(failed(config.listen))?;
-    let tcp = TcpListener::bind(address).await.map_err(failed(address))?;
+    let (address, udp, tcp) = bind(config.listen).await?;
     let upstream = forward::nameservers(&config.resolv_conf, &config.own);
     let server = Arc::new(Server { zone, config, upstream, forwards: Semaphore::new(FORWARDS) });
     tasks.spawn("dns-udp", serve_udp(server.clone(), Arc::new(udp), tasks.clone()));
     tasks.spawn("dns-tcp", serve_tcp(server, tcp, tasks.clone()));
     Ok(address)
+}
+
+/// Both transports on one port. The kernel knows which ports are free per transport only: where the port is ours to choose,
+/// one that somebody has over TCP makes us choose another.
+async fn bind(listen: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), DnsError> {
+    let mut attempts = if listen.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let failed = |address| move |source| DnsError::Listen { address, source };
+        let udp = UdpSocket::bind(listen).await.map_err(failed(listen))?;
+        let address = udp.local_addr().map_err(failed(listen))?;
+        match TcpListener::bind(address).await {
+            Ok(tcp) => return Ok((address, udp, tcp)),
+            Err(source) if source.kind() == std::io::ErrorKind::AddrInUse && attempts > 0 => {}
+            Err(source) => return Err(DnsError::Listen { address, source }),
+        }
+    }
 }
 
 async fn serve_udp(server: Arc<Server>, socket: Arc<UdpSocket>, tasks: Tasks) {
