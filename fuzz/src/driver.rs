@@ -95,10 +95,12 @@ fn run_here(target: &Target, run: &Run, limits: &Limits, memory: &PeakAlloc) -> 
     corpus.iter().for_each(|seed| drop(catch_unwind(AssertUnwindSafe(|| (target.read)(seed)))));
     let quiet = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
+    // Who wants one case to be made again wants to see it.
+    let shown = if run.cases == 1 { usize::MAX } else { 200 };
     for number in run.from..run.from + run.cases {
         let input = case(&corpus, target.words, run.seed, number);
         if let Some(why) = look(target, &input, number, limits, memory, &mut report) {
-            let shown: String = String::from_utf8_lossy(&input).chars().take(200).collect();
+            let shown: String = String::from_utf8_lossy(&input).chars().take(shown).collect();
             report.findings.push(format!("--seed {} --from {number}: {why}: {} bytes: {shown:?}", run.seed, input.len()));
             if report.findings.len() >= MOST_FINDINGS {
                 break;
@@ -154,7 +156,6 @@ fn processor_time(read: impl FnOnce() -> bool) -> Option<Duration> {
     Some(Duration::from_nanos(so_far()?.saturating_sub(before)))
 }
 
-#[expect(clippy::disallowed_methods, reason = "time taken is what is measured here")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -1,10 +1,11 @@
-//! What every process needs, nothing of Kubernetes: clock, supervised tasks, PKI, TLS, logging, metrics.
+//! What every process needs, nothing of Kubernetes: clock, supervised tasks, PKI, TLS, logging, metrics, the machine's names.
 
 pub mod clock;
 pub mod files;
 pub mod logging;
 pub mod meters;
 pub mod pki;
+pub mod platform;
 pub mod reloading;
 pub mod tasks;
 pub mod tls;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use regex::Regex;
+use tiphys_schema::re2;
 
 use crate::ast::{ACCU, Comprehension, Expr, Kind, Literal, Name};
 use crate::checker::{Checked, Reference};
@@ -217,7 +218,7 @@ impl Planner<'_> {
                 }
             }
             ("matches" | "find" | "findAll", [_, Node::Const(Val::Str(pattern)), ..]) => {
-                if let Ok(regex) = functions::regex::compile(pattern) {
+                if let Ok(regex) = re2::compile(pattern) {
                     return Node::Match { function, overload, regex: Box::new(regex), args };
                 }
             }

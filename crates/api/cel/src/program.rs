@@ -7,7 +7,6 @@ use crate::checker::{self, Checked, Reference};
 use crate::cost::{self, Estimate};
 use crate::env::Env;
 use crate::eval::{self, Activation, Outcome};
-use crate::functions;
 use crate::parser;
 use crate::plan::{self, Node};
 use crate::schema::Schema;
@@ -101,7 +100,7 @@ fn literals(expr: &Expr, checked: &Checked, found: &mut dyn FnMut(&Expr, String)
             let fine = match *function {
                 "duration" => tiphys_meta::duration::parse(text).is_some(),
                 "timestamp" => crate::time::parse(text).is_some(),
-                _ => functions::regex::compile(text).is_ok(),
+                _ => tiphys_schema::re2::compile(text).is_ok(),
             };
             if !fine {
                 found(arg, format!("invalid {function} argument"));

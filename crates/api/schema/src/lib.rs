@@ -5,6 +5,7 @@
 //! - [`patch`]: the JSON, merge and strategic merge patches.
 //! - [`apply`]: server-side apply and the tracking of field managers.
 //! - [`structural`]: the schemas of custom resources: pruning, defaults, validation.
+//! - [`re2`]: Go's regular expressions, for schemas and expressions.
 //! - [`discovery`] and [`openapi`]: the documents that clients read about the API.
 //!
 //! The **canonical tree** is a `serde_json::Value` that holds exactly what upstream's Go type would print: zero values with `omitempty` are absent,
@@ -20,6 +21,7 @@ pub mod discovery;
 mod facts;
 pub mod openapi;
 pub mod patch;
+pub mod re2;
 pub mod structural;
 
 pub use facts::{Facts, FieldType, GroupFacts, Kind, ResourceFacts, Subresource, Type};

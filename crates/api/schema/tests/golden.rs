@@ -135,7 +135,7 @@ fn tail(bytes: &[u8], at: usize) -> String {
 /// A few ways to spoil a place of a tree, or to change it as a patch would.
 fn disturb(at: &mut Value, seed: usize) {
     let next = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407) >> 3;
-    let down = seed % 5 != 0;
+    let down = !seed.is_multiple_of(5);
     match at {
         Value::Object(map) if !map.is_empty() => {
             let Some(key) = map.keys().nth(seed / 7 % map.len()).cloned() else { return };

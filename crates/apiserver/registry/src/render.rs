@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tiphys_meta::ApiError;
 use tiphys_schema::codec;
+use tiphys_schema::codec::proto::wire::{put_bytes, put_int, varint_length};
 use tiphys_types::jiff::Timestamp;
 
 use crate::answer::Body;
@@ -177,10 +178,10 @@ impl Renderer {
     fn list_protobuf(&self, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Result<Body, ApiError> {
         let items = entries.into_iter().map(|entry| self.protobuf_item(entry)).collect::<Result<Vec<_>, _>>()?;
         let mut head = Vec::new();
-        wire::write_bytes(&mut head, 1, &meta.protobuf());
+        put_bytes(&mut head, 1, &meta.protobuf());
         let length = |item: &Item| {
             let length = item.length();
-            1 + wire::varint_length(length) + length
+            1 + varint_length(length as u64) + length
         };
         let length = head.len() + items.iter().map(length).sum::<usize>();
         let (api_version, kind) = self.list_type();
@@ -425,12 +426,11 @@ impl ListMeta {
 
     fn protobuf(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        wire::write_bytes(&mut out, 1, b"");
-        wire::write_bytes(&mut out, 2, self.revision.to_string().as_bytes());
-        wire::write_bytes(&mut out, 3, self.token.as_bytes());
+        put_bytes(&mut out, 1, b"");
+        put_bytes(&mut out, 2, self.revision.to_string().as_bytes());
+        put_bytes(&mut out, 3, self.token.as_bytes());
         if let Some(remaining) = self.remaining {
-            wire::write_varint(&mut out, 4 << 3);
-            wire::write_varint(&mut out, remaining);
+            put_int(&mut out, 4, remaining as i64);
         }
         out
     }

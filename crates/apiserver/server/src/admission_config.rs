@@ -1,25 +1,18 @@
 //! `--admission-control-config-file`: an AdmissionConfiguration (`apiserver.config.k8s.io/v1`) with what plugins are told. Only PodSecurity is told anything
 //! here; a configuration of another plugin is refused rather than passed over.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 use tiphys_registry::PodSecuritySettings;
 use tiphys_schema::codec::yaml;
 
-#[derive(Debug, thiserror::Error)]
-#[error("--admission-control-config-file {}: {why}", path.display())]
-pub struct AdmissionConfigError {
-    path: PathBuf,
-    why: String,
-}
+use crate::config_file::{self, ConfigFileError};
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     plugins: Vec<Plugin>,
 }
@@ -34,23 +27,23 @@ struct Plugin {
     configuration: Option<Value>,
 }
 
-pub(crate) fn read(path: &Path) -> Result<PodSecuritySettings, AdmissionConfigError> {
-    let refused = |why: String| AdmissionConfigError { path: path.to_owned(), why };
-    let file = File::deserialize(tree(path).map_err(refused)?).map_err(|e| refused(e.to_string()))?;
-    if file.kind != "AdmissionConfiguration" || !file.api_version.starts_with("apiserver.config.k8s.io/") {
-        return Err(refused(format!("{}, Kind={} is no AdmissionConfiguration", file.api_version, file.kind)));
-    }
+pub(crate) fn read(path: &Path) -> Result<PodSecuritySettings, ConfigFileError> {
+    config_file::read("admission-control-config-file", path, |bytes| parse(bytes, path.parent().unwrap_or(Path::new("."))))
+}
+
+fn parse(bytes: &[u8], folder: &Path) -> Result<PodSecuritySettings, String> {
+    let file: File = config_file::object(bytes, config_file::APISERVER, "AdmissionConfiguration")?;
     let mut settings = PodSecuritySettings::default();
-    for Plugin { name, path: beside, configuration } in file.plugins {
+    for Plugin { name, path, configuration } in file.plugins {
         let configuration = match configuration {
             Some(inline) => inline,
-            None if beside.is_empty() => continue,
-            None => tree(&path.parent().unwrap_or(Path::new(".")).join(beside)).map_err(refused)?,
+            None if path.is_empty() => continue,
+            None => tree(&folder.join(path))?,
         };
         if name != "PodSecurity" {
-            return Err(refused(format!("{name} cannot be configured yet")));
+            return Err(format!("{name} cannot be configured yet"));
         }
-        settings = PodSecuritySettings::read(&configuration).map_err(refused)?;
+        settings = PodSecuritySettings::read(&configuration)?;
     }
     Ok(settings)
 }

@@ -2,7 +2,7 @@
 //!
 //! `chain` is the table of contents. Objects are the registry's; this crate knows who asks, whether they may, and how streams reach nodes.
 //!
-//! Deliberately absent: webhook authenticators and authorizers.
+//! Deliberately absent: webhook authenticators.
 
 mod admission_config;
 mod aggregate;
@@ -15,6 +15,7 @@ pub mod chain;
 mod component_statuses;
 mod compress;
 pub mod config;
+mod config_file;
 mod documents;
 mod errors;
 pub mod flags;

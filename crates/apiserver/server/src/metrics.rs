@@ -22,7 +22,7 @@ const BUCKETS: [f64; 23] =
 const SIZES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// What Go programs say of their build besides; whoever joins on these labels finds them.
-const BUILD: &str = "build_date=\"\",compiler=\"rustc\",git_commit=\"\",git_tree_state=\"\",go_version=\"\",platform=\"linux/amd64\"";
+const BUILD: &str = "build_date=\"\",compiler=\"rustc\",git_commit=\"\",git_tree_state=\"\",go_version=\"\"";
 
 /// What a request is counted under. Borrowed, so that counting one more of a kind allocates nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -239,7 +239,8 @@ impl Metrics {
         }
         let version = crate::documents::version::GIT_VERSION;
         head(&mut out, "kubernetes_build_info", "gauge", "Which build this is.");
-        let _ = writeln!(out, "kubernetes_build_info{{{BUILD},git_version={version:?},major=\"1\",minor=\"36\"}} 1");
+        let platform = tiphys_base::platform::platform();
+        let _ = writeln!(out, "kubernetes_build_info{{{BUILD},git_version={version:?},major=\"1\",minor=\"36\",platform={platform:?}}} 1");
         process(&mut out);
         out
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,18 +18,17 @@ use crate::audit::{Audit, AuditError};
 use crate::authenticate;
 use crate::authenticate::bearer::{TokenFileError, read_token_file};
 use crate::authenticate::claims::Authenticator;
-use crate::authenticate::config::AuthenticationConfigError;
 use crate::authenticate::issuers::Issuers;
 use crate::authenticate::oidc::OidcError;
 use crate::authenticate::{Authentication, Bearer, Certificates, authenticated};
 use crate::authorize::MASTERS;
-use crate::authorize::config::AuthorizationConfigError;
 use crate::authorize::rbac::Rbac;
 use crate::authorize::{self, Authorization, Member};
 use crate::body::Body;
 use crate::bootstrap;
 use crate::chain::{Door, Origin};
 use crate::config::{Config, Storage};
+use crate::config_file::{self, ConfigFileError};
 use crate::documents::catalogue::Catalogue;
 use crate::documents::{Checks, Documents};
 use crate::flow::Flow;
@@ -86,9 +84,7 @@ pub enum StartError {
     #[error(transparent)]
     Oidc(#[from] OidcError),
     #[error(transparent)]
-    Authentication(#[from] AuthenticationConfigError),
-    #[error(transparent)]
-    Authorization(#[from] AuthorizationConfigError),
+    File(#[from] ConfigFileError),
     #[error("serving certificate: {0}")]
     Identity(#[from] ReloadingError),
     #[error("TLS: {0}")]
@@ -103,10 +99,6 @@ pub enum StartError {
     Audit(#[from] AuditError),
     #[error("the store: {0}")]
     Store(String),
-    #[error(transparent)]
-    Admission(#[from] admission_config::AdmissionConfigError),
-    #[error("--encryption-provider-config {}: {why}", path.display())]
-    Encryption { path: PathBuf, why: String },
     #[error("kubelets: {0}")]
     Streams(#[from] StreamsError),
     #[error("cannot make the first objects: {0}")]
@@ -244,9 +236,7 @@ async fn open_registry(config: &Config, ranges: &[Cidr], tasks: &Tasks) -> Resul
 
 fn encryption(config: &Config) -> Result<Encryption, StartError> {
     let Some(path) = &config.encryption else { return Ok(Encryption::default()) };
-    let refused = |why: String| StartError::Encryption { path: path.clone(), why };
-    let text = std::fs::read(path).map_err(|e| refused(e.to_string()))?;
-    Encryption::parse(&text).map_err(|e| refused(e.to_string()))
+    Ok(config_file::read("encryption-provider-config", path, |text| Encryption::parse(text).map_err(|e| e.to_string()))?)
 }
 
 fn first_facts(config: &Config, bound: SocketAddr, ranges: &[Cidr], material: &Material) -> bootstrap::Facts {

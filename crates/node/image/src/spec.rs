@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tiphys_base::platform::architecture;
 
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
@@ -90,19 +91,16 @@ impl Document {
     }
 }
 
-/// The name of this machine's architecture in Go's words, and the variant that goes without saying.
-fn architecture() -> (&'static str, &'static str) {
-    match std::env::consts::ARCH {
-        "x86_64" => ("amd64", ""),
-        "aarch64" => ("arm64", "v8"),
-        other => (other, ""),
-    }
+/// The variant of an architecture that goes without saying.
+fn variant(architecture: &str) -> &'static str {
+    if architecture == "arm64" { "v8" } else { "" }
 }
 
 impl Index {
     /// The manifest for this machine. One without a platform will do when there is no better.
     pub(crate) fn for_this_machine(&self) -> Result<&Descriptor> {
-        let (arch, variant) = architecture();
+        let arch = architecture();
+        let variant = variant(arch);
         let fits = |platform: &Platform| {
             platform.os == "linux" && platform.architecture == arch && (platform.variant.is_empty() || platform.variant == variant)
         };
@@ -183,7 +181,7 @@ impl ConfigFile {
 
     pub(crate) fn for_this_machine(config: ImageConfig, diff_ids: Vec<Digest>) -> Self {
         let rootfs = RootFs { kind: "layers".into(), diff_ids };
-        ConfigFile { architecture: architecture().0.into(), os: "linux".into(), created: None, config, rootfs }
+        ConfigFile { architecture: architecture().into(), os: "linux".into(), created: None, config, rootfs }
     }
 }
 
@@ -220,7 +218,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let ours = architecture().0;
+        let ours = architecture();
         let index =
             parse(&[entry('1', &platform("s390x", "linux")), entry('2', &platform(ours, "windows")), entry('3', &platform(ours, "linux"))]);
         assert!(index.for_this_machine().expect("found").digest.hex().starts_with('3'));

@@ -369,5 +369,11 @@ mod tests {
             CRD.validate_create(&o).message(),
             "spec.validation.openAPIV3Schema.properties[a].type: Required value: must not be empty for specified object fields"
         );
+        o["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] = json!({"a": {"type": "string", "pattern": "+"}});
+        assert_eq!(
+            CRD.validate_create(&o).message(),
+            "spec.validation.openAPIV3Schema.properties[a].pattern: Invalid value: \"+\": must be a valid regular expression, but isn't: \
+             error parsing regexp: missing argument to repetition operator: `+`"
+        );
     }
 }

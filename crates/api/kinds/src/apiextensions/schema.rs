@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tiphys_meta::{ErrorList, Path};
-use tiphys_schema::structural as engine;
+use tiphys_schema::{re2, structural as engine};
 
 use crate::tree::{array, at, is_true, text};
 
@@ -181,6 +181,7 @@ fn either_type(schema: &Value) -> bool {
     at(schema, "anyOf") == Some(&json!([{"type": "integer"}, {"type": "string"}]))
 }
 
+/// What restricts values, here and within `anyOf` and the like.
 fn junctors(schema: &Value, skip_any: bool, skip_first_all: bool, path: &Path<'_>, errors: &mut ErrorList) {
     for list in ["anyOf", "allOf", "oneOf"] {
         if list == "anyOf" && skip_any {
@@ -193,6 +194,12 @@ fn junctors(schema: &Value, skip_any: bool, skip_first_all: bool, path: &Path<'_
     }
     if let Some(part) = at(schema, "not") {
         nested(part, false, &path.child("not"), errors);
+    }
+    let pattern = text(schema, "pattern");
+    if !pattern.is_empty()
+        && let Err(why) = re2::compile(pattern)
+    {
+        errors.invalid(&path.child("pattern"), pattern, format!("must be a valid regular expression, but isn't: {why}"));
     }
 }
 

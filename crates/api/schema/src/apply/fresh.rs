@@ -61,7 +61,7 @@ fn gained(ty: Ty<'_>, old: Option<&Value>, new: &Value) -> Option<(bool, Fields)
         }
         (Form::Nothing, _) => Some((false, Fields::new())),
         // Something was there that is not: nobody makes such an object.
-        (Form::Map(map), _) if !map.atomic && !(is_empty(old) && is_empty(new)) => None,
+        (Form::Map(map), _) if !(map.atomic || is_empty(old) && is_empty(new)) => None,
         (Form::List(list), _) if list.relation != Relation::Atomic && !(is_empty(old) && is_empty(new)) => None,
         // What differs as a whole.
         _ => Some((true, Fields::new())),

@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use regex::Regex;
 
+use crate::re2;
+
 /// When there are so many, all are forgotten: what is in use is soon there again.
 const MOST: usize = 512;
 
@@ -25,7 +27,7 @@ fn compiled(pattern: &str) -> Option<Arc<Regex>> {
     if all.len() >= MOST {
         all.clear();
     }
-    let regex = Regex::new(pattern).ok().map(Arc::new);
+    let regex = re2::compile(pattern).ok().map(Arc::new);
     all.insert(pattern.to_owned(), regex.clone());
     regex
 }
@@ -40,6 +42,7 @@ mod tests {
             assert!(fits("^a+$", "aaa"));
             assert!(!fits("^a+$", "b"));
             assert!(!fits("(", "("));
+            assert!(fits(r"^\d+$", "12") && !fits(r"^\d+$", "१"), "classes are of ASCII in Go");
         }
     }
 }

@@ -2,22 +2,22 @@
 //! put the number in. The envelope is `runtime.Unknown` behind the magic `k8s\0`.
 
 use bytes::Bytes;
+use tiphys_schema::codec::proto::wire::{BYTES, Raw, Reader, put_bytes, put_tag, put_varint, varint_length};
 
 pub(crate) const MAGIC: &[u8; 4] = b"k8s\0";
 
-const LENGTH_DELIMITED: u64 = 2;
 /// `Unknown.typeMeta`, `Unknown.raw`; `TypeMeta.apiVersion`, `TypeMeta.kind`; `metadata` of every kind; `ObjectMeta.resourceVersion`.
-const UNKNOWN_TYPE: u64 = 1;
-const UNKNOWN_RAW: u64 = 2;
-const TYPE_VERSION: u64 = 1;
-const TYPE_KIND: u64 = 2;
-const METADATA: u64 = 1;
-const RESOURCE_VERSION: u64 = 6;
+const UNKNOWN_TYPE: u16 = 1;
+const UNKNOWN_RAW: u16 = 2;
+const TYPE_VERSION: u16 = 1;
+const TYPE_KIND: u16 = 2;
+const METADATA: u16 = 1;
+const RESOURCE_VERSION: u16 = 6;
 
 /// The message inside an envelope.
 pub(crate) fn raw(envelope: &[u8]) -> Option<&[u8]> {
     let body = envelope.strip_prefix(MAGIC)?;
-    Fields(body).find(|(field, _)| *field == UNKNOWN_RAW).map(|(_, raw)| raw)
+    Fields::new(body).find(|(field, _)| *field == UNKNOWN_RAW).map(|(_, raw)| raw)
 }
 
 /// Puts a message into an envelope. gogo's writer always prints the two last, empty strings.
@@ -32,10 +32,10 @@ pub(crate) fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Bytes {
 /// Everything before a message of `length` bytes.
 pub(crate) fn start_envelope(out: &mut Vec<u8>, api_version: &str, kind: &str, length: usize) {
     out.extend_from_slice(MAGIC);
-    let type_length = 2 + varint_length(api_version.len()) + api_version.len() + varint_length(kind.len()) + kind.len();
+    let type_length = 2 + varint_length(api_version.len() as u64) + api_version.len() + varint_length(kind.len() as u64) + kind.len();
     write_head(out, UNKNOWN_TYPE, type_length);
-    write_bytes(out, TYPE_VERSION, api_version.as_bytes());
-    write_bytes(out, TYPE_KIND, kind.as_bytes());
+    put_bytes(out, TYPE_VERSION, api_version.as_bytes());
+    put_bytes(out, TYPE_KIND, kind.as_bytes());
     write_head(out, UNKNOWN_RAW, length);
 }
 
@@ -76,7 +76,7 @@ impl Stamp {
         let digits = stamp.field.len() - at;
         if digits > 0 {
             stamp.field.copy_within(at.., 2);
-            stamp.field[..2].copy_from_slice(&[(RESOURCE_VERSION << 3 | LENGTH_DELIMITED) as u8, digits as u8]);
+            stamp.field[..2].copy_from_slice(&[(RESOURCE_VERSION << 3) as u8 | BYTES, digits as u8]);
             stamp.length = 2 + digits;
         }
         stamp
@@ -90,7 +90,7 @@ impl Stamp {
     pub(crate) fn length(&self, message: &[u8]) -> usize {
         let (metadata, rest) = split_metadata(message);
         let length = metadata.len() + self.length;
-        1 + varint_length(length) + length + rest.len()
+        1 + varint_length(length as u64) + length + rest.len()
     }
 
     pub(crate) fn write(&self, message: &[u8], out: &mut Vec<u8>) {
@@ -104,75 +104,49 @@ impl Stamp {
 
 /// The content of `metadata`, and everything else. Without metadata in front the whole message follows it: the order of fields is free.
 fn split_metadata(message: &[u8]) -> (&[u8], &[u8]) {
-    let mut fields = Fields(message);
+    let mut fields = Fields::new(message);
     match fields.next() {
-        Some((METADATA, metadata)) => (metadata, fields.0),
+        Some((METADATA, metadata)) => (metadata, fields.rest()),
         _ => (&[], message),
     }
 }
 
 /// The first field, which is `metadata`, with its head: the whole of a `PartialObjectMetadata`.
 pub(crate) fn metadata_only(message: &[u8]) -> &[u8] {
-    let mut fields = Fields(message);
+    let mut fields = Fields::new(message);
     match fields.next() {
-        Some((METADATA, _)) => &message[..message.len() - fields.0.len()],
+        Some((METADATA, _)) => &message[..message.len() - fields.rest().len()],
         _ => &[],
     }
 }
 
-pub(crate) fn write_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    write_head(out, field, bytes.len());
-    out.extend_from_slice(bytes);
-}
-
-pub(crate) fn write_head(out: &mut Vec<u8>, field: u64, length: usize) {
-    write_varint(out, field << 3 | LENGTH_DELIMITED);
-    write_varint(out, length as u64);
-}
-
-pub(crate) fn write_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push((number as u8 & 0x7f) | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-pub(crate) fn varint_length(number: usize) -> usize {
-    (usize::BITS - (number | 1).leading_zeros()).div_ceil(7) as usize
+pub(crate) fn write_head(out: &mut Vec<u8>, field: u16, length: usize) {
+    put_tag(out, field, BYTES);
+    put_varint(out, length as u64);
 }
 
 /// Length-delimited fields from the front; ends at anything else.
-struct Fields<'a>(&'a [u8]);
+struct Fields<'a>(Reader<'a>);
 
-impl<'a> Iterator for Fields<'a> {
-    type Item = (u64, &'a [u8]);
+impl<'a> Fields<'a> {
+    fn new(message: &'a [u8]) -> Self {
+        Fields(Reader::new(message))
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let (head, rest) = read_varint(self.0)?;
-        if head & 7 != LENGTH_DELIMITED {
-            return None;
-        }
-        let (length, rest) = read_varint(rest)?;
-        let length = usize::try_from(length).ok()?;
-        if length > rest.len() {
-            return None;
-        }
-        let (content, rest) = rest.split_at(length);
-        self.0 = rest;
-        Some((head >> 3, content))
+    fn rest(&self) -> &'a [u8] {
+        self.0.rest()
     }
 }
 
-fn read_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut number = 0u64;
-    for (i, byte) in bytes.iter().enumerate().take(10) {
-        number |= u64::from(byte & 0x7f) << (7 * i);
-        if byte & 0x80 == 0 {
-            return Some((number, bytes.get(i + 1..)?));
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.0.next() {
+            Ok(Some((field, Raw::Bytes(content)))) => Some((u16::try_from(field).ok()?, content)),
+            _ => None,
         }
     }
-    None
 }
 
 #[cfg(test)]
@@ -189,8 +163,8 @@ mod tests {
     #[test]
     fn a_revision_goes_into_metadata_and_the_rest_stays() {
         let mut message = Vec::new();
-        write_bytes(&mut message, METADATA, b"\x0a\x01a");
-        write_bytes(&mut message, 2, b"spec");
+        put_bytes(&mut message, METADATA, b"\x0a\x01a");
+        put_bytes(&mut message, 2, b"spec");
         let with_revision = |message: &[u8], revision| {
             let (stamp, mut out) = (Stamp::new(revision), Vec::new());
             stamp.write(message, &mut out);
@@ -198,22 +172,13 @@ mod tests {
             out
         };
         let stamped = with_revision(&message, 1234);
-        let fields: Vec<_> = Fields(&stamped).collect();
+        let fields: Vec<_> = Fields::new(&stamped).collect();
         assert_eq!(fields, [(1, &b"\x0a\x01a\x32\x041234"[..]), (2, &b"spec"[..])]);
         let bare = with_revision(b"\x12\x00", 5);
-        assert_eq!(Fields(&bare).collect::<Vec<_>>(), [(1, &b"\x32\x015"[..]), (2, &b""[..])]);
+        assert_eq!(Fields::new(&bare).collect::<Vec<_>>(), [(1, &b"\x32\x015"[..]), (2, &b""[..])]);
         assert_eq!(with_revision(&message, 0), message);
         assert_eq!(Stamp::new(i64::MAX).field(), b"\x32\x139223372036854775807");
         let sealed = envelope_at("v1", "Pod", &message, 1234);
         assert_eq!(raw(&sealed), Some(&stamped[..]));
-    }
-
-    #[test]
-    fn lengths_of_varints() {
-        for number in [0, 1, 127, 128, 16383, 16384, 1 << 21, usize::MAX >> 1] {
-            let mut out = Vec::new();
-            write_varint(&mut out, number as u64);
-            assert_eq!(out.len(), varint_length(number), "{number}");
-        }
     }
 }

@@ -18,15 +18,15 @@ use tiphys_registry::{Answer, AuditNotes, Body as AnswerBody, UserInfo};
 
 use crate::chain::{Call, Origin, Outcome};
 use crate::config::AuditLog;
+use crate::config_file::ConfigFileError;
 use crate::errors::DoorError;
 use log::LogFile;
-pub(crate) use policy::PolicyError;
 use policy::{Level, Policy, Stage};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    #[error("audit policy: {0}")]
-    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Policy(#[from] ConfigFileError),
     #[error("audit log {path}: {source}")]
     Log { path: String, source: std::io::Error },
 }

@@ -5,16 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tiphys_registry::UserInfo;
 
+use crate::config_file::{self, ConfigFileError};
 use crate::objects::{items, strings, text};
 use crate::request_info::Info;
-
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    #[error("{path}: {source}")]
-    Read { path: String, source: std::io::Error },
-    #[error("{path}: {why}")]
-    Wrong { path: String, why: String },
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
@@ -106,15 +99,8 @@ impl Default for Policy {
 }
 
 impl Policy {
-    pub(super) fn read(path: &Path) -> Result<Policy, PolicyError> {
-        let shown = || path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|source| PolicyError::Read { path: shown(), source })?;
-        let wrong = |why: String| PolicyError::Wrong { path: shown(), why };
-        let tree = tiphys_schema::codec::yaml::to_tree(&bytes).map_err(|e| wrong(e.to_string()))?;
-        if text(&tree, &["kind"]) != "Policy" || !text(&tree, &["apiVersion"]).starts_with("audit.k8s.io/") {
-            return Err(wrong("is no audit.k8s.io/v1 Policy".into()));
-        }
-        Policy::compile(&tree).map_err(wrong)
+    pub(super) fn read(path: &Path) -> Result<Policy, ConfigFileError> {
+        config_file::read("audit-policy-file", path, |bytes| Policy::compile(&config_file::object(bytes, "audit.k8s.io", "Policy")?))
     }
 
     fn compile(policy: &Value) -> Result<Policy, String> {

@@ -2,22 +2,15 @@
 //!
 //! Absent: `egressSelectorType`, for there are no egress selectors.
 
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 
 use serde::Deserialize;
 use tiphys_cel::Type;
 use tiphys_meta::{ErrorList, Path};
-use tiphys_schema::codec::yaml;
 
 use super::claims::{Authenticator, ClaimRule, Expression, Source};
 use crate::config::{Anonymous, Pem};
-
-#[derive(Debug, thiserror::Error)]
-#[error("--authentication-config {}: {why}", path.display())]
-pub struct AuthenticationConfigError {
-    path: PathBuf,
-    why: String,
-}
+use crate::config_file::{self, ConfigFileError};
 
 /// What the file says.
 #[derive(Default)]
@@ -27,10 +20,8 @@ pub(crate) struct Settings {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     jwt: Vec<Jwt>,
     anonymous: Option<AnonymousAuth>,
@@ -124,19 +115,12 @@ struct Extra {
 }
 
 /// `own`: the issuers of service account tokens, which nobody else may be.
-pub(crate) fn read(path: &FilePath, own: &[String]) -> Result<Settings, AuthenticationConfigError> {
-    let refused = |why: String| AuthenticationConfigError { path: path.to_owned(), why };
-    let bytes = std::fs::read(path).map_err(|e| refused(e.to_string()))?;
-    parse(&bytes, own).map_err(refused)
+pub(crate) fn read(path: &FilePath, own: &[String]) -> Result<Settings, ConfigFileError> {
+    config_file::read("authentication-config", path, |bytes| parse(bytes, own))
 }
 
 fn parse(bytes: &[u8], own: &[String]) -> Result<Settings, String> {
-    let tree = yaml::to_tree(bytes).map_err(|e| e.to_string())?;
-    let file = File::deserialize(tree).map_err(|e| e.to_string())?;
-    let known = ["v1", "v1beta1", "v1alpha1"].iter().any(|v| file.api_version == format!("apiserver.config.k8s.io/{v}"));
-    if file.kind != "AuthenticationConfiguration" || !known {
-        return Err(format!("{}, Kind={} is no AuthenticationConfiguration", file.api_version, file.kind));
-    }
+    let file: File = config_file::object(bytes, config_file::APISERVER, "AuthenticationConfiguration")?;
     let mut errors = ErrorList::new();
     let list = Path::new("jwt");
     if file.jwt.len() > 64 {

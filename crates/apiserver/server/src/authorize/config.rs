@@ -3,7 +3,7 @@
 //! Absent: reading the file again when it changes; webhooks that are reached `InClusterConfig`, which is for servers in pods.
 
 use std::collections::HashSet;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,24 +11,15 @@ use serde::Deserialize;
 use tiphys_client::Client;
 use tiphys_client::https::Config as ClientConfig;
 use tiphys_meta::{ErrorList, Path, duration};
-use tiphys_schema::codec::yaml;
 
 use super::Member;
 use super::webhook::{Condition, WebhookAuthorizer};
 use crate::config::AuthorizationMode;
-
-#[derive(Debug, thiserror::Error)]
-#[error("--authorization-config {}: {why}", path.display())]
-pub struct AuthorizationConfigError {
-    path: PathBuf,
-    why: String,
-}
+use crate::config_file::{self, ConfigFileError};
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     authorizers: Vec<Authorizer>,
 }
@@ -82,19 +73,12 @@ struct MatchCondition {
     expression: String,
 }
 
-pub(crate) fn read(path: &FilePath) -> Result<Vec<Member>, AuthorizationConfigError> {
-    let refused = |why: String| AuthorizationConfigError { path: path.to_owned(), why };
-    let bytes = std::fs::read(path).map_err(|e| refused(e.to_string()))?;
-    parse(&bytes).map_err(refused)
+pub(crate) fn read(path: &FilePath) -> Result<Vec<Member>, ConfigFileError> {
+    config_file::read("authorization-config", path, parse)
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<Member>, String> {
-    let tree = yaml::to_tree(bytes).map_err(|e| e.to_string())?;
-    let file = File::deserialize(tree).map_err(|e| e.to_string())?;
-    let known = ["v1", "v1beta1", "v1alpha1"].iter().any(|v| file.api_version == format!("apiserver.config.k8s.io/{v}"));
-    if file.kind != "AuthorizationConfiguration" || !known {
-        return Err(format!("{}, Kind={} is no AuthorizationConfiguration", file.api_version, file.kind));
-    }
+    let file: File = config_file::object(bytes, config_file::APISERVER, "AuthorizationConfiguration")?;
     let mut errors = ErrorList::new();
     let list = Path::new("authorizers");
     if file.authorizers.is_empty() {

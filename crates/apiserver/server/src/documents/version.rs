@@ -20,15 +20,6 @@ pub(crate) fn document() -> Value {
         // Not Go: the field names the toolchain.
         "goVersion": concat!("rustc", env!("CARGO_PKG_RUST_VERSION")),
         "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+        "platform": tiphys_base::platform::platform(),
     })
-}
-
-/// Go's name of the architecture, which images and node labels use too.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

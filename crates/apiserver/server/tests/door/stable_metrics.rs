@@ -82,7 +82,7 @@ async fn stable_metrics_have_upstreams_names_and_labels() {
 
     let mut text = String::new();
     for path in ["/metrics", "/metrics/slis"] {
-        text.push_str(&String::from_utf8(admin.text(path).await.expect("metrics").to_vec()).expect("text"));
+        text.push_str(std::str::from_utf8(&admin.text(path).await.expect("metrics")).expect("text"));
     }
     let seen = labels_by_name(&text);
     for (name, labels, more) in STABLE {

@@ -3,6 +3,7 @@
 use crate::agent::Machine;
 use crate::config::Config;
 use std::path::Path;
+use tiphys_base::platform;
 use tiphys_cri::VersionResponse;
 use tiphys_types::api::core::v1::NodeSystemInfo;
 
@@ -50,24 +51,13 @@ pub(crate) fn machine(config: &Config) -> Machine {
     Machine { cpus, memory: memory_field("MemTotal"), ephemeral }
 }
 
-/// Go's name of the architecture.
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
-}
-
 pub(crate) fn system_info(config: &Config, runtime: &VersionResponse) -> NodeSystemInfo {
     let release = word("/etc/os-release");
     let pretty = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).map(|v| v.trim_matches('"').to_owned());
     let machine_id = word("/etc/machine-id");
     let uuid = word("/sys/class/dmi/id/product_uuid").to_lowercase();
     NodeSystemInfo {
-        architecture: architecture().into(),
+        architecture: platform::architecture().into(),
         boot_id: word("/proc/sys/kernel/random/boot_id"),
         container_runtime_version: format!("{}://{}", runtime.runtime_name, runtime.runtime_version),
         kernel_version: word("/proc/sys/kernel/osrelease"),

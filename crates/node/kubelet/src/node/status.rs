@@ -1,11 +1,11 @@
 //! The Node's labels and status, and the patch that brings the API to them. Pure.
 
-use super::machine;
 use crate::agent::Machine;
 use crate::config::Config;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use tiphys_base::platform;
 use tiphys_cri as cri;
 use tiphys_meta::Quantity;
 use tiphys_meta::quantity::Format;
@@ -35,7 +35,7 @@ pub(crate) struct Facts<'a> {
 }
 
 pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
-    let arch = machine::architecture();
+    let arch = platform::architecture();
     let own = [
         ("kubernetes.io/hostname", config.node_name.as_str()),
         ("kubernetes.io/os", "linux"),

@@ -232,7 +232,7 @@ fn check_claim(claim: &Value, before: &[Value], path: &Path<'_>, errors: &mut Er
 pub(super) fn pod_level(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let Some(resources) = spec.get("resources").filter(|r| !r.is_null()) else { return };
     let path = path.child("resources");
-    if array(resources, "claims").first().is_some() {
+    if !array(resources, "claims").is_empty() {
         errors.forbidden(&path.child("claims"), "claims may not be set for Resources at pod-level");
     }
     amounts(resources, check_pod_name, &path, errors);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tiphys_meta::field::go_quote;
-use tiphys_meta::{Quantity, names, object};
+use tiphys_meta::{Path, Quantity, names, object};
 
 use crate::tree::{array, at, int, map_at, text};
 
@@ -40,63 +40,65 @@ pub(crate) fn deprecated_node_label(key: &str) -> Option<String> {
 
 /// `owner` has `metadata` and `spec`; `base` is its path (`spec.template`), empty for a pod.
 pub(crate) fn pod(owner: &Value, base: &str) -> Vec<String> {
-    let dot = if base.is_empty() { String::new() } else { format!("{base}.") };
-    let (annotations, spec_path) = (format!("{dot}metadata.annotations"), format!("{dot}spec"));
+    let root = if base.is_empty() { Path::ROOT } else { Path::new(base) };
+    let (metadata, path) = (root.child("metadata"), root.child("spec"));
+    let annotations = metadata.child("annotations");
     let empty = json!({});
     let spec = owner.get("spec").unwrap_or(&empty);
     let mut all = Vec::new();
-    scheduling(spec, &spec_path, &mut all);
+    scheduling(spec, &path, &mut all);
     for (key, why) in ANNOTATIONS {
         if object::annotations(owner).any(|(k, _)| k == key) {
-            all.push(format!("{annotations}[{key}]: {why}"));
+            all.push(format!("{}: {why}", annotations.key(key)));
         }
     }
-    volumes(spec, &spec_path, &mut all);
-    repeated(array(spec, "hostAliases"), "ip", &format!("{spec_path}.hostAliases"), &mut all);
-    let secrets = format!("{spec_path}.imagePullSecrets");
+    volumes(spec, &path.child("volumes"), &mut all);
+    repeated(array(spec, "hostAliases"), "ip", &path.child("hostAliases"), &mut all);
+    let secrets = path.child("imagePullSecrets");
     repeated(array(spec, "imagePullSecrets"), "name", &secrets, &mut all);
     for (i, _) in array(spec, "imagePullSecrets").iter().enumerate().filter(|(_, s)| text(s, "name").is_empty()) {
         all.push(format!("{secrets}[{i}].name: invalid empty name \"\""));
     }
-    fractional(at(spec, "overhead"), &format!("{spec_path}.overhead"), &mut all);
-    let containers = containers(spec, &spec_path);
-    for (container, path) in &containers {
+    fractional(at(spec, "overhead"), &path.child("overhead"), &mut all);
+    for (container, list, i) in containers(spec) {
+        let list = path.child(list);
+        let path = list.index(i);
         apparmor(owner, container, &annotations, &mut all);
+        let (resources, own) = (at(container, "resources"), path.child("resources"));
         for side in ["limits", "requests"] {
-            let list = at(container, "resources").and_then(|r| r.get(side));
-            fractional(list, &format!("{path}.resources.{side}"), &mut all);
+            fractional(resources.and_then(|r| r.get(side)), &own.child(side), &mut all);
         }
-        environment(container, path, &mut all);
+        environment(container, &path.child("env"), &mut all);
     }
-    ports(&containers, &mut all);
+    ports(spec, &path, &mut all);
     if int(spec, "terminationGracePeriodSeconds") < 0 {
-        all.push(format!("{spec_path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"));
+        all.push(format!("{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"));
     }
     all
 }
 
-fn containers<'a>(spec: &'a Value, path: &str) -> Vec<(&'a Value, String)> {
+/// Each container with its list and its place there.
+fn containers(spec: &Value) -> impl Iterator<Item = (&Value, &'static str, usize)> {
     let lists = ["initContainers", "containers", "ephemeralContainers"];
-    let of = |list: &'static str| array(spec, list).iter().enumerate().map(move |(i, c)| (c, format!("{path}.{list}[{i}]")));
-    lists.into_iter().flat_map(of).collect()
+    lists.into_iter().flat_map(move |list| array(spec, list).iter().enumerate().map(move |(i, c)| (c, list, i)))
 }
 
-fn scheduling(spec: &Value, path: &str, all: &mut Vec<String>) {
+fn scheduling(spec: &Value, path: &Path<'_>, all: &mut Vec<String>) {
     for key in map_at(spec, "nodeSelector").into_iter().flat_map(|m| m.keys()) {
         if let Some(why) = deprecated_node_label(key) {
             all.push(format!("{path}.nodeSelector[{key}]: {why}"));
         }
     }
     let node = at(spec, "affinity.nodeAffinity");
-    let list = format!("{path}.affinity.nodeAffinity");
+    let list = path.child("affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
     let required = node.map(|n| array(n, "requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms")).unwrap_or_default();
     for (i, term) in required.iter().enumerate() {
-        node_term(term, false, &format!("{list}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[{i}]"), all);
+        node_term(term, false, &list.index(i), all);
     }
+    let list = path.child("affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution");
     let preferred = node.map(|n| array(n, "preferredDuringSchedulingIgnoredDuringExecution")).unwrap_or_default();
     for (i, term) in preferred.iter().enumerate() {
-        let list = format!("{list}.preferredDuringSchedulingIgnoredDuringExecution[{i}].preference");
-        node_term(at(term, "preference").unwrap_or(&Value::Null), true, &list, all);
+        node_term(at(term, "preference").unwrap_or(&Value::Null), true, &list.index(i).child("preference"), all);
     }
     let null = "a null labelSelector results in matching no pod";
     for kind in ["podAffinity", "podAntiAffinity"] {
@@ -114,7 +116,8 @@ fn scheduling(spec: &Value, path: &str, all: &mut Vec<String>) {
         }
     }
     for (i, constraint) in array(spec, "topologySpreadConstraints").iter().enumerate() {
-        let path = format!("{path}.topologySpreadConstraints[{i}]");
+        let list = path.child("topologySpreadConstraints");
+        let path = list.index(i);
         if let Some(why) = deprecated_node_label(text(constraint, "topologyKey")) {
             all.push(format!("{path}.topologyKey: {} is {why}", text(constraint, "topologyKey")));
         }
@@ -124,9 +127,10 @@ fn scheduling(spec: &Value, path: &str, all: &mut Vec<String>) {
     }
 }
 
-fn node_term(term: &Value, values_too: bool, path: &str, all: &mut Vec<String>) {
+fn node_term(term: &Value, values_too: bool, path: &Path<'_>, all: &mut Vec<String>) {
     for (i, expression) in array(term, "matchExpressions").iter().enumerate() {
-        let (path, key) = (format!("{path}.matchExpressions[{i}]"), text(expression, "key"));
+        let (list, key) = (path.child("matchExpressions"), text(expression, "key"));
+        let path = list.index(i);
         if let Some(why) = deprecated_node_label(key) {
             all.push(format!("{path}.key: {key} is {why}"));
         }
@@ -199,19 +203,19 @@ fn overlapping(volume: &Value, all: &mut Vec<String>) {
     overlaps(name, "Projected", &files, all);
 }
 
-fn volumes(spec: &Value, path: &str, all: &mut Vec<String>) {
+fn volumes(spec: &Value, path: &Path<'_>, all: &mut Vec<String>) {
     for (i, volume) in array(spec, "volumes").iter().enumerate() {
         for (kind, why) in VOLUMES {
             if at(volume, kind).is_some() {
                 let kind = if kind == "storageos" { "storageOS" } else { kind };
-                all.push(format!("{path}.volumes[{i}].{kind}: {why}"));
+                all.push(format!("{path}[{i}].{kind}: {why}"));
             }
         }
     }
     array(spec, "volumes").iter().for_each(|volume| overlapping(volume, all));
 }
 
-fn repeated(items: &[Value], field: &str, path: &str, all: &mut Vec<String>) {
+fn repeated(items: &[Value], field: &str, path: &Path<'_>, all: &mut Vec<String>) {
     for (i, item) in items.iter().enumerate() {
         let value = text(item, field);
         if items[..i].iter().any(|other| text(other, field) == value) {
@@ -220,7 +224,7 @@ fn repeated(items: &[Value], field: &str, path: &str, all: &mut Vec<String>) {
     }
 }
 
-fn fractional(list: Option<&Value>, path: &str, all: &mut Vec<String>) {
+fn fractional(list: Option<&Value>, path: &Path<'_>, all: &mut Vec<String>) {
     for name in ["memory", "ephemeral-storage"] {
         let amount = list.and_then(|l| l.get(name)).and_then(Value::as_str).unwrap_or("");
         if Quantity::parse(amount).is_ok_and(|q| !q.is_integer()) {
@@ -229,19 +233,18 @@ fn fractional(list: Option<&Value>, path: &str, all: &mut Vec<String>) {
     }
 }
 
-fn apparmor(owner: &Value, container: &Value, annotations: &str, all: &mut Vec<String>) {
+fn apparmor(owner: &Value, container: &Value, annotations: &Path<'_>, all: &mut Vec<String>) {
     let name = text(container, "name");
-    let key = format!("{APPARMOR}{name}");
-    let Some((_, value)) = object::annotations(owner).find(|(k, _)| *k == key) else { return };
+    let Some((key, value)) = object::annotations(owner).find(|(k, _)| k.strip_prefix(APPARMOR) == Some(name)) else { return };
     // A pod's profile has been made from the annotation by now; one that a user set beside it says something else or the same.
     let set = at(container, "securityContext.appArmorProfile");
     if set.is_none() || set == super::strategy::apparmor_profile(value).as_ref() {
-        all.push(format!("{annotations}[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"));
+        all.push(format!("{}: deprecated since v1.30; use the \"appArmorProfile\" field instead", annotations.key(key)));
     }
 }
 
 /// A variable given twice, unless the second builds on the first.
-fn environment(container: &Value, path: &str, all: &mut Vec<String>) {
+fn environment(container: &Value, path: &Path<'_>, all: &mut Vec<String>) {
     let env = array(container, "env");
     for (i, variable) in env.iter().enumerate() {
         let name = text(variable, "name");
@@ -250,49 +253,68 @@ fn environment(container: &Value, path: &str, all: &mut Vec<String>) {
         }
         let (value, reference) = (text(variable, "value"), format!("$({name})"));
         if at(variable, "valueFrom").is_some() || value == reference || !value.contains(&reference) {
-            all.push(format!("{path}.env[{i}]: hides previous definition of {}, which may be dropped when using apply", go_quote(name)));
+            all.push(format!("{path}[{i}]: hides previous definition of {}, which may be dropped when using apply", go_quote(name)));
         }
     }
 }
 
-fn ports(containers: &[(&Value, String)], all: &mut Vec<String>) {
-    let ports: Vec<(&Value, String)> = containers
-        .iter()
-        .flat_map(|(c, path)| array(c, "ports").iter().enumerate().map(move |(i, p)| (p, format!("{path}.ports[{i}]"))))
-        .collect();
-    for (port, path) in ports.iter().filter(|(p, _)| !text(p, "hostIP").is_empty() && int(p, "hostPort") == 0) {
-        // As Go prints the struct.
-        let shown = format!(
-            "{{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
-            text(port, "name"),
-            int(port, "containerPort"),
-            text(port, "protocol"),
-            text(port, "hostIP")
-        );
-        all.push(format!("{path}: hostIP set without hostPort: {shown}"));
+/// A container's port and where it stands.
+struct Port<'a> {
+    value: &'a Value,
+    list: &'static str,
+    container: usize,
+    index: usize,
+}
+
+fn ports(spec: &Value, path: &Path<'_>, all: &mut Vec<String>) {
+    let of = |(value, list, container): (_, _, usize)| {
+        array(value, "ports").iter().enumerate().map(move |(index, value)| Port { value, list, container, index })
+    };
+    let ports: Vec<Port<'_>> = containers(spec).flat_map(of).collect();
+    let place = |p: &Port<'_>| format!("{path}.{}[{}].ports[{}]", p.list, p.container, p.index);
+    for port in ports.iter().filter(|p| !text(p.value, "hostIP").is_empty() && int(p.value, "hostPort") == 0) {
+        all.push(format!("{}: hostIP set without hostPort: {}", place(port), as_go_prints(port.value)));
     }
-    for (i, (port, path)) in ports.iter().enumerate() {
-        let same =
-            |other: &Value| int(other, "containerPort") == int(port, "containerPort") && text(other, "protocol") == text(port, "protocol");
-        for (other, other_path) in ports[..i].iter().filter(|(o, _)| same(o)) {
-            let (host, other_host) = (int(port, "hostPort"), int(other, "hostPort"));
-            let (ip, other_ip) = (text(port, "hostIP"), text(other, "hostIP"));
-            let what = match () {
-                () if host == other_host && ip == other_ip => "duplicate",
-                () if host == 0 || other_host == 0 => "overlapping",
-                () if host == other_host && ip.is_empty() != other_ip.is_empty() => "dangerously ambiguous",
-                () => continue,
-            };
-            all.push(format!("{path}: {what} port definition with {other_path}"));
+    for (i, port) in ports.iter().enumerate() {
+        for other in &ports[..i] {
+            if let Some(what) = collision(port.value, other.value) {
+                all.push(format!("{}: {what} port definition with {}", place(port), place(other)));
+            }
         }
     }
-    for (i, (port, path)) in ports.iter().enumerate() {
-        let name = text(port, "name");
-        if let Some((_, first)) = ports[..i].iter().find(|(o, _)| !name.is_empty() && text(o, "name") == name) {
+    for (i, port) in ports.iter().enumerate() {
+        let name = text(port.value, "name");
+        if let Some(first) = ports[..i].iter().find(|o| !name.is_empty() && text(o.value, "name") == name) {
+            let (place, first) = (place(port), place(first));
             all.push(format!(
-                "{path}: duplicate port name {} with {first}, services and probes that select ports by name will use {first}",
+                "{place}: duplicate port name {} with {first}, services and probes that select ports by name will use {first}",
                 go_quote(name)
             ));
         }
+    }
+}
+
+/// The struct `ContainerPort` under `%+v`.
+fn as_go_prints(port: &Value) -> String {
+    format!(
+        "{{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
+        text(port, "name"),
+        int(port, "containerPort"),
+        text(port, "protocol"),
+        text(port, "hostIP")
+    )
+}
+
+/// How two ports of a pod are in each other's way.
+fn collision(port: &Value, other: &Value) -> Option<&'static str> {
+    let same = int(other, "containerPort") == int(port, "containerPort") && text(other, "protocol") == text(port, "protocol");
+    let (host, other_host) = (int(port, "hostPort"), int(other, "hostPort"));
+    let (ip, other_ip) = (text(port, "hostIP"), text(other, "hostIP"));
+    match () {
+        () if !same => None,
+        () if host == other_host && ip == other_ip => Some("duplicate"),
+        () if host == 0 || other_host == 0 => Some("overlapping"),
+        () if host == other_host && ip.is_empty() != other_ip.is_empty() => Some("dangerously ambiguous"),
+        () => None,
     }
 }

@@ -5,7 +5,7 @@
 
 mod decode;
 mod encode;
-pub(crate) mod wire;
+pub mod wire;
 
 use serde_json::{Map, Value};
 use tiphys_meta::Gvk;

@@ -2,12 +2,13 @@
 
 use crate::codec::DecodeError;
 
-pub(crate) const VARINT: u8 = 0;
-pub(crate) const FIXED64: u8 = 1;
-pub(crate) const BYTES: u8 = 2;
-pub(crate) const FIXED32: u8 = 5;
+pub const VARINT: u8 = 0;
+pub const FIXED64: u8 = 1;
+pub const BYTES: u8 = 2;
+pub const FIXED32: u8 = 5;
 
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+#[inline]
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -15,27 +16,29 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn varint_length(value: u64) -> usize {
+/// How many bytes a varint takes.
+#[inline]
+pub fn varint_length(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-pub(crate) fn put_tag(out: &mut Vec<u8>, number: u16, wire: u8) {
+pub fn put_tag(out: &mut Vec<u8>, number: u16, wire: u8) {
     put_varint(out, u64::from(number) << 3 | u64::from(wire));
 }
 
-pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u16, bytes: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, number: u16, bytes: &[u8]) {
     put_tag(out, number, BYTES);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-pub(crate) fn put_int(out: &mut Vec<u8>, number: u16, value: i64) {
+pub fn put_int(out: &mut Vec<u8>, number: u16, value: i64) {
     put_tag(out, number, VARINT);
     put_varint(out, value as u64);
 }
 
 /// Writes a field that has a length, whose content is written by `content`. One byte is left for the length; longer ones move the content up.
-pub(crate) fn put_nested<E>(out: &mut Vec<u8>, number: u16, content: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+pub fn put_nested<E>(out: &mut Vec<u8>, number: u16, content: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
     put_tag(out, number, BYTES);
     let start = out.len();
     out.push(0);
@@ -49,22 +52,20 @@ pub(crate) fn put_nested<E>(out: &mut Vec<u8>, number: u16, content: impl FnOnce
     let end = out.len();
     out.resize(end + more, 0);
     out.copy_within(start + 1..end, start + 1 + more);
-    let mut left = length as u64;
-    for at in start..=start + more {
-        out[at] = left as u8 & 0x7f | if at < start + more { 0x80 } else { 0 };
-        left >>= 7;
+    for (i, byte) in out[start..=start + more].iter_mut().enumerate() {
+        *byte = (length >> (7 * i)) as u8 & 0x7f | if i < more { 0x80 } else { 0 };
     }
     Ok(())
 }
 
 /// Reads a message field by field.
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 /// What stands on the wire for one field.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Raw<'a> {
+pub enum Raw<'a> {
     Varint(u64),
     Fixed64(u64),
     Fixed32(u32),
@@ -80,12 +81,16 @@ fn eof() -> DecodeError {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    pub fn new(bytes: &'a [u8]) -> Self {
         Reader { rest: bytes }
     }
 
     /// The next field's number and content, or `None` at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<(u64, Raw<'a>)>, DecodeError> {
+    ///
+    /// # Errors
+    /// In the words of gogo's readers.
+    #[allow(clippy::should_implement_trait, reason = "it can fail")]
+    pub fn next(&mut self) -> Result<Option<(u64, Raw<'a>)>, DecodeError> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -107,8 +112,13 @@ impl<'a> Reader<'a> {
         Ok(Some((number, raw)))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// What was not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
