@@ -58,7 +58,12 @@ pub(crate) fn remove_tables(cluster: &Cluster) -> Result<()> {
 }
 
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tiphys").build().context("cannot start threads")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("tiphys")
+        .on_thread_start(tiphys_base::threads::started)
+        .build()
+        .context("cannot start threads")
 }
 
 /// `tiphys run`: the cluster's process. `up` starts it first, the first node's supervisor when it has died.

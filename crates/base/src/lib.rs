@@ -8,6 +8,7 @@ pub mod pki;
 pub mod platform;
 pub mod reloading;
 pub mod tasks;
+pub mod threads;
 pub mod tls;
 
 pub use clock::{Clock, FakeClock, SystemClock};

@@ -13,6 +13,7 @@ mod process;
 mod report;
 mod servers;
 mod stored;
+mod strain;
 mod tools;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ parts (all of them by default):
   api     create, get, list, watch, patch, delete; server CPU, rates, peak memory
   sched   pods to nodes
   stored  start with many objects stored
+  strain  what a client sees of others that send bombs, are slow, or compute
 options:
   --program PATH     take this program instead of building one (profile fast)
   --server PATH      an API server by itself, for the parts that need no more; default: the program's `apiserver`
@@ -52,10 +54,18 @@ enum Part {
     Api,
     Sched,
     Stored,
+    Strain,
 }
 
-const PARTS: [(&str, Part); 6] =
-    [("up", Part::Up), ("idle", Part::Idle), ("pods", Part::Pods), ("api", Part::Api), ("sched", Part::Sched), ("stored", Part::Stored)];
+const PARTS: [(&str, Part); 7] = [
+    ("up", Part::Up),
+    ("idle", Part::Idle),
+    ("pods", Part::Pods),
+    ("api", Part::Api),
+    ("sched", Part::Sched),
+    ("stored", Part::Stored),
+    ("strain", Part::Strain),
+];
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,6 +205,9 @@ fn measure(options: &Options, tools: &Tools, folder: &std::path::Path, report: &
     }
     if options.has(Part::Stored) {
         stored::measure(options, tools, &folder.join("stored"), report)?;
+    }
+    if options.has(Part::Strain) {
+        strain::measure(options, tools, &folder.join("strain"), report)?;
     }
     Ok(())
 }

@@ -74,6 +74,23 @@ pub(super) fn apibench(line: &str) -> Option<Line> {
     })
 }
 
+/// One line of strain: what another client saw beside an attack. Times are in microseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Strain {
+    pub(super) attack: String,
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    /// Requests that did not succeed.
+    pub(super) failed: f64,
+}
+
+pub(super) fn strain(line: &str) -> Option<Strain> {
+    let (attack, rest) = line.split_once(" n=")?;
+    let found = figures(rest);
+    let micros = |name: &str| duration(found.get(name)?);
+    Some(Strain { attack: attack.to_owned(), p50: micros("p50")?, p99: micros("p99")?, failed: found.get("failed")?.parse().ok()? })
+}
+
 /// One line of podbench: what, and its median or only time in milliseconds.
 pub(super) fn podbench(line: &str) -> Option<(String, f64)> {
     if let Some(at) = line.find(" n=") {
@@ -138,6 +155,13 @@ mod tests {
         assert_eq!(step("     812 ms  node ready"), Some((812.0, "node ready".into())));
         assert_eq!(stamp("  13.20 s  node Ready"), Some((13_200.0, "node Ready".into())));
         assert_eq!(step("  kubeconfig  /x"), None);
+    }
+
+    #[test]
+    fn lines_of_strain() {
+        let line = "yaml n=1200 failed=2 p50=612.3µs p99=4ms max=21ms";
+        assert_eq!(strain(line), Some(Strain { attack: "yaml".into(), p50: 612.3, p99: 4000.0, failed: 2.0 }));
+        assert_eq!(strain("no such attack: x"), None);
     }
 
     #[test]

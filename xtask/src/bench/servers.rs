@@ -135,6 +135,13 @@ impl Plane {
         self.children.get(1).map(Child::id)
     }
 
+    /// What the kubeconfig has under a name: `server`, `token`.
+    pub(super) fn field(&self, name: &str) -> Result<String> {
+        let text = std::fs::read_to_string(&self.kubeconfig)?;
+        let value = text.split_once(&format!("{name}: ")).and_then(|(_, rest)| rest.split(['}', ',', '\n']).next());
+        Ok(value.with_context(|| format!("{} has no {name}", self.kubeconfig.display()))?.trim_matches('"').to_owned())
+    }
+
     /// Gives the load tool's pods the same form on both sides: the kit's upstream server runs without the ServiceAccount plugin, ours always
     /// has it, and a pod with a token's volume is a third larger.
     pub(super) fn prepare(&self, tools: &Tools) -> Result<()> {

@@ -43,6 +43,7 @@ impl Tools {
             ("apibench", self.shared.join("bench/apibench")),
             ("podbench", self.shared.join("bench/podbench")),
             ("probe", self.root.join("xtask/bench/probe")),
+            ("strain", self.root.join("xtask/bench/strain")),
         ] {
             let (built, written) = (modified(&self.tool(name)), modified(&sources.join("main.go")));
             if built.is_some() && built >= written {

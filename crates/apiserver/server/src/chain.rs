@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, header};
-use tiphys_base::Clock;
+use tiphys_base::{Clock, threads};
 use tiphys_registry::{Answer, AuditNotes, Registry, UserInfo};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -215,7 +215,7 @@ impl Door {
         let (limit, heavy) = (self.time_limit(call), call.heavy);
         let dispatched = dispatch::run(self, call).instrument(tracing::debug_span!(dispatch::NAME));
         let dispatched = tokio::time::timeout(limit, dispatched).map(|done| done.unwrap_or(Err(DoorError::Timeout)));
-        if heavy { on_its_own_thread(dispatched).await } else { dispatched.await }
+        if heavy { threads::heavy(dispatched).await } else { dispatched.await }
     }
 
     /// The body, before a seat is taken. What is no object is read by whom it is for, as it comes.
@@ -271,16 +271,6 @@ pub fn refuse(error: DoorError, accept: &str) -> Answered {
     }
     response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
-}
-
-/// What may take milliseconds at a time is left to the kernel's scheduler, which is fair: on a thread of the runtime everybody else would wait for it.
-async fn on_its_own_thread<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Handle::current();
-    match runtime.runtime_flavor() {
-        tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(|| runtime.block_on(work)),
-        // There is but one thread.
-        _ => work.await,
-    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

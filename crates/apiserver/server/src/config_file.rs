@@ -48,7 +48,8 @@ mod tests {
         let told = |content: &str| {
             let file = tempfile::NamedTempFile::new().expect("a file");
             std::fs::write(file.path(), content).expect("written");
-            let error = read("some-config", file.path(), |bytes| object::<Value>(bytes, "a.example", "SomeConfiguration")).expect_err("refused");
+            let error =
+                read("some-config", file.path(), |bytes| object::<Value>(bytes, "a.example", "SomeConfiguration")).expect_err("refused");
             error.to_string().replace(&file.path().display().to_string(), "FILE")
         };
         assert_eq!(told("kind: Config"), "--some-config FILE: \"\", Kind=\"Config\" is no SomeConfiguration of a.example/v1");

@@ -35,6 +35,7 @@ mod server;
 mod stages;
 mod streams;
 pub mod tokens;
+mod turns;
 mod webhooks;
 mod wire;
 

@@ -25,6 +25,7 @@ use crate::body::BoxError;
 use crate::chain::{Door, Origin};
 use crate::gather::gather;
 use crate::identity::Reloading;
+use crate::turns::Turns;
 
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 25 * 1024 * 1024;
@@ -105,7 +106,7 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
         let (io, outlet) = gather(stream);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(Turns::new(io)), service));
         let mut step = |cx: &mut Context<'_>, stop: bool| {
             if stop {
                 connection.as_mut().graceful_shutdown();
@@ -125,7 +126,7 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(Turns::new(stream)), service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => return ended,
             () = stop.cancelled() => connection.as_mut().graceful_shutdown(),

@@ -9,9 +9,9 @@ pub(crate) mod webhook;
 
 use std::sync::Arc;
 
+use tiphys_base::threads;
 use tiphys_meta::ApiError;
 use tiphys_registry::{UserInfo, Write};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::config::AuthorizationMode;
 use crate::objects::Objects;
@@ -126,12 +126,8 @@ impl Authorization {
         if !self.waits || user.in_group(MASTERS) {
             return self.decide_here(user, question);
         }
-        match Handle::try_current() {
-            Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
-                tokio::task::block_in_place(|| handle.block_on(self.ask_all(user, question)))
-            }
-            _ => Decision::no_opinion("an authorization webhook cannot be asked here"),
-        }
+        let asked = threads::wait(self.ask_all(user, question));
+        asked.unwrap_or_else(|_| Decision::no_opinion("an authorization webhook cannot be asked here"))
     }
 
     pub(crate) async fn judge(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
