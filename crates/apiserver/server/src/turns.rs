@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of one turn. Requests but for the largest come in one.
-const TURN: usize = 4 * 1024;
+/// Bytes of one turn. What many clients send on one connection at a time comes in one: a turn ends with a system call.
+const TURN: usize = 32 * 1024;
 
 pub(crate) struct Turns<S> {
     stream: S,
@@ -70,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn others_come_after_each_turn_and_nothing_is_lost() {
         let (mut client, server) = tokio::io::duplex(1 << 20);
-        let sent: Vec<u8> = (0..40_000u32).map(|i| i as u8).collect();
+        let sent: Vec<u8> = (0..4 * TURN as u32 + 100).map(|i| i as u8).collect();
         client.write_all(&sent).await.expect("sent");
         let mut reading = Turns::new(server);
         let (mut all, mut part, mut turns) = (Vec::new(), vec![0; 1024], 0);
