@@ -36,30 +36,39 @@ pub fn parse(text: &str) -> Option<i64> {
     if rest.is_empty() {
         return None;
     }
-    let mut total: f64 = 0.0;
-    let mut exact: i128 = 0;
+    let mut total: u64 = 0;
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (value, after) = rest.split_at(number);
         let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let (unit, next) = after.split_at(unit_end);
-        let scale: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        match value.parse::<i64>() {
-            Ok(whole) => exact += i128::from(whole) * scale,
-            Err(_) => total += value.parse::<f64>().ok()? * scale as f64,
-        }
+        total = total.checked_add(part(value, unit)?)?;
         rest = next;
     }
-    let sum = exact + total as i128;
-    i64::try_from(if negative { -sum } else { sum }).ok()
+    if negative { 0_i64.checked_sub_unsigned(total) } else { i64::try_from(total).ok() }
+}
+
+/// `1.5` and `h`, in nanoseconds.
+fn part(value: &str, unit: &str) -> Option<u64> {
+    let scale: u64 = match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    };
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+        return None;
+    }
+    let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()?.checked_mul(scale)? };
+    // More digits than these say nothing of nanoseconds.
+    let fraction = &fraction[..fraction.len().min(18)];
+    let numerator: u64 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let nanos = numerator as f64 * (scale as f64 / 10_f64.powi(fraction.len() as i32));
+    whole.checked_add(nanos as u64)
 }
 
 /// Prints nanoseconds in Go's form.
@@ -129,7 +138,13 @@ mod tests {
         }
         assert_eq!(parse("2h45m"), Some(9_900_000_000_000));
         assert_eq!(parse("1.5h"), Some(5_400_000_000_000));
-        for bad in ["", "1", "h", "1x", "-"] {
+        assert_eq!(parse("-.5s"), Some(-500_000_000));
+        assert_eq!(parse("1.s"), Some(1_000_000_000));
+        assert_eq!(parse("0.100000000000000000000000000001s"), Some(100_000_000));
+        assert_eq!(parse("-9223372036854775808ns"), Some(i64::MIN));
+        // The last of them overflowed 128 bits (found by the fuzzer).
+        let large = ["9223372036854775808ns", "2562048h", "2562047h48m", "1h3202620262026202620262026202620260m"];
+        for bad in ["", "1", "h", "1x", "-", ".s", "1.5.5h", "."].into_iter().chain(large) {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }
