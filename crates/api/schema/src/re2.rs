@@ -5,15 +5,29 @@ use regex_syntax::ast::{self, ErrorKind};
 
 /// Compiled programs larger than this are refused: patterns are the user's, and compiling takes four times as much.
 const MAX_PROGRAM: usize = 4 << 20;
+/// The same for patterns that come with the data, each of which is compiled when it is met.
+const MAX_PROGRAM_MET: usize = 1 << 20;
 const MAX_DEPTH: u32 = 100;
 
-/// Compiles a pattern.
+/// Compiles a pattern that is kept: of a schema, or a constant of an expression.
 ///
 /// # Errors
 /// Go's words, as far as this engine knows what is wrong.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
+    compile_within(MAX_PROGRAM, pattern)
+}
+
+/// Compiles a pattern that comes with the data.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_met(pattern: &str) -> Result<Regex, String> {
+    compile_within(MAX_PROGRAM_MET, pattern)
+}
+
+fn compile_within(most: usize, pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern);
-    let built = RegexBuilder::new(&translated).size_limit(MAX_PROGRAM).nest_limit(MAX_DEPTH).build();
+    let built = RegexBuilder::new(&translated).size_limit(most).nest_limit(MAX_DEPTH).build();
     built.map_err(|_| format!("error parsing regexp: {}", wrong(pattern, &translated)))
 }
 
@@ -169,6 +183,8 @@ mod tests {
         for (pattern, text, matches) in cases {
             assert_eq!(compile(pattern).map(|r| r.is_match(text)), Ok(matches), "{pattern}");
         }
+        let met = super::compile_met(r"^\p{L}{1,63}$").map(drop);
+        assert_eq!(met, Err(r"error parsing regexp: expression too large: `^\p{L}{1,63}$`".to_owned()));
         for large in [r"^.{1,1000}$", r"^[^ ]{1,1000}$", r"^\p{L}{1,63}$"] {
             assert!(compile(large).is_ok(), "{large}");
         }

@@ -10,7 +10,7 @@ pub(crate) fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Eval<Val<'a>>> {
     if !matches!(name, "matches" | "find" | "findAll") {
         return None;
     }
-    Some(match re2::compile(pattern) {
+    Some(match re2::compile_met(pattern) {
         Ok(regex) => run(name, &regex, text, args.get(2)),
         Err(why) if name == "matches" => fail(why),
         Err(why) => fail(format!("Illegal regex: {why}")),
