@@ -328,7 +328,11 @@ impl Parser {
                 }
                 "-" => {
                     self.take();
-                    let number = self.take();
+                    let number = self.peek().clone();
+                    if !matches!(number.kind, Tok::Int | Tok::Float) {
+                        return self.error(number.offset, format!("Syntax error: no viable alternative at input '-{}'", number.shown()));
+                    }
+                    self.take();
                     self.literal(&Token { offset: token.offset, ..number }, true)
                 }
                 "true" | "false" => {

@@ -181,6 +181,9 @@ fn issues() {
             "1 +",
             "ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | 1 +\n | ...^",
         ),
+        // The fuzzer: what followed the sign was read as a number, whatever it was.
+        ("!-", "ERROR: <input>:1:3: Syntax error: no viable alternative at input '-<EOF>'\n | !-\n | ..^"),
+        ("!-x", "ERROR: <input>:1:3: Syntax error: no viable alternative at input '-x'\n | !-x\n | ..^"),
         ("1 2", "ERROR: <input>:1:3: Syntax error: extraneous input '2' expecting <EOF>\n | 1 2\n | ..^"),
         ("namespace", "ERROR: <input>:1:1: reserved identifier: namespace\n | namespace\n | ^"),
         (
