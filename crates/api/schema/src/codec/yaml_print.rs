@@ -202,17 +202,18 @@ fn is_printable(c: char) -> bool {
     matches!(c, '\n' | ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{202a}'..='\u{d7ff}' | '\u{e000}'..='\u{fefe}' | '\u{ff00}'..='\u{fffd}')
 }
 
-/// Whether the text, unquoted, would be read as something else.
+/// Whether the text, unquoted, would be read as something else. Upstream quotes words for booleans in three cases each; there are readers that pay no
+/// heed to case, the library behind [`super::yaml`] among them, so all are quoted here.
 fn is_other_type(text: &str) -> bool {
+    const BOOLEANS: &[&str] = &["y", "yes", "true", "on", "n", "no", "false", "off"];
     const WORDS: &[&str] = &[
-        "", "~", "null", "Null", "NULL", "y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON", "n", "N", "no", "No",
-        "NO", "false", "False", "FALSE", "off", "Off", "OFF", ".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF",
-        "-.inf", "-.Inf", "-.INF",
+        "", "~", "null", "Null", "NULL", ".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf",
+        "-.INF",
     ];
     match text.as_bytes().first() {
         Some(b'0'..=b'9' | b'+' | b'-') => WORDS.contains(&text) || is_number(text),
         Some(b'.') => WORDS.contains(&text) || is_float(text),
-        _ => WORDS.contains(&text),
+        _ => WORDS.contains(&text) || BOOLEANS.iter().any(|word| word.eq_ignore_ascii_case(text)),
     }
 }
 
@@ -413,6 +414,7 @@ mod tests {
             "[0-9._:eExob+-]{0,12}",
             "([a-z:#'\"-]{1,9} {1,2}){0,20}",
             Just("yes".to_owned()),
+            Just("nO".to_owned()),
             Just("~".to_owned()),
         ];
         let leaf = prop_oneof![
