@@ -1,6 +1,6 @@
 //! What a client that means no harm sees of clients that do: `xtask/bench/strain`.
 //!
-//! Absent: upstream. Its API server had 20 GiB of memory and answered nobody after two minutes of this, which is no yardstick and takes the machine.
+//! Absent: upstream. Its API server had 20 GiB of memory after two minutes of this, and the measurement did not come to an end: that takes the machine.
 
 use std::path::Path;
 use std::process::Command;
