@@ -28,12 +28,20 @@ pub fn compile_met(pattern: &str) -> Result<Regex, String> {
 fn compile_within(most: usize, pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern);
     let built = RegexBuilder::new(&translated).size_limit(most).nest_limit(MAX_DEPTH).build();
-    built.map_err(|_| format!("error parsing regexp: {}", wrong(pattern, &translated)))
+    built.map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => format!("error parsing regexp: expression too large: `{pattern}`"),
+        _ => format!("error parsing regexp: {}", wrong(pattern, &translated)),
+    })
 }
 
 fn wrong(pattern: &str, translated: &str) -> String {
     let Err(error) = ast::parse::ParserBuilder::new().nest_limit(MAX_DEPTH).build().parse(translated) else {
-        return format!("expression too large: `{pattern}`");
+        // It is put together rightly, and names a class of characters that there is not.
+        let class = match regex_syntax::parse(translated) {
+            Err(regex_syntax::Error::Translate(error)) => translated.get(error.span().start.offset..error.span().end.offset),
+            _ => None,
+        };
+        return format!("invalid character class range: `{}`", class.unwrap_or(pattern));
     };
     let (from, to) = (error.span().start.offset, error.span().end.offset);
     let there = translated.get(from..to).unwrap_or(pattern);
@@ -198,6 +206,7 @@ mod tests {
             ("a(b", "missing closing ): `a(b`"),
             ("a)b", "unexpected ): `a)b`"),
             ("a[b", "missing closing ]: `[b`"),
+            (r"^\p{Foo}$", r"invalid character class range: `\p{Foo}`"),
             ("[b-a]", "invalid character class range: `b-a`"),
             (r"a\y", r"invalid escape sequence: `\y`"),
             (r"a\", "trailing backslash at end of expression: ``"),
