@@ -214,8 +214,11 @@ impl Door {
         authorize::run(self, call).instrument(tracing::debug_span!(authorize::NAME)).await?;
         let (limit, heavy) = (self.time_limit(call), call.heavy);
         let dispatched = dispatch::run(self, call).instrument(tracing::debug_span!(dispatch::NAME));
-        let dispatched = tokio::time::timeout(limit, dispatched).map(|done| done.unwrap_or(Err(DoorError::Timeout)));
-        if heavy { threads::heavy(dispatched).await } else { dispatched.await }
+        let done = match heavy {
+            true => tokio::time::timeout(limit, threads::heavy(dispatched)).await,
+            false => tokio::time::timeout(limit, dispatched).await,
+        };
+        done.unwrap_or(Err(DoorError::Timeout))
     }
 
     /// The body, before a seat is taken. What is no object is read by whom it is for, as it comes.
