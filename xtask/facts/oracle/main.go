@@ -2,6 +2,7 @@
 // tests/differential.rs in crates/api/schema holds our engine against it.
 //
 //	go run ./oracle patch|strict|apply SEED COUNT TESTDATA_DIR KUBERNETES_MODULE_DIR
+//	go run ./oracle random SEED COUNT
 package main
 
 import (
@@ -42,6 +43,10 @@ func main() {
 	count, err := strconv.Atoi(os.Args[3])
 	check(err)
 	r := rand.New(rand.NewSource(seed))
+	if os.Args[1] == "random" {
+		randomCases(r, count, os.Stdout)
+		return
+	}
 	files, err := filepath.Glob(filepath.Join(os.Args[4], "*.json"))
 	check(err)
 	var goldens []object

@@ -4,27 +4,36 @@
 
 mod upstream;
 
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use base64::Engine;
 use serde_json::Value;
 use tiphys_schema::apply::{self, Options, Schema};
-use tiphys_schema::codec::{Strictness, json, proto};
+use tiphys_schema::codec::{DecodeError, Decoded, Strictness, json, proto, yaml};
 use tiphys_schema::{Facts, Kind, patch};
 
-fn cases(what: &str, count: &str) -> Vec<Value> {
+fn oracle(what: &str, count: &str) -> Command {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../xtask/facts");
-    let testdata = upstream::module("k8s.io/api@v0.36.3").join("testdata/HEAD");
-    let documents = upstream::module("k8s.io/kubernetes@v1.36.3");
     let mut command = Command::new("go");
     let seed = std::env::var("SEED").unwrap_or_else(|_| "1".into());
-    command.args(["run", "./oracle", what, &seed, count]).arg(testdata).arg(documents).current_dir(sources);
-    let output = command.output().expect("this test needs the `go` command");
+    command.args(["run", "./oracle", what, &seed, count]).current_dir(sources);
+    command
+}
+
+fn cases(what: &str, count: &str) -> Vec<Value> {
+    let testdata = upstream::module("k8s.io/api@v0.36.3").join("testdata/HEAD");
+    let documents = upstream::module("k8s.io/kubernetes@v1.36.3");
+    let output = oracle(what, count).arg(testdata).arg(documents).output().expect("this test needs the `go` command");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).expect("JSON")).collect()
 }
+
+/// All in the facts but lists, options and what belongs to no group (`Status`, `Table`, …).
+const RANDOM_KINDS: usize = 184;
 
 /// Objects with patches; two tests look at them.
 static PATCHES: LazyLock<Vec<Value>> = LazyLock::new(|| cases("patch", "1000"));
@@ -118,6 +127,69 @@ fn codec_failure(kind: &Kind, case: &Value, original: &Value) -> Option<String> 
         }
     }
     match proto::encode(&kind.gvk, original) {
+        Ok(ours) if ours == wire => None,
+        Ok(ours) => Some(format!("protobuf: {} bytes, upstream has {}", ours.len(), wire.len())),
+        Err(e) => Some(format!("protobuf: {e}")),
+    }
+}
+
+/// Objects of every kind with random values in random fields, in every direction between JSON, YAML and protobuf. `RANDOM_OBJECTS` says how many.
+#[test]
+fn random_objects() {
+    let count = std::env::var("RANDOM_OBJECTS").unwrap_or_else(|_| "4000".into());
+    let mut child = oracle("random", &count).stdout(Stdio::piped()).spawn().expect("this test needs the `go` command");
+    let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let (mut failures, mut kinds, mut seen) = (Vec::new(), HashSet::new(), 0);
+    for line in lines {
+        let line = line.expect("a line");
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [api_version, name, sent, wire, object, printed] = columns[..] else { panic!("a line of the oracle: {line}") };
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let failure = match Facts::builtin().kind_of(group, version, name) {
+            Some(kind) => random_failure(kind, [sent, wire], object, printed),
+            None => Some("no such kind".to_owned()),
+        };
+        kinds.insert((api_version.to_owned(), name.to_owned()));
+        failures.extend(failure.map(|f| format!("{api_version} {name}: {f}\n  {object}")));
+        seen += 1;
+    }
+    assert!(child.wait().expect("its end").success());
+    println!("{seen} objects of {} kinds", kinds.len());
+    report(&failures, seen);
+    assert_eq!((seen.to_string(), kinds.len()), (count, RANDOM_KINDS));
+}
+
+fn random_failure(kind: &Kind, wires: [&str; 2], object: &str, printed: &str) -> Option<String> {
+    let [sent, wire] = wires.map(|wire| base64::engine::general_purpose::STANDARD.decode(wire).unwrap_or_default());
+    let from_protobuf = |wire: &[u8]| proto::decode(wire).map(|(_, object)| object).map_err(|e| e.to_string());
+    let tree: Value = serde_json::from_str(object).expect("upstream's JSON");
+    let strictly = |decoded: Result<Decoded, DecodeError>| match decoded {
+        Ok(decoded) if decoded.problems.is_empty() => Ok(decoded.object),
+        Ok(decoded) => Err(decoded.problems.join(", ")),
+        Err(e) => Err(e.to_string()),
+    };
+    let from_yaml = |text: &str| strictly(yaml::to_tree(text.as_bytes()).and_then(|t| json::canonicalize(kind, t, Strictness::Strict)));
+    let ours = yaml::print(&tree);
+    let theirs: String = if printed.is_empty() { ours.clone() } else { serde_json::from_str(printed).expect("upstream's YAML as a text") };
+    if ours != theirs {
+        let (ours, theirs) = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs).unwrap_or_default();
+        return Some(format!("YAML: ours {ours:?}, upstream's {theirs:?}"));
+    }
+    let readings = [
+        ("JSON", strictly(json::decode(kind, object.as_bytes(), Strictness::Strict))),
+        ("protobuf", from_protobuf(&wire)),
+        ("a client's protobuf", from_protobuf(&sent)),
+        ("our YAML", from_yaml(&ours)),
+        ("upstream's YAML", from_yaml(&theirs)),
+    ];
+    for (what, read) in readings {
+        match read {
+            Err(e) => return Some(format!("{what}: {e}")),
+            Ok(read) if read == tree => {}
+            Ok(read) => return difference("", &read, &tree).map(|found| format!("{what}: {found}")),
+        }
+    }
+    match proto::encode(&kind.gvk, &tree) {
         Ok(ours) if ours == wire => None,
         Ok(ours) => Some(format!("protobuf: {} bytes, upstream has {}", ours.len(), wire.len())),
         Err(e) => Some(format!("protobuf: {e}")),

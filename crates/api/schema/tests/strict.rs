@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tiphys_schema::Facts;
-use tiphys_schema::codec::{Strictness, json as codec};
+use tiphys_schema::codec::{Strictness, json as codec, proto};
 
 fn decode(kind: &str, text: &str) -> Result<(Value, Vec<String>), String> {
     let kind = Facts::builtin().kind_of("", "v1", kind).expect("kind");
@@ -96,4 +96,17 @@ fn canonical_form() {
     assert_eq!(event["involvedObject"], json!({"name": "x"}));
     let (secret, _) = decode("Secret", r#"{"data":{"a":"YQ==","b":null}}"#).unwrap();
     assert_eq!(secret["data"], json!({"a": "YQ==", "b": ""}));
+}
+
+/// A list or map of nothing comes back from storage as null; bytes do not.
+#[test]
+fn no_bytes_are_not_none() {
+    let kind = Facts::builtin().kind_of("certificates.k8s.io", "v1", "CertificateSigningRequest").expect("kind");
+    for (given, kept) in [(r#""""#, json!("")), ("null", Value::Null)] {
+        let text = format!(r#"{{"apiVersion":"certificates.k8s.io/v1","kind":"CertificateSigningRequest","spec":{{"request":{given}}}}}"#);
+        let object = codec::decode(kind, text.as_bytes(), Strictness::Strict).unwrap().object;
+        assert_eq!(object["spec"]["request"], kept);
+        let stored = proto::encode(&kind.gvk, &object).unwrap();
+        assert_eq!(proto::decode(&stored).unwrap().1, object);
+    }
 }

@@ -55,14 +55,15 @@ fn add_zeroes(ty: &'static Type, map: &mut Map<String, Value>, mut see: impl FnM
     }
 }
 
-/// Stores the value of a field the way Go prints it: not at all, where it is empty and `omitempty`.
+/// Stores the value of a field the way Go prints it: not at all, where it is empty and `omitempty`. What protobuf cannot tell from nothing, an empty
+/// list or map, comes back from storage as null; no bytes at all do not.
 pub(crate) fn put(map: &mut Map<String, Value>, field: &Field, value: Value) {
     // Null and absent are the same, also where a pointer leads to a time that is none (found by the fuzzer).
     if field.pointer() && !value.is_null() || !is_empty(field.shape, &value) {
         map.insert(field.name.to_owned(), value);
     } else if field.omit_empty() || field.omit_zero() {
         map.remove(field.name);
-    } else if keeps_empty_list(field) || !matches!(field.shape, Shape::List(_) | Shape::Map(_) | Shape::Items(_) | Shape::Bytes) {
+    } else if keeps_empty_list(field) || !matches!(field.shape, Shape::List(_) | Shape::Map(_) | Shape::Items(_)) {
         map.insert(field.name.to_owned(), value);
     } else {
         map.insert(field.name.to_owned(), Value::Null);
