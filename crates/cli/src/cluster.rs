@@ -87,7 +87,7 @@ pub struct Wanted {
 impl Wanted {
     pub fn from_file(path: &Path) -> Result<Wanted> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        serde_saphyr::from_str(&text).with_context(|| {
+        tiphys_yaml::from_str(&text).with_context(|| {
             format!("{} is no configuration of a cluster; it takes nodes, listen, podCidr, serviceCidr, nodeCidr, nodePortRange, registryMirrors, registryHostsDir, without", path.display())
         })
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tiphys_base::pki::Identity;
+use tiphys_yaml::Unbounded;
 
 use crate::cluster::{Cluster, Layout};
 use crate::pki::ClusterPki;
@@ -33,7 +34,8 @@ pub fn build(cluster: &Cluster, server: &str, ca_pem: &str, user: &Identity) -> 
 pub fn write_own(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result<()> {
     let config = build(cluster, &cluster.api_url(), pki.ca.cert_pem(), &pki.admin);
     let path = layout.kubeconfig();
-    tiphys_base::files::write_atomic(&path, to_yaml(&config)?.as_bytes(), 0o600).with_context(|| format!("cannot write {}", path.display()))
+    tiphys_base::files::write_atomic(&path, tiphys_yaml::print(&config).as_bytes(), 0o600)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Standard base64 with padding (RFC 4648, section 4).
@@ -47,10 +49,6 @@ fn base64(text: &str) -> String {
         }
     }
     out
-}
-
-pub fn to_yaml(config: &Value) -> Result<String> {
-    serde_saphyr::to_string(config).context("cannot write YAML")
 }
 
 /// The user's own file: the first of `$KUBECONFIG`, else `~/.kube/config`.
@@ -75,7 +73,9 @@ fn read(path: &Path) -> Result<Value> {
     if text.trim().is_empty() {
         return Ok(json!({"apiVersion": "v1", "kind": "Config", "preferences": {}}));
     }
-    let config: Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is no YAML; it is left as it is", path.display()))?;
+    let config = tiphys_yaml::read(&text, &Unbounded)
+        .map(|document| document.tree)
+        .with_context(|| format!("{} is no YAML; it is left as it is", path.display()))?;
     if !config.is_object() {
         bail!("{} is no kubeconfig; it is left as it is", path.display());
     }
@@ -119,7 +119,7 @@ fn write(path: &Path, config: &Value) -> Result<()> {
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    tiphys_base::files::write_atomic(&target, to_yaml(config)?.as_bytes(), 0o600)
+    tiphys_base::files::write_atomic(&target, tiphys_yaml::print(config).as_bytes(), 0o600)
         .with_context(|| format!("cannot write {}", target.display()))
 }
 

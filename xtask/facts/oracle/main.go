@@ -1,7 +1,7 @@
 // Command oracle makes random cases from upstream's golden objects, runs upstream's own code on them, and prints case and result, one JSON a line.
 // tests/differential.rs in crates/api/schema holds our engine against it.
 //
-//	go run ./oracle patch|strict|apply SEED COUNT TESTDATA_DIR KUBERNETES_MODULE_DIR
+//	go run ./oracle patch|strict|apply|yaml SEED COUNT TESTDATA_DIR KUBERNETES_MODULE_DIR
 //	go run ./oracle random SEED COUNT
 package main
 
@@ -72,6 +72,8 @@ func main() {
 		golden := goldens[r.Intn(len(goldens))]
 		if os.Args[1] == "patch" {
 			check(out.Encode(patchCase(r, golden)))
+		} else if os.Args[1] == "yaml" {
+			check(out.Encode(yamlCase(r)))
 		} else if os.Args[1] == "strict" {
 			check(out.Encode(strictCase(r, golden)))
 		} else {

@@ -80,7 +80,7 @@ fn settings(m: &ArgMatches, file: &File) -> Result<Settings> {
 
 fn read(path: &str) -> Result<File> {
     let text = std::fs::read_to_string(path).with_context(|| format!("--config: cannot read {path}"))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("--config: {path} is no KubeProxyConfiguration"))
+    tiphys_yaml::from_str(&text).with_context(|| format!("--config: {path} is no KubeProxyConfiguration"))
 }
 
 pub(super) fn run(program: &'static str, arguments: Vec<String>) -> Result<()> {

@@ -196,6 +196,26 @@ fn random_failure(kind: &Kind, wires: [&str; 2], object: &str, printed: &str) ->
     }
 }
 
+/// Documents as somebody might write them by hand.
+#[test]
+fn yaml_documents() {
+    let cases = cases("yaml", "20000");
+    let mut failures = Vec::new();
+    for case in &cases {
+        let text = case["text"].as_str().unwrap_or("");
+        let failure = match (yaml::to_tree(text.as_bytes()), case.get("tree")) {
+            (Ok(ours), Some(theirs)) => difference("", &ours, theirs),
+            (Ok(ours), None) => Some(format!("ours {ours}, upstream fails: {}", case["error"])),
+            // Upstream does not look at what stands behind a lone scalar.
+            (Err(_), Some(theirs)) if !theirs.is_object() && !theirs.is_array() => None,
+            (Err(e), Some(theirs)) => Some(format!("ours fails: {e}, upstream's {theirs}")),
+            (Err(_), None) => None,
+        };
+        failures.extend(failure.map(|f| format!("{f}\n{text}")));
+    }
+    report(&failures, cases.len());
+}
+
 /// Objects with faults: unknown and duplicate fields, values of the wrong type, text that is no JSON.
 #[test]
 fn faults() {

@@ -70,7 +70,7 @@ struct Context {
 
 pub(super) fn parse(text: &[u8], folder: &Path, context: &str) -> Result<Config, String> {
     let text = std::str::from_utf8(text).map_err(|e| e.to_string())?;
-    let file: File = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let file: File = tiphys_yaml::from_str(text).map_err(|e| e.to_string())?;
     let wanted = if context.is_empty() { &file.current_context } else { context };
     let context = match file.contexts.iter().find(|c| c.name == wanted) {
         Some(named) => &named.context,

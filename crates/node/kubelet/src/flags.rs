@@ -147,7 +147,7 @@ fn read(path: &Path) -> Result<String, FlagError> {
 }
 
 fn read_file(path: &Path) -> Result<File, FlagError> {
-    let file: File = serde_saphyr::from_str(&read(path)?).map_err(|e| FlagError::File { path: path.into(), why: e.to_string() })?;
+    let file: File = tiphys_yaml::from_str(&read(path)?).map_err(|e| FlagError::File { path: path.into(), why: e.to_string() })?;
     let right = file.kind == "KubeletConfiguration" && file.api_version == "kubelet.config.k8s.io/v1beta1";
     if right { Ok(file) } else { Err(FlagError::File { path: path.into(), why: format!("it is {} of {}", file.kind, file.api_version) }) }
 }

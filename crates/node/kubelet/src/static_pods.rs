@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tiphys_client::{DeleteOptions, Delta};
 use tiphys_types::api::core::v1::Pod;
+use tiphys_yaml::Unbounded;
 use tokio::sync::{Notify, watch};
 
 /// How the task that keeps static pods hears of things.
@@ -107,7 +108,7 @@ async fn keep(agent: &Arc<Agent>, folder: &Path, started: &mut HashMap<String, A
 
 /// The pod of a file: its uid is a hash of the content, so that a changed file is another pod.
 fn parse(text: &str, path: &Path, node: &str) -> Result<Pod, String> {
-    let mut value: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let mut value = tiphys_yaml::read(text, &Unbounded).map_err(|e| e.to_string())?.tree;
     let hash = format!("{:016x}", fnv(format!("{}\0{node}\0{text}", path.display()).as_bytes()));
     let meta = &mut value["metadata"];
     let name = meta["name"].as_str().ok_or("no metadata.name")?.to_owned();
@@ -217,5 +218,15 @@ mod tests {
         let changed = parse(&text.replace("nginx", "nginx:2"), Path::new("/etc/web.yaml"), "node-1").expect("a pod");
         assert_ne!(spec::uid(&pod), spec::uid(&changed));
         assert!(parse("metadata: {name: x}", Path::new("x"), "n").is_err());
+    }
+
+    /// As the API server would read it: modes are octal, what looks like a number too large is a text.
+    #[test]
+    fn a_file_is_read_as_kubernetes_reads_yaml() {
+        let text = "metadata: {name: web, annotations: {commit: 12e4567}}\nspec:\n  containers: [{name: c, image: nginx}]\n  \
+                    volumes: [{name: v, configMap: {name: m, defaultMode: 0644}}]\n";
+        let pod = serde_json::to_value(parse(text, Path::new("/etc/web.yaml"), "node-1").expect("a pod")).expect("JSON");
+        assert_eq!(pod["metadata"]["annotations"]["commit"], "12e4567");
+        assert_eq!(pod["spec"]["volumes"][0]["configMap"]["defaultMode"], 0o644);
     }
 }

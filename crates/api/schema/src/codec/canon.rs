@@ -122,9 +122,3 @@ fn behind_padding(text: &str, at: usize) -> usize {
 pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
-
-/// A float as Go prints it: without a fraction where there is none.
-pub(crate) fn float(number: f64) -> Value {
-    // 2^53: up to there, every whole float is that integer.
-    if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 { Value::from(number as i64) } else { Value::from(number) }
-}

@@ -427,7 +427,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Option<Value>, E> {
         match self.shape {
-            Shape::F64 => Ok(Some(canon::float(number))),
+            Shape::F64 => Ok(Some(tiphys_yaml::float(number))),
             Shape::Quantity => self.text(&number.to_string()),
             Shape::I32 | Shape::I64 | Shape::U32 | Shape::U64 | Shape::IntOrString => {
                 self.mismatch(&format!("number {}", Value::from(number)))
@@ -607,7 +607,7 @@ impl<'de> Visitor<'de> for Untyped<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(canon::float(value))
+        Ok(tiphys_yaml::float(value))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {

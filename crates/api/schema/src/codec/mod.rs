@@ -10,7 +10,6 @@ pub mod json;
 pub mod proto;
 mod syntax;
 pub mod yaml;
-mod yaml_print;
 
 use serde_json::Value;
 

@@ -179,8 +179,8 @@ fn value(shape: &'static Shape, raw: Raw<'_>, room: Room<'_>) -> Result<Value, D
         Shape::U32 => Value::from(varint_of(raw)? as u32),
         Shape::U64 => Value::from(varint_of(raw)?),
         Shape::F64 => match raw {
-            Raw::Fixed64(bits) => canon::float(f64::from_bits(bits)),
-            Raw::Fixed32(bits) => canon::float(f32::from_bits(bits).into()),
+            Raw::Fixed64(bits) => tiphys_yaml::float(f64::from_bits(bits)),
+            Raw::Fixed32(bits) => tiphys_yaml::float(f32::from_bits(bits).into()),
             _ => return Err(wrong_wire()),
         },
         Shape::Bytes => Value::String(canon::base64(bytes_of(raw)?)),

@@ -4,10 +4,11 @@
 //! Deliberately absent: U+2028 and U+2029 as line breaks; they are escaped, where upstream folds lines at them.
 
 use std::cmp::Ordering;
-use std::sync::LazyLock;
+use std::fmt::Display;
 
-use regex::Regex;
 use serde_json::{Map, Number, Value};
+
+use crate::scalars::{Scalar, is_of_sixties, resolve};
 
 /// As a key it takes in another mapping, unless it is quoted. Upstream prints it plain, and cannot read that again.
 const MERGE: &str = "<<";
@@ -119,12 +120,27 @@ fn run(text: &[char], counts: bool) -> (i64, usize) {
 
 /// Integers as they are, all others as Go's `%g` has them.
 fn number(n: &Number) -> String {
-    let Some(float) = n.as_f64().filter(|_| n.is_f64()) else { return n.to_string() };
-    let scientific = format!("{float:e}");
-    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    match n.as_f64().filter(|_| n.is_f64()) {
+        Some(float) => general(&format!("{float:e}"), float),
+        None => n.to_string(),
+    }
+}
+
+/// A float as a key of JSON, which upstream makes of 32 bits.
+pub(crate) fn float_key(float: f64) -> String {
+    let short = float as f32;
+    match short {
+        _ if short.is_nan() => ".nan".to_owned(),
+        _ if short.is_infinite() => if short > 0.0 { ".inf" } else { "-.inf" }.to_owned(),
+        _ => general(&format!("{short:e}"), short),
+    }
+}
+
+fn general(scientific: &str, float: impl Display) -> String {
+    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific.to_owned() };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..6).contains(&exponent) {
-        return format!("{float}");
+        return float.to_string();
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())
@@ -204,77 +220,9 @@ fn is_printable(c: char) -> bool {
     matches!(c, '\n' | ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{202a}'..='\u{d7ff}' | '\u{e000}'..='\u{fefe}' | '\u{ff00}'..='\u{fffd}')
 }
 
-/// Whether the text, unquoted, would be read as something else. Upstream quotes words for booleans in three cases each, and numbers that a float can
-/// hold; there are readers that pay no heed to case and refuse larger numbers, the library behind [`super::yaml`] among them, so all are quoted here.
+/// Whether the text, unquoted, would be read as something else, by us or by readers that know numbers to the base of sixty.
 fn is_other_type(text: &str) -> bool {
-    const BOOLEANS: &[&str] = &["y", "yes", "true", "on", "n", "no", "false", "off"];
-    const NULLS: &[&str] = &["", "~", "null", "Null", "NULL"];
-    const UNREAL: &[&str] = &[".nan", ".inf"];
-    let is_of = |words: &[&str], text: &str| words.iter().any(|word| word.eq_ignore_ascii_case(text));
-    match text.as_bytes().first() {
-        Some(b'0'..=b'9' | b'+' | b'-') => is_of(UNREAL, &text[1..]) || is_number(text),
-        Some(b'.') => is_of(UNREAL, text) || is_float(text),
-        _ => NULLS.contains(&text) || is_of(BOOLEANS, text),
-    }
-}
-
-fn is_float(text: &str) -> bool {
-    text.parse::<f64>().is_ok()
-}
-
-fn is_number(text: &str) -> bool {
-    static FLOAT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$").ok());
-    static SIXTIES: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$").ok());
-    let matches = |regex: &LazyLock<Option<Regex>>, text: &str| regex.as_ref().is_some_and(|r| r.is_match(text));
-    let bare = text.replace('_', "");
-    is_timestamp(text) || is_integer(&bare) || (matches(&FLOAT, &bare) && is_float(&bare)) || matches(&SIXTIES, text)
-}
-
-/// In any base that has a prefix.
-fn is_integer(text: &str) -> bool {
-    let (negative, digits) = match text.strip_prefix(['-', '+']) {
-        Some(rest) => (text.starts_with('-'), rest),
-        None => (false, text),
-    };
-    let lower = digits.to_ascii_lowercase();
-    let (base, digits) = match () {
-        () if lower.starts_with("0x") => (16, &lower[2..]),
-        () if lower.starts_with("0b") => (2, &lower[2..]),
-        () if lower.starts_with("0o") => (8, &lower[2..]),
-        () if lower.len() > 1 && lower.starts_with('0') => (8, &lower[1..]),
-        () => (10, &lower[..]),
-    };
-    let signed = text.starts_with(['-', '+']);
-    let parsed = if digits.starts_with(['-', '+']) { None } else { u128::from_str_radix(digits, base).ok() };
-    let most = if negative {
-        1 << 63
-    } else if signed {
-        (1 << 63) - 1
-    } else {
-        u128::from(u64::MAX)
-    };
-    parsed.is_some_and(|n| n <= most)
-}
-
-/// A date, or a date and a time, as Go's parser takes them.
-fn is_timestamp(text: &str) -> bool {
-    static SHAPE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        let time = r"(\d{1,2}):(\d{1,2}):(\d{1,2})([.,]\d+)?";
-        Regex::new(&format!(r"^(\d{{4}})-(\d{{1,2}})-(\d{{1,2}})(?:(?:[Tt]{time}(?:Z|[-+]\d\d:\d\d))|(?: {time}))?$")).ok()
-    });
-    let Some(found) = SHAPE.as_ref().and_then(|shape| shape.captures(text)) else { return false };
-    let part = |i: usize| found.get(i).and_then(|m| m.as_str().parse::<u32>().ok());
-    let (year, month, day) = (part(1).unwrap_or(0), part(2).unwrap_or(0), part(3).unwrap_or(0));
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days = match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 if leap => 29,
-        2 => 28,
-        _ => return false,
-    };
-    let within = |first: usize| part(first).is_none_or(|h| h < 24) && [1, 2].iter().all(|i| part(first + i).is_none_or(|n| n < 60));
-    (1..=days).contains(&day) && within(4) && within(8)
+    resolve(text) != Scalar::Text || is_of_sixties(text)
 }
 
 /// Writes characters, and folds at single blanks once a line is long.
@@ -378,7 +326,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::codec::yaml;
+    use crate::{Unbounded, read};
 
     #[test]
     fn documents_are_upstreams() {
@@ -440,8 +388,8 @@ mod tests {
         #[test]
         fn what_is_printed_is_read_again(value in tree()) {
             let printed = print(&value);
-            let read = yaml::to_tree(printed.as_bytes());
-            prop_assert_eq!(read.as_ref().ok(), Some(&value), "{}", printed);
+            let read = read(&printed, &Unbounded).map(|document| document.tree);
+            prop_assert_eq!(read.as_ref(), Ok(&value), "{}", printed);
         }
     }
 }
