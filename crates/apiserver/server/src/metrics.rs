@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::Method;
 use parking_lot::Mutex;
 use tiphys_base::meters::head;
+use tiphys_schema::Facts;
 
 use crate::request_info::Info;
 
@@ -47,6 +48,12 @@ impl<'a> Labels<'a> {
             scope: scope(info),
             dry_run: info.query.get("dryRun").map_or("", |v| if v == "All" { "All" } else { "invalid" }),
         }
+    }
+
+    /// By this program itself; custom resources are known by their successes.
+    fn are_served(&self) -> bool {
+        let resource = Facts::builtin().resource_of(self.group, self.version, self.resource);
+        resource.is_some_and(|r| self.subresource.is_empty() || r.subresources.iter().any(|s| s.name == self.subresource))
     }
 
     fn hash(&self) -> u64 {
@@ -183,8 +190,8 @@ impl Metrics {
     ) -> Option<Lasting> {
         let mut labels = Labels::of(info, method);
         let mut requests = self.requests.lock();
-        // What no client of ours would ask for must not fill the memory: names that nobody serves share one entry.
-        if code == 404 && !requests.contains_key(&labels.hash()) {
+        // Names that somebody made up must not fill the memory: where nothing was found or allowed, those that nobody serves share one entry.
+        if code >= 400 && !labels.are_served() && !requests.contains_key(&labels.hash()) {
             labels = Labels { group: "", version: "", resource: "", subresource: "", ..labels };
         }
         let counts = requests.entry(labels.hash()).or_insert_with(|| Counts::new(&labels));
@@ -358,5 +365,31 @@ mod tests {
             assert!(text.contains(&line), "{line}\n{text}");
         }
         assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn made_up_names_share_an_entry() {
+        let metrics = Metrics::default();
+        let ask = |path: &str, code: u16| {
+            let info = Info::parse(&Method::GET, path, "").expect("path");
+            metrics.request(&info, &Method::GET, code, Duration::ZERO, None, false);
+        };
+        for n in 0..100 {
+            for code in [400, 401, 403, 404, 405, 406, 415, 500] {
+                ask(&format!("/apis/g{n}/v1/things"), code);
+                ask(&format!("/api/v1/namespaces/a/pods/p/s{n}"), code);
+                ask(&format!("/{n}"), code);
+            }
+        }
+        ask("/api/v1/namespaces/a/pods", 403);
+        ask("/api/v1/namespaces/a/pods/p/status", 403);
+        ask("/apis/example.com/v1/things", 200);
+        ask("/apis/example.com/v1/things", 403);
+        let text = metrics.text();
+        let counted: Vec<&str> = text.lines().filter(|l| l.starts_with("apiserver_request_duration_seconds_count")).collect();
+        assert_eq!(counted.len(), 6, "{counted:#?}");
+        for known in ["resource=\"pods\",scope=\"namespace\",subresource=\"\"", "subresource=\"status\"", "group=\"example.com\""] {
+            assert!(text.lines().any(|l| l.starts_with("apiserver_request_total{code=\"403\"") && l.contains(known)), "{known}");
+        }
     }
 }
