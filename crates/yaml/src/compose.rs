@@ -163,14 +163,11 @@ impl<'t, R: Room> Reader<'t, '_, R> {
     }
 
     fn scalar(&self, text: Cow<'t, str>, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, Error> {
-        let value = match typed(&text, style, tag)? {
-            Some(value) => value,
-            None => {
-                within(self.room.text(&text))?;
-                Value::String(text.into_owned())
-            }
-        };
-        Ok(value)
+        let value = typed(&text, style, tag)?.unwrap_or_else(|| Value::String(text.into_owned()));
+        match &value {
+            Value::String(text) => within(self.room.text(text)).map(|()| value),
+            _ => Ok(value),
+        }
     }
 
     fn sequence(&mut self) -> Result<Value, Error> {

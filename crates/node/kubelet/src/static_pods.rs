@@ -4,7 +4,7 @@ use crate::agent::Agent;
 use crate::changes::Changes;
 use crate::pod::spec;
 use crate::resources::fnv;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
