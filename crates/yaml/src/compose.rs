@@ -9,7 +9,7 @@ use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_json::{Map, Value};
 
 use crate::print;
-use crate::scalars::{self, Scalar, resolve};
+use crate::scalars::{self, MERGE, Scalar, resolve};
 
 /// Aliases may make a document so many nodes larger, and no more.
 const MAX_COPIED: usize = 100_000;
@@ -243,7 +243,7 @@ impl<'t, R: Room> Reader<'t, '_, R> {
 /// `<<`, unless it is quoted.
 fn merges(event: &Event<'_>) -> bool {
     let Event::Scalar(text, style, _, tag) = event else { return false };
-    text == "<<" && tag.as_ref().map_or(*style == ScalarStyle::Plain, |tag| tag.suffix_in_namespace(NAMESPACE).as_deref() == Some("merge"))
+    text == MERGE && tag.as_ref().map_or(*style == ScalarStyle::Plain, |tag| tag.suffix_in_namespace(NAMESPACE).as_deref() == Some("merge"))
 }
 
 fn plain(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Scalar {
@@ -389,7 +389,7 @@ mod tests {
     fn types() {
         assert_eq!(crate::from_str::<Vec<u8>>("[1, 0x10]"), Ok(vec![1, 16]));
         assert_eq!(crate::from_str::<HashMap<String, u8>>("a: 1\nb: null\n"), Ok(HashMap::from([("a".to_owned(), 1)])));
-        let words = crate::from_str::<Vec<u8>>("[a]").expect_err("no number").to_string();
-        assert!(words.starts_with("invalid type: string \"a\""), "{words}");
+        let words = crate::from_str::<HashMap<String, Vec<u8>>>("nodes: [1, a]").expect_err("no number").to_string();
+        assert!(words.starts_with("nodes[1]: invalid type: string \"a\""), "{words}");
     }
 }

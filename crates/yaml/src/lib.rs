@@ -21,7 +21,8 @@ pub use scalars::float;
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     let mut tree = read(text, &Unbounded)?.tree;
     drop_nulls(&mut tree);
-    serde_json::from_value(tree).map_err(|e| Error::Type(e.to_string()))
+    // It says which field it is about.
+    serde_path_to_error::deserialize(tree).map_err(|e| Error::Type(e.to_string()))
 }
 
 fn drop_nulls(tree: &mut Value) {

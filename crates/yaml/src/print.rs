@@ -8,10 +8,8 @@ use std::fmt::Display;
 
 use serde_json::{Map, Number, Value};
 
-use crate::scalars::{Scalar, is_of_sixties, resolve};
+use crate::scalars::{MERGE, Scalar, is_of_sixties, resolve};
 
-/// As a key it takes in another mapping, unless it is quoted. Upstream prints it plain, and cannot read that again.
-const MERGE: &str = "<<";
 /// Lines are folded at the first blank behind it.
 const WIDTH: usize = 80;
 /// Longer keys stand on a line of their own, behind a question mark.
@@ -178,6 +176,7 @@ fn style(text: &str, key: bool) -> Style {
     if text.contains('\n') && !key {
         return if form.block { Style::Literal } else { Style::Double };
     }
+    // Upstream prints the key of a merge plain where it is none, and cannot read that again.
     if is_other_type(text) || form.special || text.contains('\n') || (key && text == MERGE) {
         return Style::Double;
     }

@@ -6,6 +6,9 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
+/// As a key it takes in other mappings, unless it is quoted.
+pub(crate) const MERGE: &str = "<<";
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scalar {
     Null,
