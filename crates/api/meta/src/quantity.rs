@@ -123,7 +123,7 @@ impl Scanned<'_> {
         if precision < 0 || scale < NANO {
             return false;
         }
-        let shifted = format!("{}{}", self.whole, self.fraction);
+        let shifted = [self.whole, self.fraction].concat();
         if self.format == Format::BinarySi {
             return shifted.parse::<i64>().is_ok_and(|v| v & 7 != 0);
         }
@@ -131,8 +131,9 @@ impl Scanned<'_> {
     }
 
     fn quantity(&self) -> Result<Quantity, QuantityError> {
-        let digits = format!("{}{}", self.whole, self.fraction);
-        let mut value: i128 = digits.parse().unwrap_or(i128::MAX);
+        let digits = self.whole.bytes().chain(self.fraction.bytes());
+        let all = digits.fold(Some(0i128), |all, digit| all?.checked_mul(10)?.checked_add(i128::from(digit.wrapping_sub(b'0'))));
+        let mut value = all.unwrap_or(i128::MAX);
         let mut scale = -(self.fraction.len() as i32);
         let mut format = self.format;
         if self.base == 2 {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -137,7 +138,9 @@ impl Registry {
 
     /// Answers one authorized request. A panic ends only the request.
     pub async fn handle(self: &Arc<Self>, info: &RequestInfo, body: Bytes) -> Result<Answer, ApiError> {
-        let answer = AssertUnwindSafe(verbs::handle(self, info, body)).catch_unwind().await;
+        // Pinned where it is made, for it is large, and what is put around it would move it.
+        let handling = pin!(verbs::handle(self, info, body));
+        let answer = AssertUnwindSafe(handling).catch_unwind().await;
         answer.unwrap_or_else(|_| {
             tracing::error!(verb = info.verb.as_str(), path = %info.path, "a request panicked");
             Err(ApiError::new(Reason::InternalError, "This request caused apiserver to panic. Look in the logs for details."))

@@ -3,6 +3,7 @@
 //! strategy, storage, encoding) is the registry's.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,7 +176,9 @@ impl Door {
             response = response.map(|body| body::guarded(body, (ended, lasting)));
         }
         let headers = response.headers_mut();
-        if let Ok(id) = HeaderValue::from_str(&call.audit_id) {
+        if let Ok(mut id) = HeaderValue::from_str(&call.audit_id) {
+            // No secret, but nothing that HTTP/2 should remember for the next answer's head.
+            id.set_sensitive(true);
             headers.insert("audit-id", id);
         }
         if let Some(ids) = call.flow {
@@ -190,7 +193,11 @@ impl Door {
     pub async fn answer(self: &Arc<Self>, call: &mut Call) -> Result<Outcome, DoorError> {
         let started = tokio::time::Instant::now();
         let span = tracing::debug_span!("request", method = %call.parts.method, path = call.parts.uri.path());
-        let passed = AssertUnwindSafe(self.pass(call)).catch_unwind().instrument(span).await;
+        let passed = {
+            // Pinned where it is made, for it is large, and what is put around it would move it.
+            let passing = pin!(self.pass(call));
+            AssertUnwindSafe(passing).catch_unwind().instrument(span).await
+        };
         let outcome = passed.unwrap_or_else(|panic| {
             tracing::error!(path = %call.info.path, panic = panic_text(panic.as_ref()), "a request panicked");
             Err(DoorError::Panicked)

@@ -113,6 +113,9 @@ impl<S: Seal> AsyncWrite for Gather<S> {
             if held.small.len() + data.len() > RECORD {
                 held.seal(&[])?;
             }
+            if held.small.capacity() == 0 {
+                held.small.reserve_exact(RECORD);
+            }
             held.small.extend_from_slice(data);
         }
         Poll::Ready(Ok(data.len()))

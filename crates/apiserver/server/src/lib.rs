@@ -16,6 +16,7 @@ mod component_statuses;
 mod compress;
 pub mod config;
 mod config_file;
+mod crew;
 mod documents;
 mod errors;
 pub mod flags;

@@ -1,4 +1,4 @@
-//! The socket: TLS, HTTP/1.1 and HTTP/2, one task per connection. A panic or an error in one leaves the others alone.
+//! The socket: TLS, HTTP/1.1 and HTTP/2, one task per connection, with all its streams. A panic or an error in one leaves the others alone.
 //!
 //! HTTP/2 has upstream's windows and stream limit: hyper's defaults stall clients that hold many watches on one connection.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tiphys_base::tasks::Tasks;
 use tiphys_base::tls;
@@ -19,12 +19,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::authenticate::x509::AskForCertificate;
-use crate::body::BoxError;
-use crate::chain::{Door, Origin};
+use crate::body::{Answered, BoxError};
+use crate::chain::{Door, Origin, refuse};
+use crate::crew::{Crew, Newcomers};
+use crate::errors::DoorError;
 use crate::gather::gather;
 use crate::identity::Reloading;
+use crate::rooms;
 use crate::turns::Turns;
 
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -84,19 +88,24 @@ async fn connection(socket: TcpStream, address: SocketAddr, acceptor: TlsAccepto
 async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door>, stop: CancellationToken) -> hyper::Result<()> {
     let (_, session) = stream.get_ref();
     let is_h2 = session.alpn_protocol() == Some(b"h2");
-    let mut peer = door.authentication.certificates.examine(session.peer_certificates().unwrap_or(&[]), Some(address));
+    let mut peer = door.authentication.certificates.examine(session.peer_certificates().unwrap_or(&[]), address.ip());
     // Both ends have one address.
     peer.near = stream.get_ref().0.local_addr().is_ok_and(|own| own.ip() == address.ip());
     let peer = Arc::new(peer);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (door, origin) = (door.clone(), Origin::Socket(peer.clone()));
-        async move {
-            let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
-            Ok::<_, std::convert::Infallible>(door.serve(request, origin).await)
-        }
+        let apart = is_h2 && rooms::may_be_large(request.body());
+        let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+        // Boxed: hyper moves it several times, and it is kilobytes.
+        Box::pin(async move {
+            let serving = async move { door.serve(request, origin).await };
+            let answered = if apart { in_its_own_task(serving).await } else { serving.await };
+            Ok::<_, std::convert::Infallible>(answered)
+        })
     });
     if is_h2 {
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let newcomers = Newcomers::default();
+        let mut builder = hyper::server::conn::http2::Builder::new(newcomers.clone());
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -107,15 +116,19 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
             .keep_alive_timeout(PING_TIMEOUT);
         let (io, outlet) = gather(stream);
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(Turns::new(io)), service));
+        let mut crew = Crew::new(newcomers);
         let mut step = |cx: &mut Context<'_>, stop: bool| {
             if stop {
                 connection.as_mut().graceful_shutdown();
+                crew.ring();
             }
-            let polled = connection.as_mut().poll(cx);
-            if polled.is_pending() {
-                outlet.drain(cx);
-            }
-            polled
+            crew.poll(cx, |cx| {
+                let polled = connection.as_mut().poll(cx);
+                if polled.is_pending() {
+                    outlet.drain(cx);
+                }
+                polled
+            })
         };
         tokio::select! {
             ended = poll_fn(|cx| step(cx, false)) => return ended,
@@ -133,4 +146,10 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
         }
         connection.await
     }
+}
+
+/// While a large body is read and worked on, the connection's other streams go on.
+async fn in_its_own_task(serving: impl Future<Output = Answered> + Send + 'static) -> Answered {
+    let answered = AbortOnDropHandle::new(tokio::spawn(serving)).await;
+    answered.unwrap_or_else(|_| refuse(DoorError::Panicked, ""))
 }

@@ -86,7 +86,11 @@ impl Info {
 
     pub fn parse(method: &Method, raw_path: &str, raw_query: &str) -> Result<Info, BadPath> {
         let parts: Vec<&str> = split(raw_path);
+        let plain = !raw_path.contains('%');
         let decoded = |part: &str| -> Result<String, BadPath> {
+            if plain {
+                return Ok(part.to_owned());
+            }
             let text: Cow<'_, str> = percent_decode_str(part).decode_utf8().map_err(|_| BadPath::Encoding(raw_path.to_owned()))?;
             Ok(text.into_owned())
         };
@@ -178,7 +182,13 @@ impl Info {
 
 fn split(path: &str) -> Vec<&str> {
     let trimmed = path.trim_matches('/');
-    if trimmed.is_empty() { Vec::new() } else { trimmed.split('/').collect() }
+    let mut parts = Vec::new();
+    if !trimmed.is_empty() {
+        // As many as the path of an object in a namespace has.
+        parts.reserve(8);
+        parts.extend(trimmed.split('/'));
+    }
+    parts
 }
 
 /// The group, and the parts from the version on, where the path is one of a resource.

@@ -25,6 +25,11 @@ pub(crate) struct Rooms {
     working: Arc<Semaphore>,
 }
 
+/// Whether the body is one that has to ask, as far as its head tells.
+pub(crate) fn may_be_large(body: &impl http_body::Body) -> bool {
+    !body.is_end_stream() && body.size_hint().upper().is_none_or(|most| most > SMALL as u64)
+}
+
 /// A body that came.
 pub(crate) struct Received {
     /// As one that is there already.

@@ -50,7 +50,10 @@ fn gained(ty: Ty<'_>, old: Option<&Value>, new: &Value) -> Option<(bool, Fields)
         (Form::Map(map), Value::Object(fields)) if !map.atomic && !fields.is_empty() => {
             let mut found = Fields::new();
             for (name, value) in fields {
-                let (member, below) = gained(map.type_of(name).unwrap_or(Ty::Unknown), old.get(name), value)?;
+                let (member, below) = match old.get(name) {
+                    None if !has_parts(value) => (true, Fields::new()),
+                    old => gained(map.type_of(name).unwrap_or(Ty::Unknown), old, value)?,
+                };
                 put(&mut found, ["f:", name].concat(), member, below);
             }
             Some((false, found))
@@ -76,13 +79,19 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// Below anything else there is nothing, whatever its type.
+fn has_parts(value: &Value) -> bool {
+    value.is_object() || value.is_array()
+}
+
 /// Everything in a value that was not there before.
 fn below(ty: Ty<'_>, value: &Value) -> Fields {
     match (form(ty.atom(), Some(value)), value) {
         (Form::Map(map), Value::Object(fields)) if !map.atomic => {
             let mut found = Fields::new();
             for (name, value) in fields {
-                put(&mut found, ["f:", name].concat(), true, below(map.type_of(name).unwrap_or(Ty::Unknown), value));
+                let below = if has_parts(value) { below(map.type_of(name).unwrap_or(Ty::Unknown), value) } else { Fields::new() };
+                put(&mut found, ["f:", name].concat(), true, below);
             }
             found
         }

@@ -84,9 +84,9 @@ impl PathElement {
             PathElement::Field(name) => ["f:", name].concat(),
             PathElement::Key(fields) => {
                 let map: Map<String, Value> = fields.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
-                format!("k:{}", Value::Object(map))
+                ["k:", &printed(&map)].concat()
             }
-            PathElement::Value(value) => format!("v:{}", value.0),
+            PathElement::Value(value) => ["v:", &printed(&value.0)].concat(),
             PathElement::Index(i) => format!("i:{i}"),
         }
     }
@@ -105,6 +105,11 @@ impl PathElement {
             _ => return None,
         })
     }
+}
+
+/// A tree is always printable.
+fn printed(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

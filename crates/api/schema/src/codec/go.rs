@@ -1,8 +1,6 @@
 //! Go's words and forms: quoted strings, times by RFC 3339 as `time.Parse` reads them, and what `encoding/json` says about bad input.
 
-use std::fmt::Write;
-
-use tiphys_meta::time::{civil_from_days, days_from_civil};
+use tiphys_meta::time::{self, days_from_civil};
 
 pub(crate) fn quote(text: &str) -> String {
     tiphys_meta::field::go_quote(text)
@@ -25,17 +23,12 @@ impl Instant {
 
     /// `2006-01-02T15:04:05Z`.
     pub(crate) fn text(self) -> String {
-        let (days, second) = (self.seconds.div_euclid(86_400), self.seconds.rem_euclid(86_400));
-        let (year, month, day) = civil_from_days(days);
-        format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+        time::text(self.seconds)
     }
 
     /// `2006-01-02T15:04:05.000000Z`.
     pub(crate) fn text_micro(self) -> String {
-        let mut text = self.text();
-        text.pop();
-        let _ = write!(text, ".{:06}Z", self.nanos / 1000);
-        text
+        time::text_micro(self.seconds, self.nanos / 1000)
     }
 }
 

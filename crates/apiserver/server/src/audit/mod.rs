@@ -7,7 +7,7 @@
 mod log;
 mod policy;
 
-use std::io::Write as _;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -144,59 +144,103 @@ impl Inner {
     }
 }
 
-/// An event as it is written: JSON straight into its bytes, since most requests leave one.
-struct Line(Vec<u8>);
+/// An event as it is written: JSON straight into its text, since most requests leave one.
+struct Line(String);
 
 impl Line {
     fn new(level: Level, id: &str, stage: Stage) -> Self {
-        let mut bytes = Vec::with_capacity(1024);
-        let _ = write!(
-            bytes,
-            "{{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"{}\",\"auditID\":\"{id}\",\"stage\":\"{}\"",
-            level.name(),
-            stage.name()
-        );
-        Line(bytes)
+        let mut line = Line(String::with_capacity(1024));
+        line.0.push_str("{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\"");
+        for (field, text) in [("level", level.name()), ("auditID", id), ("stage", stage.name())] {
+            line.text(field, text);
+        }
+        line
     }
 
-    /// Writing to memory cannot fail.
+    /// The field's name, behind a comma.
+    fn name(&mut self, field: &str) {
+        self.0.push_str(",\"");
+        self.0.push_str(field);
+        self.0.push_str("\":");
+    }
+
+    fn text(&mut self, field: &str, text: &str) {
+        self.name(field);
+        self.quoted(text);
+    }
+
+    fn quoted(&mut self, text: &str) {
+        // All of them in any case: so the compiler looks at many at once.
+        let escaped = text.bytes().fold(false, |found, b| found | (b < b' ') | (b == b'"') | (b == b'\\'));
+        if !escaped {
+            self.0.push('"');
+            self.0.push_str(text);
+            self.0.push('"');
+        } else {
+            self.json(text);
+        }
+    }
+
+    fn json(&mut self, value: &(impl Serialize + ?Sized)) {
+        self.0.push_str(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()));
+    }
+
     fn put(&mut self, field: &str, value: &(impl Serialize + ?Sized)) {
-        let _ = write!(self.0, ",\"{field}\":");
-        let _ = serde_json::to_writer(&mut self.0, value);
+        self.name(field);
+        self.json(value);
     }
 
     /// The fields of an object; empty texts are left out.
-    fn object(&mut self, field: &str, texts: &[(&str, &str)]) {
-        let _ = write!(self.0, ",\"{field}\":{{");
-        for (i, (name, text)) in texts.iter().filter(|(_, text)| !text.is_empty()).enumerate() {
-            let comma = if i == 0 { "" } else { "," };
-            let _ = write!(self.0, "{comma}\"{name}\":");
-            let _ = serde_json::to_writer(&mut self.0, text);
+    fn object<'t>(&mut self, field: &str, texts: impl IntoIterator<Item = (&'t str, &'t str)>) {
+        self.name(field);
+        let begin = self.0.len();
+        for (name, text) in texts {
+            if !text.is_empty() {
+                self.text(name, text);
+            }
         }
-        self.0.push(b'}');
+        if self.0.len() == begin {
+            self.0.push_str("{}");
+        } else {
+            // The first name's comma.
+            self.0.replace_range(begin..=begin, "{");
+            self.0.push('}');
+        }
+    }
+
+    fn texts(&mut self, field: &str, texts: &[String]) {
+        self.name(field);
+        for (i, text) in texts.iter().enumerate() {
+            self.0.push(if i == 0 { '[' } else { ',' });
+            self.quoted(text);
+        }
+        self.0.push(']');
     }
 
     /// As authentication reviews show a user.
     fn user(&mut self, field: &str, user: &UserInfo) {
-        self.object(field, &[("username", &user.name), ("uid", &user.uid)]);
+        self.object(field, [("username", &*user.name), ("uid", &user.uid)]);
         self.0.pop();
         if !user.groups.is_empty() {
-            self.put("groups", &user.groups);
+            self.texts("groups", &user.groups);
         }
         if !user.extra.is_empty() {
             self.put("extra", &user.extra);
         }
-        self.0.push(b'}');
+        self.0.push('}');
     }
 
     fn time(&mut self, field: &str, at: jiff::Timestamp) {
-        let _ = write!(self.0, ",\"{field}\":\"{at:.6}\"");
+        self.name(field);
+        self.0.push('"');
+        tiphys_meta::time::push_time(&mut self.0, at);
+        self.0.push('"');
     }
 
     fn finish(mut self, now: jiff::Timestamp) -> Vec<u8> {
         self.time("stageTimestamp", now);
-        self.0.extend_from_slice(b"}\n");
-        self.0
+        self.0.push_str("}\n");
+        self.0.into_bytes()
     }
 }
 
@@ -204,38 +248,51 @@ impl Line {
 fn head(call: &Call, draft: &Draft, stage: Stage, answer: Option<(u16, Option<&DoorError>)>) -> Line {
     let info = &call.info;
     let mut line = Line::new(draft.level, &call.audit_id, stage);
-    line.put("requestURI", call.parts.uri.path_and_query().map_or("", |p| p.as_str()));
-    line.put("verb", &info.verb);
+    line.text("requestURI", call.parts.uri.path_and_query().map_or("", |p| p.as_str()));
+    line.text("verb", &info.verb);
     line.user("user", call.impersonator.as_deref().unwrap_or(&call.user));
     if call.impersonator.is_some() {
         line.user("impersonatedUser", &call.user);
     }
     if let Origin::Socket(peer) = &call.origin
-        && let Some(address) = peer.address
+        && !peer.ip.is_empty()
     {
-        line.put("sourceIPs", &[address.ip()]);
+        line.texts("sourceIPs", std::slice::from_ref(&peer.ip));
     }
     let agent = call.header(header::USER_AGENT);
     if !agent.is_empty() {
-        line.put("userAgent", agent);
+        line.text("userAgent", agent);
     }
     if info.is_resource {
         let place = [("resource", &*info.resource), ("namespace", &info.namespace), ("name", &info.name)];
         let kind = [("apiGroup", &*info.group), ("apiVersion", &info.version), ("subresource", &info.subresource)];
-        let [a, b, c] = place;
-        let [d, e, f] = kind;
-        line.object("objectRef", &[a, b, c, d, e, f]);
+        line.object("objectRef", place.into_iter().chain(kind));
     }
     if let Some((code, error)) = answer {
         add_status(&mut line, code, error);
     }
-    let mut annotations = draft.notes.all();
-    annotations.extend(draft.annotations.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
-    if !annotations.is_empty() {
-        line.put("annotations", &annotations);
-    }
+    add_annotations(&mut line, draft);
     line.time("requestReceivedTimestamp", draft.received);
     line
+}
+
+/// Sorted by their keys; empty values are said, too.
+fn add_annotations(line: &mut Line, draft: &Draft) {
+    let notes = draft.notes.all();
+    let own = draft.annotations.iter().map(|(key, value)| (*key, value.as_str()));
+    let mut all: Vec<(&str, &str)> = notes.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(own).collect();
+    if all.is_empty() {
+        return;
+    }
+    all.sort_unstable();
+    line.name("annotations");
+    for (i, (key, value)) in all.into_iter().enumerate() {
+        line.0.push(if i == 0 { '{' } else { ',' });
+        line.quoted(key);
+        line.0.push(':');
+        line.quoted(value);
+    }
+    line.0.push('}');
 }
 
 fn add_status(line: &mut Line, code: u16, error: Option<&DoorError>) {
@@ -246,7 +303,7 @@ fn add_status(line: &mut Line, code: u16, error: Option<&DoorError>) {
         _ => ("", ""),
     };
     let status = if error.is_some() { "Failure" } else { "" };
-    line.object("responseStatus", &[("status", status), ("reason", reason), ("message", message)]);
+    line.object("responseStatus", [("status", status), ("reason", reason), ("message", message)]);
     line.0.pop();
     let comma = if error.is_some() { "," } else { "" };
     let _ = write!(line.0, "{comma}\"metadata\":{{}},\"code\":{code}}}");

@@ -25,8 +25,14 @@ pub struct Found {
 /// A user, and the audiences of the token where its kind has any.
 type WithAudiences = (Arc<UserInfo>, Option<Vec<String>>);
 
+/// SHA-256 of a token.
+type Fingerprint = [u8; ring::digest::SHA256_OUTPUT_LEN];
+
+/// The tokens of the static file, by what they hash to.
+pub type FixedTokens = HashMap<Fingerprint, Arc<UserInfo>>;
+
 pub struct Bearer {
-    fixed: HashMap<String, Arc<UserInfo>>,
+    fixed: FixedTokens,
     service_accounts: Arc<ServiceAccountTokens>,
     bootstrap: Option<Arc<dyn Objects>>,
     issuers: Option<Arc<Issuers>>,
@@ -35,7 +41,7 @@ pub struct Bearer {
 
 impl Bearer {
     pub fn new(
-        fixed: HashMap<String, Arc<UserInfo>>,
+        fixed: FixedTokens,
         service_accounts: Arc<ServiceAccountTokens>,
         bootstrap: Option<Arc<dyn Objects>>,
         issuers: Option<Arc<Issuers>>,
@@ -116,8 +122,10 @@ pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }
 
-fn fingerprint(token: &str) -> String {
-    base64::engine::general_purpose::STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()))
+fn fingerprint(token: &str) -> Fingerprint {
+    let mut bytes = Fingerprint::default();
+    bytes.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref());
+    bytes
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -129,10 +137,10 @@ pub enum TokenFileError {
 }
 
 /// `--token-auth-file`: lines of `token,user,uid,"group1,group2"`.
-pub fn read_token_file(path: &Path) -> Result<HashMap<String, Arc<UserInfo>>, TokenFileError> {
+pub fn read_token_file(path: &Path) -> Result<FixedTokens, TokenFileError> {
     let shown = path.display().to_string();
     let content = std::fs::read_to_string(path).map_err(|source| TokenFileError::Read { path: shown.clone(), source })?;
-    let mut users = HashMap::new();
+    let mut users = FixedTokens::new();
     for (number, line) in content.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         let fields = csv_fields(line);
         let [token, name, uid, groups @ ..] = fields.as_slice() else {

@@ -3,6 +3,7 @@
 //! The handshake proves only that the peer holds the key; whether the certificate is one of ours is asked afterwards, once per connection,
 //! so that a bad one is answered with 401 as upstream does, not with a broken connection. Absent: revocation.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ pub struct Peer {
     pub client: Option<Result<Arc<UserInfo>, String>>,
     /// The common name of an authenticating proxy.
     pub front_proxy: Option<String>,
-    pub address: Option<std::net::SocketAddr>,
+    /// Its address without the port, as it is written into logs and headers; empty: not known.
+    pub ip: String,
     /// The client runs on this machine.
     pub near: bool,
 }
@@ -42,8 +44,9 @@ impl Certificates {
         Ok(Certificates { clients: verifier(client_ca)?, front_proxies: verifier(front_proxy_ca)?, clock })
     }
 
-    pub fn examine(&self, chain: &[CertificateDer<'_>], address: Option<std::net::SocketAddr>) -> Peer {
-        let Some((leaf, rest)) = chain.split_first() else { return Peer { address, ..Peer::default() } };
+    pub fn examine(&self, chain: &[CertificateDer<'_>], ip: IpAddr) -> Peer {
+        let ip = ip.to_string();
+        let Some((leaf, rest)) = chain.split_first() else { return Peer { ip, ..Peer::default() } };
         let seconds = u64::try_from(self.clock.now().as_second()).unwrap_or(0);
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let by = |ca: &Option<Arc<dyn ClientCertVerifier>>| ca.as_ref().map(|v| v.verify_client_cert(leaf, rest, now));
@@ -57,7 +60,7 @@ impl Certificates {
             Some(Err(error)) => Some(Err(format!("x509: {error}"))),
             None => None,
         };
-        Peer { client, front_proxy, address, near: false }
+        Peer { client, front_proxy, ip, near: false }
     }
 }
 
@@ -162,7 +165,7 @@ mod tests {
         let subject = Subject { common_name: "system:node:a".into(), organizations: vec!["system:nodes".into()] };
         let of = |ca: &Authority, usage| {
             let id = ca.issue(&subject, &Names::default(), usage, now, day).expect("issued");
-            certificates.examine(&tls::certificates(id.cert_pem.as_bytes()).expect("PEM"), None)
+            certificates.examine(&tls::certificates(id.cert_pem.as_bytes()).expect("PEM"), IpAddr::from([10, 0, 0, 1]))
         };
         let good = of(&ca, Use::Client).client.expect("a client").expect("verified");
         assert_eq!(
@@ -174,6 +177,6 @@ mod tests {
         let proxy = of(&other, Use::Client);
         assert!(proxy.client.is_none());
         assert_eq!(proxy.front_proxy.as_deref(), Some("system:node:a"));
-        assert!(certificates.examine(&[], None).client.is_none());
+        assert!(certificates.examine(&[], IpAddr::from([10, 0, 0, 1])).client.is_none());
     }
 }

@@ -15,6 +15,7 @@ use crate::errors::{DoorError, forbidden};
 
 pub(crate) const NAME: &str = "impersonation";
 
+const PREFIX: &str = "impersonate-";
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
@@ -23,7 +24,7 @@ const EXTRA: &str = "impersonate-extra-";
 pub(crate) fn run(door: &Door, call: &mut Call) -> Result<(), DoorError> {
     let Some(wanted) = read(&call.parts.headers)? else { return Ok(()) };
     check(door, &call.user, &wanted)?;
-    let names: Vec<HeaderName> = call.parts.headers.keys().filter(|k| k.as_str().starts_with("impersonate-")).cloned().collect();
+    let names: Vec<HeaderName> = call.parts.headers.keys().filter(|k| k.as_str().starts_with(PREFIX)).cloned().collect();
     for name in names {
         call.parts.headers.remove(name);
     }
@@ -34,6 +35,9 @@ pub(crate) fn run(door: &Door, call: &mut Call) -> Result<(), DoorError> {
 
 /// The identity that the headers ask for; groups are only those that are named.
 fn read(headers: &HeaderMap) -> Result<Option<UserInfo>, ApiError> {
+    if !headers.keys().any(|name| name.as_str().starts_with(PREFIX)) {
+        return Ok(None);
+    }
     let all = |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok().map(str::to_owned)).collect::<Vec<_>>();
     let mut user = UserInfo::new(all(USER).into_iter().next().unwrap_or_default(), &[]);
     user.uid = all(UID).into_iter().next().unwrap_or_default();

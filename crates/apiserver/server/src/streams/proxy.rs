@@ -74,9 +74,9 @@ fn forwarded(call: &Call, authority: &str) -> HeaderMap {
     let host = if host.is_empty() { call.parts.uri.authority().map_or("", |a| a.as_str()) } else { host };
     set("x-forwarded-host", host);
     if let crate::chain::Origin::Socket(peer) = &call.origin
-        && let Some(address) = peer.address
+        && !peer.ip.is_empty()
     {
-        set("x-forwarded-for", &address.ip().to_string());
+        set("x-forwarded-for", &peer.ip);
     }
     set("host", authority);
     // Links can only be rewritten in plain text.
