@@ -3,11 +3,14 @@
 //! With a task for each stream whichever processor is idle takes it: a request is read by one, answered by another and written by the first, which
 //! costs a wake-up each way, and what the caches held. Here a connection and its streams stay together; connections go to whoever is idle. So no
 //! stream may keep its thread for long: what computes for milliseconds leaves it (`tiphys_base::threads`), and large bodies have tasks of their own.
+//!
+//! Connection and streams stand in one queue: whoever is woken goes to its end. So a connection takes no new requests before those that it took are
+//! begun, and nobody is passed over.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -17,24 +20,66 @@ use futures_util::{FutureExt, StreamExt};
 use hyper::rt::Executor;
 use parking_lot::Mutex;
 
+/// After so many streams have ended, other connections have their turn.
+const TURN: usize = 64;
+
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What hyper hands new streams to.
-#[derive(Clone, Default)]
-pub(crate) struct Newcomers(Arc<Mutex<Vec<Stream>>>);
+/// Streams that have no place in the queue yet.
+#[derive(Default)]
+pub(crate) struct Crew(Arc<Mutex<Vec<Stream>>>);
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Newcomers {
+/// What hyper hands new streams to. Each of them has one, so it must not keep them.
+#[derive(Clone)]
+pub(crate) struct Enlist(Weak<Mutex<Vec<Stream>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Enlist {
     fn execute(&self, stream: F) {
-        // A panic in one leaves the others alone: it is told of where it happens, by the panic hook.
-        self.0.lock().push(Box::pin(AssertUnwindSafe(stream).catch_unwind().map(drop)));
+        if let Some(newcomers) = self.0.upgrade() {
+            // A panic in one leaves the others alone; the panic hook has told of it.
+            newcomers.lock().push(Box::pin(AssertUnwindSafe(stream).catch_unwind().map(drop)));
+        }
     }
 }
 
-/// Whether the connection has something to do: its own waker, so that it is not asked because a stream has.
+/// Who stands in the queue.
+enum Member<'c, C> {
+    Connection(Pin<&'c mut C>),
+    Stream(Stream),
+}
+
+impl<C: Future> Future for Member<'_, C> {
+    type Output = Option<C::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Member::Connection(connection) => connection.as_mut().poll(cx).map(Some),
+            Member::Stream(stream) => stream.as_mut().poll(cx).map(|()| None),
+        }
+    }
+}
+
+/// The queue's waker. While the queue is gone through, whoever is woken has a place in it already, and the task need not be.
 #[derive(Default)]
 struct Bell {
     rung: AtomicBool,
+    heard: AtomicBool,
     task: AtomicWaker,
+}
+
+impl Bell {
+    fn listen(&self, task: &Waker) {
+        self.task.register(task);
+        self.heard.store(true, Ordering::SeqCst);
+    }
+
+    /// Whoever rang and was heard is not forgotten: either sees what the other did last.
+    fn leave(&self, task: &Waker) {
+        self.heard.store(false, Ordering::SeqCst);
+        if self.rung.load(Ordering::SeqCst) {
+            task.wake_by_ref();
+        }
+    }
 }
 
 impl Wake for Bell {
@@ -43,129 +88,169 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.task.wake();
+        self.rung.store(true, Ordering::SeqCst);
+        if !self.heard.load(Ordering::SeqCst) {
+            self.task.wake();
+        }
     }
-}
-
-/// The streams of one connection.
-pub(crate) struct Crew {
-    newcomers: Newcomers,
-    streams: FuturesUnordered<Stream>,
-    bell: Arc<Bell>,
-    waker: Waker,
 }
 
 impl Crew {
-    pub(crate) fn new(newcomers: Newcomers) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+    pub(crate) fn executor(&self) -> Enlist {
+        Enlist(Arc::downgrade(&self.0))
+    }
+
+    /// Runs a connection and the streams that it makes, until the connection ends. What its streams are at then is given up.
+    pub(crate) async fn run<C: Future + Send>(self, connection: C) -> C::Output {
+        let connection = pin!(connection);
+        let mut queue: FuturesUnordered<_> = std::iter::once(Member::Connection(connection)).collect();
+        let bell = Arc::new(Bell::default());
         let waker = Waker::from(bell.clone());
-        Crew { newcomers, streams: FuturesUnordered::new(), bell, waker }
+        poll_fn(|cx| {
+            bell.listen(cx.waker());
+            let polled = self.take_turn(&mut queue, &bell, &mut Context::from_waker(&waker));
+            bell.leave(cx.waker());
+            polled
+        })
+        .await
     }
 
-    /// The connection is to be asked in any case when the crew is polled next.
-    pub(crate) fn ring(&self) {
-        self.bell.rung.store(true, Ordering::Release);
-    }
-
-    /// One turn: the connection, its streams, and the connection again, which then writes what the streams have said. Others' turns come in between,
-    /// however much there is to do.
-    pub(crate) fn poll<T>(&mut self, cx: &mut Context<'_>, mut connection: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
-        self.bell.task.register(cx.waker());
-        for _ in 0..2 {
-            if self.bell.rung.swap(false, Ordering::AcqRel) {
-                let ended = connection(&mut Context::from_waker(&self.waker));
-                if ended.is_ready() {
-                    return ended;
-                }
+    fn take_turn<C: Future>(&self, queue: &mut FuturesUnordered<Member<'_, C>>, bell: &Bell, cx: &mut Context<'_>) -> Poll<C::Output> {
+        for _ in 0..TURN {
+            bell.rung.store(false, Ordering::SeqCst);
+            queue.extend(self.0.lock().drain(..).map(Member::Stream));
+            match queue.poll_next_unpin(cx) {
+                Poll::Ready(Some(Some(ended))) => return Poll::Ready(ended),
+                Poll::Ready(_) => {}
+                Poll::Pending if self.0.lock().is_empty() && !bell.rung.load(Ordering::SeqCst) => return Poll::Pending,
+                Poll::Pending => {}
             }
-            self.streams.extend(self.newcomers.0.lock().drain(..));
-            self.advance(cx);
         }
+        bell.rung.store(true, Ordering::SeqCst);
         Poll::Pending
-    }
-
-    fn advance(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {}
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
-    use tokio::sync::oneshot;
+    use tokio::sync::{Notify, oneshot};
 
     use super::*;
 
-    /// A connection that brings these streams, and ends when so many were told of.
-    fn connection(newcomers: &Newcomers, streams: Vec<Stream>, told: &Arc<Mutex<Vec<Waker>>>, last: usize) -> impl FnMut(&mut Context<'_>) -> Poll<()> {
-        let (newcomers, told, mut streams) = (newcomers.clone(), told.clone(), Some(streams));
-        let mut seen = 0;
-        move |cx| {
-            streams.take().into_iter().flatten().for_each(|stream| newcomers.execute(stream));
-            told.lock().push(cx.waker().clone());
-            seen += 1;
-            if seen > last { Poll::Ready(()) } else { Poll::Pending }
-        }
-    }
-
-    /// Streams tell the connection by the waker that it left.
-    fn tell(told: &Mutex<Vec<Waker>>) {
-        told.lock().iter().for_each(Waker::wake_by_ref);
-    }
-
     #[tokio::test]
     async fn a_panic_in_one_stream_leaves_the_others_alone() {
-        let (newcomers, told) = (Newcomers::default(), Arc::default());
+        let crew = Crew::default();
+        let executor = crew.executor();
         let (answer, answered) = oneshot::channel();
-        let tells: Arc<Mutex<Vec<Waker>>> = Arc::clone(&told);
-        let broken: Stream = Box::pin(async { std::panic::resume_unwind(Box::new("broken")) });
-        let whole: Stream = Box::pin(async move {
-            answer.send(()).expect("somebody waits");
-            tell(&tells);
-        });
-        let mut crew = Crew::new(newcomers.clone());
-        let mut connection = connection(&newcomers, vec![broken, whole], &told, 1);
-        poll_fn(|cx| crew.poll(cx, &mut connection)).await;
-        answered.await.expect("answered");
+        let connection = async move {
+            executor.execute(async { std::panic::resume_unwind(Box::new("broken")) });
+            executor.execute(async move { answer.send(()).expect("somebody waits") });
+            answered.await
+        };
+        crew.run(connection).await.expect("answered");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_another_thread_has_for_a_stream_reaches_the_connection() {
-        for _ in 0..200 {
-            let (newcomers, told) = (Newcomers::default(), Arc::default());
-            let (mut streams, mut senders) = (Vec::new(), Vec::new());
-            for _ in 0..8 {
-                let (sender, receiver) = oneshot::channel::<()>();
-                let tells: Arc<Mutex<Vec<Waker>>> = Arc::clone(&told);
-                streams.push(Box::pin(async move {
-                    receiver.await.expect("sent");
-                    tell(&tells);
-                }) as Stream);
-                senders.push(sender);
-            }
-            let mut crew = Crew::new(newcomers.clone());
-            // It is asked once at first, and at least once when a stream has told.
-            let mut connection = connection(&newcomers, streams, &told, 1);
-            let sending = tokio::spawn(async move { senders.into_iter().for_each(|sender| sender.send(()).expect("somebody waits")) });
-            poll_fn(|cx| crew.poll(cx, &mut connection)).await;
-            sending.await.expect("sent");
+        for _ in 0..500 {
+            let crew = Crew::default();
+            let executor = crew.executor();
+            let connection = async move {
+                let (mut senders, mut ended) = (Vec::new(), Vec::new());
+                for _ in 0..8 {
+                    let (sender, receiver) = oneshot::channel::<()>();
+                    let (end, done) = oneshot::channel();
+                    executor.execute(async move {
+                        receiver.await.expect("sent");
+                        end.send(()).expect("somebody waits");
+                    });
+                    senders.push(sender);
+                    ended.push(done);
+                }
+                let sending = tokio::spawn(async move { senders.into_iter().for_each(|sender| sender.send(()).expect("somebody waits")) });
+                for done in ended {
+                    done.await.expect("told");
+                }
+                sending.await
+            };
+            crew.run(connection).await.expect("sent");
         }
     }
 
-    #[test]
-    fn a_turn_ends_however_much_there_is_to_do() {
-        let (newcomers, told) = (Newcomers::default(), Arc::default());
-        let tells: Arc<Mutex<Vec<Waker>>> = Arc::clone(&told);
-        let restless: Stream = Box::pin(poll_fn(move |cx| {
-            tell(&tells);
+    #[tokio::test]
+    async fn streams_that_never_rest_keep_nobody_from_going_on() {
+        let crew = Crew::default();
+        let executor = crew.executor();
+        let enough = Arc::new(Notify::new());
+        let told = enough.clone();
+        let connection = async move {
+            for _ in 0..3 {
+                executor.execute(async { loop { tokio::task::yield_now().await } });
+            }
+            executor.execute(poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }));
+            enough.notified().await;
+        };
+        let other = async move {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            told.notify_one();
+        };
+        tokio::join!(crew.run(connection), other);
+    }
+
+    /// A stream has the executor, which has the stream.
+    #[tokio::test]
+    async fn nothing_is_left_of_a_connection_that_ends_at_once() {
+        let crew = Crew::default();
+        let executor = crew.executor();
+        let left = Arc::new(());
+        let (waits, comes_late) = (left.clone(), left.clone());
+        let connection = async move {
+            let within = executor.clone();
+            executor.execute(async move {
+                let _held = (waits, within);
+                std::future::pending::<()>().await;
+            });
+            tokio::task::yield_now().await;
+            let within = executor.clone();
+            executor.execute(async move { drop((comes_late, within)) });
+        };
+        crew.run(connection).await;
+        assert_eq!(Arc::strong_count(&left), 1);
+    }
+
+    /// A connection that brings requests faster than they are answered, as one that takes them back at once does.
+    #[tokio::test]
+    async fn no_new_requests_before_the_last_ones_are_begun() {
+        const ROUNDS: usize = 200;
+        let crew = Crew::default();
+        let executor = crew.executor();
+        let begun = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (mut round, mut behind) = (0, 0);
+        let connection = poll_fn(|cx| {
+            behind = behind.max(round * 100 - begun.load(Ordering::SeqCst));
+            for _ in 0..100 {
+                let begun = begun.clone();
+                let mut first = true;
+                // Each is woken once more before it ends.
+                executor.execute(poll_fn(move |cx| {
+                    if std::mem::take(&mut first) {
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(())
+                }));
+            }
+            round += 1;
             cx.waker().wake_by_ref();
-            Poll::Pending
-        }));
-        let mut crew = Crew::new(newcomers.clone());
-        let mut connection = connection(&newcomers, vec![restless], &told, usize::MAX);
-        assert!(crew.poll(&mut Context::from_waker(Waker::noop()), &mut connection).is_pending());
-        assert_eq!(told.lock().len(), 2, "the connection was asked before the stream and after it");
+            if round == ROUNDS { Poll::Ready(()) } else { Poll::Pending }
+        });
+        crew.run(connection).await;
+        assert!(behind <= 300, "{behind} of {} requests waited", ROUNDS * 100);
     }
 }

@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::authenticate::x509::AskForCertificate;
 use crate::body::{Answered, BoxError};
 use crate::chain::{Door, Origin, refuse};
-use crate::crew::{Crew, Newcomers};
+use crate::crew::Crew;
 use crate::errors::DoorError;
 use crate::gather::gather;
 use crate::identity::Reloading;
@@ -104,8 +104,8 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
         })
     });
     if is_h2 {
-        let newcomers = Newcomers::default();
-        let mut builder = hyper::server::conn::http2::Builder::new(newcomers.clone());
+        let crew = Crew::default();
+        let mut builder = hyper::server::conn::http2::Builder::new(crew.executor());
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -115,27 +115,26 @@ async fn serve(stream: TlsStream<TcpStream>, address: SocketAddr, door: Arc<Door
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
         let (io, outlet) = gather(stream);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(Turns::new(io)), service));
-        let mut crew = Crew::new(newcomers);
-        let mut step = |cx: &mut Context<'_>, stop: bool| {
-            if stop {
-                connection.as_mut().graceful_shutdown();
-                crew.ring();
-            }
-            crew.poll(cx, |cx| {
+        let connection = async {
+            let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(Turns::new(io)), service));
+            let mut step = |cx: &mut Context<'_>, stop: bool| {
+                if stop {
+                    connection.as_mut().graceful_shutdown();
+                }
                 let polled = connection.as_mut().poll(cx);
                 if polled.is_pending() {
                     outlet.drain(cx);
                 }
                 polled
-            })
+            };
+            tokio::select! {
+                ended = poll_fn(|cx| step(cx, false)) => return ended,
+                () = stop.cancelled() => {}
+            }
+            let mut stopping = true;
+            poll_fn(|cx| step(cx, std::mem::take(&mut stopping))).await
         };
-        tokio::select! {
-            ended = poll_fn(|cx| step(cx, false)) => return ended,
-            () = stop.cancelled() => {}
-        }
-        let mut stopping = true;
-        poll_fn(|cx| step(cx, std::mem::take(&mut stopping))).await
+        crew.run(connection).await
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT);
