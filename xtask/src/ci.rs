@@ -14,10 +14,26 @@ pub(crate) fn root() -> Result<PathBuf> {
     Ok(Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace above xtask")?.to_owned())
 }
 
+/// What cargo tells a program that it runs.
+const OF_CARGO: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+
+/// Cargo in the workspace, as somebody runs it by hand: ring's build, which all others wait for, looks at what cargo has told us of us, and would be
+/// made anew each time that it is not the same.
+pub(crate) fn cargo_command() -> Result<Command> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_CARGO.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
+}
+
 /// Runs a command of cargo in the workspace; its output goes through.
 pub(crate) fn cargo(args: &[&str]) -> Result<()> {
     println!("$ cargo {}", args.join(" "));
-    let status = Command::new(env!("CARGO")).args(args).current_dir(root()?).status().context("cannot run cargo")?;
+    let status = cargo_command()?.args(args).status().context("cannot run cargo")?;
     if status.success() { Ok(()) } else { bail!("cargo {} failed", args.join(" ")) }
 }
 
@@ -63,7 +79,7 @@ fn black_box(program: &Path) -> Result<()> {
     let kit = conformance::kit()?;
     conformance::make_ready(&kit, &["kubectl", "images", "crane", "kube-controller-manager", "kube-scheduler", "helm", "helm3"])?;
     println!("$ cargo test -p tiphys-tests");
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo_command()?;
     command.args(["test", "-p", "tiphys-tests", "--", "--test-threads=4"]).env("TIPHYS_BIN", program).env("TIPHYS_KIT", &kit);
     // Its build takes minutes of both cores, so it is asked for: `TIPHYS_OLD_KUBECTL=1 cargo xtask ci`.
     if std::env::var_os("TIPHYS_OLD_KUBECTL").is_some()
@@ -71,7 +87,7 @@ fn black_box(program: &Path) -> Result<()> {
     {
         command.env("TIPHYS_KUBECTL_OLD", old);
     }
-    if command.current_dir(root()?).status()?.success() { Ok(()) } else { bail!("tests of whole clusters failed") }
+    if command.status()?.success() { Ok(()) } else { bail!("tests of whole clusters failed") }
 }
 
 pub(crate) fn run() -> Result<()> {

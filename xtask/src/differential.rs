@@ -12,7 +12,7 @@ use crate::ci;
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let root = ci::root()?;
     for what in [&["tiphys"][..], &["tiphys-tests", "--bin", "differential"]] {
-        let status = Command::new("cargo").current_dir(&root).args(["build", "--quiet", "--package"]).args(what).status();
+        let status = ci::cargo_command()?.args(["build", "--quiet", "--package"]).args(what).status();
         if !status.context("cannot run cargo")?.success() {
             bail!("{} does not build", what[0]);
         }
