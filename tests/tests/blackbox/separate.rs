@@ -206,8 +206,8 @@ impl Separate {
             "--cluster-cidr=10.244.0.0/16",
             "--secure-port=0",
             "--use-service-account-credentials",
-            "--leader-elect-lease-duration=7s",
-            "--leader-elect-renew-deadline=6s",
+            "--leader-elect-lease-duration=15s",
+            "--leader-elect-renew-deadline=12s",
             "--leader-elect-retry-period=500ms",
         ];
         self.start(name, program, &flags.iter().chain(more).copied().collect::<Vec<_>>())
