@@ -8,20 +8,50 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+	goyaml "sigs.k8s.io/yaml/goyaml.v2"
 )
 
 // yamlCase is a document that somebody might write by hand, and what upstream reads.
 func yamlCase(r *rand.Rand) object {
-	var b strings.Builder
-	block(r, &b, 0, 3)
-	result := object{"text": b.String()}
-	read, err := yaml.YAMLToJSON([]byte(b.String()))
-	if err != nil {
-		result["error"] = err.Error()
-	} else {
-		result["tree"] = json.RawMessage(read)
+	for {
+		var b strings.Builder
+		block(r, &b, 0, 3)
+		text := b.String()
+		read, err := yaml.YAMLToJSON([]byte(text))
+		if err != nil {
+			return object{"text": text, "error": err.Error()}
+		}
+		if oneAnswer(text, read) {
+			return object{"text": text, "tree": json.RawMessage(read)}
+		}
 	}
-	return result
+}
+
+// oneAnswer is whether all keys of the document are left: of those that become the same text (numbers too large for 32 bits all become ".inf") the last in
+// Go's order of maps wins, which is another in each run.
+func oneAnswer(text string, read []byte) bool {
+	var before, after any
+	return goyaml.Unmarshal([]byte(text), &before) == nil && json.Unmarshal(read, &after) == nil && countKeys(before) == countKeys(after)
+}
+
+// countKeys is how many there are at all depths.
+func countKeys(tree any) int {
+	n := 0
+	switch tree := tree.(type) {
+	case map[any]any:
+		for _, value := range tree {
+			n += 1 + countKeys(value)
+		}
+	case map[string]any:
+		for _, value := range tree {
+			n += 1 + countKeys(value)
+		}
+	case []any:
+		for _, value := range tree {
+			n += countKeys(value)
+		}
+	}
+	return n
 }
 
 func block(r *rand.Rand, b *strings.Builder, indent int, depth int) {

@@ -117,7 +117,8 @@ impl Crew {
 
     fn take_turn<C: Future>(&self, queue: &mut FuturesUnordered<Member<'_, C>>, bell: &Bell, cx: &mut Context<'_>) -> Poll<C::Output> {
         for _ in 0..TURN {
-            bell.rung.store(false, Ordering::SeqCst);
+            // A swap, not a store: it sees what those who rang had done before.
+            bell.rung.swap(false, Ordering::SeqCst);
             queue.extend(self.0.lock().drain(..).map(Member::Stream));
             match queue.poll_next_unpin(cx) {
                 Poll::Ready(Some(Some(ended))) => return Poll::Ready(ended),

@@ -228,7 +228,7 @@ pub(super) async fn set_available(objects: &dyn Objects, client: &Client, name: 
 fn with_condition(object: &Value, (status, reason, message): (&str, &str, &str)) -> Option<Vec<Value>> {
     let mut conditions = items(object, &["status", "conditions"]).to_vec();
     let found = conditions.iter_mut().find(|c| text(c, &["type"]) == "Available");
-    let now = || json!(tiphys_base::Clock::now(&tiphys_base::SystemClock).strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let now = || json!(tiphys_meta::time::format(tiphys_base::Clock::now(&tiphys_base::SystemClock)));
     match found {
         Some(there) => {
             if (text(there, &["status"]), text(there, &["reason"]), text(there, &["message"])) == (status, reason, message) {

@@ -91,7 +91,7 @@ async fn ensure_one(objects: &dyn Objects, client: &Client, name: &str, wanted: 
 }
 
 async fn mark(client: &Client, name: &str, (status, reason, message): (&str, &str, &str)) -> Result<(), ClientError> {
-    let now = tiphys_base::Clock::now(&tiphys_base::SystemClock).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let now = tiphys_meta::time::format(tiphys_base::Clock::now(&tiphys_base::SystemClock));
     let condition = json!({"type": "Available", "status": status, "reason": reason, "message": message, "lastTransitionTime": now});
     let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
     client.patch_value(&known::API_SERVICES, "", name, "status", &patch).await.map(|_| ())

@@ -96,7 +96,7 @@ fn dangling(schema: &Value, levels: &[Value]) -> Option<Vec<Value>> {
     if found.is_some_and(|i| text(&conditions[i], &["status"]) == status) {
         return None;
     }
-    let now = tiphys_base::Clock::now(&tiphys_base::SystemClock).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let now = tiphys_meta::time::format(tiphys_base::Clock::now(&tiphys_base::SystemClock));
     let message = format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} {rest}");
     let condition = json!({"type": "Dangling", "status": status, "reason": reason, "message": message, "lastTransitionTime": now});
     match found {
