@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tiphys_base::pki::Identity;
+use tiphys_meta::base64;
 use tiphys_yaml::Unbounded;
 
 use crate::cluster::{Cluster, Layout};
@@ -20,11 +21,12 @@ pub fn context_name(cluster: &str) -> String {
 /// A kubeconfig of one cluster with an embedded client certificate.
 pub fn build(cluster: &Cluster, server: &str, ca_pem: &str, user: &Identity) -> Value {
     let name = context_name(&cluster.name);
+    let [ca, cert, key] = [ca_pem, &user.cert_pem, &user.key_pem].map(|pem| base64::encode(pem.as_bytes()));
     json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": base64(ca_pem)}}],
-        "users": [{"name": name, "user": {"client-certificate-data": base64(&user.cert_pem), "client-key-data": base64(&user.key_pem)}}],
+        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": ca}}],
+        "users": [{"name": name, "user": {"client-certificate-data": cert, "client-key-data": key}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     })
@@ -36,19 +38,6 @@ pub fn write_own(layout: &Layout, cluster: &Cluster, pki: &ClusterPki) -> Result
     let path = layout.kubeconfig();
     tiphys_base::files::write_atomic(&path, tiphys_yaml::print(&config).as_bytes(), 0o600)
         .with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Standard base64 with padding (RFC 4648, section 4).
-fn base64(text: &str) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(text.len().div_ceil(3) * 4);
-    for chunk in text.as_bytes().chunks(3) {
-        let bits = chunk.iter().fold(0u32, |b, byte| b << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for i in 0..4 {
-            out.push(if i <= chunk.len() { char::from(ALPHABET[(bits >> (18 - 6 * i)) as usize & 63]) } else { '=' });
-        }
-    }
-    out
 }
 
 /// The user's own file: the first of `$KUBECONFIG`, else `~/.kube/config`.
@@ -298,10 +287,5 @@ mod tests {
         fs::write(&path, "just text").expect("written");
         assert!(merge_into(&path, &own()).is_err());
         assert_eq!(fs::read_to_string(&path).expect("there"), "just text");
-    }
-
-    #[test]
-    fn base64_pads() {
-        assert_eq!(["", "f", "fo", "foo", "foob"].map(base64), ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
     }
 }

@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_json::{Map, Value};
+use tiphys_meta::base64;
 
 use crate::print;
 use crate::scalars::{self, MERGE, Scalar, resolve};
@@ -255,9 +254,7 @@ fn typed(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Option<Val
     match tag.and_then(|tag| tag.suffix_in_namespace(NAMESPACE)).as_deref() {
         None => value_of(plain(text, style, tag)),
         Some("binary") => {
-            // As Go, which takes line breaks for nothing.
-            let packed: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-            let bytes = STANDARD.decode(packed).map_err(|_| Error::Binary)?;
+            let bytes = base64::decode(text).map_err(|_| Error::Binary)?;
             Ok(Some(Value::from(as_text(&bytes))))
         }
         Some(wanted @ ("bool" | "int" | "float" | "null" | "timestamp")) => demanded(text, wanted),

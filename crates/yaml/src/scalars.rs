@@ -125,7 +125,7 @@ fn is_time(text: &str) -> bool {
 pub fn float(number: f64) -> Value {
     const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
     match number {
-        n if n.fract() != 0.0 => Value::from(n),
+        n if n.fract() != 0.0 || n.is_sign_negative() && n == 0.0 => Value::from(n),
         n if (-TWO_TO_63..TWO_TO_63).contains(&n) => Value::from(n as i64),
         n if (TWO_TO_63..2.0 * TWO_TO_63).contains(&n) => Value::from(n as u64),
         n => Value::from(n),

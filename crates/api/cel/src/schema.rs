@@ -236,7 +236,7 @@ impl Schema {
             (Shape::Double, Json::Number(n)) => Val::Double(n.as_f64().unwrap_or(f64::NAN)),
             (Shape::Int, Json::Number(n)) if n.is_f64() => Val::Int(n.as_f64().unwrap_or(0.0) as i64),
             (Shape::Bytes, Json::String(text)) => {
-                let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text);
+                let decoded = tiphys_meta::base64::decode(text);
                 decoded.map_or_else(|_| Val::json(json), |bytes| Val::Bytes(bytes.into()))
             }
             (Shape::Duration, Json::String(text)) => tiphys_meta::duration::parse(text).map_or_else(|| Val::json(json), Val::Duration),

@@ -234,7 +234,7 @@ impl<'a> Val<'a> {
             Val::Double(d) if d.fract() == 0.0 && d.abs() < 9e15 => (*d as i64).into(),
             Val::Double(d) => (*d).into(),
             Val::Str(s) => Json::String(s.to_string()),
-            Val::Bytes(b) => Json::String(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, b)),
+            Val::Bytes(b) => Json::String(tiphys_meta::base64::encode(b)),
             Val::List(List::Json(items, _)) => Json::Array(items.to_vec()),
             Val::List(l) => Json::Array(l.iter().map(|v| v.to_json()).collect::<Eval<_>>()?),
             Val::Map(Map::Json(map, _)) | Val::Object(map, _) => Json::Object((*map).clone()),

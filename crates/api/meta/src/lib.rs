@@ -1,6 +1,7 @@
 //! What every object shares: group, version, kind and resource names, `Status` errors, access to `metadata` in an object tree,
 //! field paths and validation errors, quantities, names, selectors, times. Pure: no clock, no chance, no IO; both come in by argument.
 
+pub mod base64;
 pub mod duration;
 pub mod field;
 pub mod generate_name;

@@ -131,8 +131,8 @@ impl Scanned<'_> {
     }
 
     fn quantity(&self) -> Result<Quantity, QuantityError> {
-        let digits = self.whole.bytes().chain(self.fraction.bytes());
-        let all = digits.fold(Some(0i128), |all, digit| all?.checked_mul(10)?.checked_add(i128::from(digit.wrapping_sub(b'0'))));
+        let mut digits = self.whole.bytes().chain(self.fraction.bytes());
+        let all = digits.try_fold(0i128, |all, digit| all.checked_mul(10)?.checked_add(i128::from(digit.wrapping_sub(b'0'))));
         let mut value = all.unwrap_or(i128::MAX);
         let mut scale = -(self.fraction.len() as i32);
         let mut format = self.format;

@@ -115,7 +115,9 @@ mod tests {
         assert_eq!(format_micro(time), "2024-02-29T12:00:01.123456Z");
         assert_eq!(parse("2024-02-29T14:00:00+02:00").map(format).as_deref(), Some("2024-02-29T12:00:00Z"));
         assert_eq!(parse("yesterday"), None);
-        for text in ["1969-12-31T23:59:59.000001Z", "1900-02-28T00:00:00.999999Z", "0001-01-01T00:00:00.000000Z", "9999-12-30T21:59:59.100000Z"] {
+        for text in
+            ["1969-12-31T23:59:59.000001Z", "1900-02-28T00:00:00.999999Z", "0001-01-01T00:00:00.000000Z", "9999-12-30T21:59:59.100000Z"]
+        {
             let time = parse(text).unwrap();
             assert_eq!(format_micro(time), text);
             assert_eq!(format(time), format!("{}Z", &text[..19]));

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-use base64::Engine;
 use serde_json::Value;
+use tiphys_meta::base64;
 use tiphys_schema::apply::{self, Options, Schema};
 use tiphys_schema::codec::{DecodeError, Decoded, Strictness, json, proto, yaml};
 use tiphys_schema::{Facts, Kind, patch};
@@ -110,7 +110,7 @@ fn codecs() {
 
 fn codec_failure(kind: &Kind, case: &Value, original: &Value) -> Option<String> {
     let read = |tree: &Value| json::decode(kind, tree.to_string().as_bytes(), Strictness::Strict).map_err(|e| e.to_string());
-    let wire = base64::engine::general_purpose::STANDARD.decode(case["wire"].as_str().unwrap_or("")).unwrap_or_default();
+    let wire = base64::decode(case["wire"].as_str().unwrap_or("")).unwrap_or_default();
     let checks = [
         ("JSON as given", read(&case["raw"]).map(|d| d.object)),
         ("JSON as printed", read(original).map(|d| d.object)),
@@ -160,7 +160,7 @@ fn random_objects() {
 }
 
 fn random_failure(kind: &Kind, wires: [&str; 2], object: &str, printed: &str) -> Option<String> {
-    let [sent, wire] = wires.map(|wire| base64::engine::general_purpose::STANDARD.decode(wire).unwrap_or_default());
+    let [sent, wire] = wires.map(|wire| base64::decode(wire).unwrap_or_default());
     let from_protobuf = |wire: &[u8]| proto::decode(wire).map(|(_, object)| object).map_err(|e| e.to_string());
     let tree: Value = serde_json::from_str(object).expect("upstream's JSON");
     let strictly = |decoded: Result<Decoded, DecodeError>| match decoded {

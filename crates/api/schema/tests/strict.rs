@@ -70,6 +70,19 @@ fn wrong_types() {
 }
 
 #[test]
+fn bytes_as_a_list_of_numbers() {
+    let read = |list: &str| decode("Secret", &format!(r#"{{"data":{{"k":{list}}}}}"#)).map(|(object, _)| object["data"]["k"].clone());
+    assert_eq!(read("[]").unwrap(), "");
+    assert_eq!(read("[1,null,255]").unwrap(), "AQD/");
+    let of_type = |found: &str| format!("json: cannot unmarshal {found} into Go struct field Secret.data of type uint8");
+    for (list, found) in
+        [("[256]", "number 256"), ("[-1]", "number -1"), ("[1.5]", "number 1.5"), (r#"["a"]"#, "string"), ("[[1]]", "array")]
+    {
+        assert_eq!(read(list).unwrap_err(), of_type(found), "{list}");
+    }
+}
+
+#[test]
 fn canonical_form() {
     let (object, problems) = decode(
         "Pod",

@@ -10,8 +10,8 @@
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::stream::FuturesUnordered;
@@ -186,7 +186,11 @@ mod tests {
         let told = enough.clone();
         let connection = async move {
             for _ in 0..3 {
-                executor.execute(async { loop { tokio::task::yield_now().await } });
+                executor.execute(async {
+                    loop {
+                        tokio::task::yield_now().await
+                    }
+                });
             }
             executor.execute(poll_fn(|cx| {
                 cx.waker().wake_by_ref();

@@ -1,6 +1,5 @@
 use std::path::Path;
 
-use base64::Engine;
 use serde::Deserialize;
 
 use super::config::{Config, Identity};
@@ -111,7 +110,7 @@ fn identity(user: &User, folder: &Path) -> Result<Identity, String> {
 
 fn inline_or_file(data: &str, file: &str, folder: &Path) -> Result<Option<Vec<u8>>, String> {
     if !data.is_empty() {
-        let decoded = base64::engine::general_purpose::STANDARD.decode(data.trim()).map_err(|e| format!("base64: {e}"))?;
+        let decoded = tiphys_meta::base64::decode(data.trim()).map_err(|e| e.to_string())?;
         return Ok(Some(decoded));
     }
     if file.is_empty() {

@@ -1,8 +1,8 @@
 //! Registry credentials from imagePullSecrets: which entry fits an image. Pure.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use tiphys_cri::AuthConfig;
+use tiphys_meta::base64;
 use tiphys_types::api::core::v1::Secret;
 
 /// Credentials that fit, the most specific path first.
@@ -65,7 +65,10 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 fn auth(registry: &str, entry: &Value) -> AuthConfig {
     let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
-    let decoded = STANDARD.decode(text("auth")).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
+    // Written with padding or without.
+    let packed = text("auth");
+    let padding = if packed.trim_end().ends_with('=') { "" } else { ["", "", "==", "="][packed.len() % 4] };
+    let decoded = base64::decode(&(packed + padding)).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
     let (user, password) = decoded.split_once(':').unwrap_or_default();
     let or = |given: String, other: &str| if given.is_empty() { other.trim_end_matches('\0').to_owned() } else { given };
     AuthConfig {
@@ -85,7 +88,7 @@ mod tests {
     #[test]
     fn the_most_specific_entry_wins() {
         let config = json!({"auths": {
-            "https://index.docker.io/v1/": {"auth": STANDARD.encode("hub:secret")},
+            "https://index.docker.io/v1/": {"auth": base64::encode(b"hub:secret").trim_end_matches('=')},
             "*.corp.io": {"username": "any", "password": "p"},
             "reg.corp.io/team": {"username": "team", "password": "p"}}});
         let secret = Secret {

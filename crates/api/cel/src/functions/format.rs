@@ -57,7 +57,7 @@ fn is_uuid(text: &str) -> bool {
 }
 
 fn is_base64(text: &str) -> bool {
-    base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).is_ok()
+    tiphys_meta::base64::decode(text).is_ok()
 }
 
 fn find(name: &str) -> Option<&'static Format> {

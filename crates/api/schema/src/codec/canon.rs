@@ -1,7 +1,5 @@
 //! What Go prints: zero values, `omitempty`, and the canonical text of quantities, times, durations and bytes.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use tiphys_meta::{duration, quantity};
 
@@ -95,30 +93,4 @@ pub(crate) fn quantity(text: &str) -> Result<String, String> {
 pub(crate) fn go_duration(text: &str) -> Result<String, String> {
     let nanos = duration::parse(text).ok_or_else(|| format!("time: invalid duration {}", go::quote(text)))?;
     Ok(duration::go_string(nanos))
-}
-
-/// Base64 as Go reads it: line breaks are skipped.
-pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, String> {
-    let decoded = if text.contains(['\r', '\n']) { STANDARD.decode(text.replace(['\r', '\n'], "")) } else { STANDARD.decode(text) };
-    decoded.map_err(|error| {
-        let at = match error {
-            base64::DecodeError::InvalidByte(at, b'=') => behind_padding(text, at),
-            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-            _ => text.len() & !3,
-        };
-        format!("illegal base64 data at input byte {at}")
-    })
-}
-
-/// Go takes the padding for good and minds what comes after it.
-fn behind_padding(text: &str, at: usize) -> usize {
-    match (at % 4, text.as_bytes().get(at + 1)) {
-        (2, Some(b'=')) => at + 2,
-        (3, _) => at + 1,
-        _ => at,
-    }
-}
-
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    STANDARD.encode(bytes)
 }

@@ -56,7 +56,9 @@ impl TimeParser<'_> {
         self.literal("-")?;
         let day = self.ranged(2, "02", 1..=31, "day")?;
         self.literal("T")?;
-        let hour = self.ranged(2, "15", 0..=23, "hour")?;
+        // Of all numbers this one may have a single digit.
+        let one = self.rest.as_bytes().get(1).is_none_or(|b| !b.is_ascii_digit());
+        let hour = self.ranged(if one { 1 } else { 2 }, "15", 0..=23, "hour")?;
         self.literal(":")?;
         let minute = self.ranged(2, "04", 0..=59, "minute")?;
         self.literal(":")?;
@@ -161,6 +163,7 @@ mod tests {
             ("2024-02-29T12:00:01.999Z", "2024-02-29T12:00:01Z"),
             ("2024-03-01T01:30:00+02:00", "2024-02-29T23:30:00Z"),
             ("1969-12-31T23:59:59Z", "1969-12-31T23:59:59Z"),
+            ("2006-01-02T3:04:05Z", "2006-01-02T03:04:05Z"),
             ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
         ] {
             assert_eq!(read(text).as_deref(), Ok(printed), "{text}");
@@ -168,10 +171,16 @@ mod tests {
         assert!(parse_time("0001-01-01T00:00:00Z").is_ok_and(Instant::is_zero));
         assert_eq!(read("x").unwrap_err(), r#"parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006""#);
         assert_eq!(read("2023-02-29T00:00:00Z").unwrap_err(), r#"parsing time "2023-02-29T00:00:00Z": day out of range"#);
-        assert_eq!(
-            read("2023-01-01 00:00:00Z").unwrap_err(),
-            r#"parsing time "2023-01-01 00:00:00Z" as "2006-01-02T15:04:05Z07:00": cannot parse " 00:00:00Z" as "T""#
-        );
+        for (text, rest, element) in [
+            ("2023-01-01 00:00:00Z", " 00:00:00Z", "T"),
+            ("2006-01-02T:04:05Z", ":04:05Z", "15"),
+            ("2006-01-02T123:04:05Z", "3:04:05Z", ":"),
+            ("2006-01-02T1", "", ":"),
+            ("2006-01-02T3:4:05Z", "4:05Z", "04"),
+        ] {
+            let words = format!(r#"parsing time "{text}" as "2006-01-02T15:04:05Z07:00": cannot parse "{rest}" as "{element}""#);
+            assert_eq!(read(text).unwrap_err(), words);
+        }
     }
 
     #[test]

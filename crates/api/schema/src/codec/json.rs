@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use tiphys_meta::base64;
 
 use super::budget::{Budget, Overdrawn};
 use super::{DecodeError, Decoded, Strictness, canon, go};
@@ -335,7 +336,7 @@ impl<'a> Seed<'a> {
         let converted = match self.shape {
             Shape::Quantity => canon::quantity(text),
             Shape::Duration => canon::go_duration(text),
-            Shape::Bytes => canon::bytes(text).map(|b| canon::base64(&b)),
+            Shape::Bytes => base64::decode(text).map(|b| base64::encode(&b)).map_err(|e| e.to_string()),
             Shape::Time => match go::parse_time(text) {
                 Ok(time) if time.is_zero() => return Ok(None),
                 other => other.map(go::Instant::text),
@@ -374,6 +375,25 @@ impl<'a> Seed<'a> {
             (true, _, Ok(n)) => Ok(Some(Value::from(n))),
             _ => self.mismatch(&format!("number {number}")),
         }
+    }
+
+    /// Bytes that are written as a list of numbers, as Go reads them too.
+    fn octets<'de, A: SeqAccess<'de>>(self, mut seq: A) -> Result<Option<Value>, A::Error> {
+        let mut bytes = Vec::new();
+        loop {
+            let path = self.path.then(Step::Index(bytes.len()));
+            let octet = Seed { ctx: &mut *self.ctx, shape: &Shape::U32, go: Some("uint8"), path: &path };
+            let Some(item) = seq.next_element_seed(octet)? else { break };
+            let number = item.as_ref().and_then(Value::as_u64).unwrap_or(0);
+            match u8::try_from(number) {
+                Ok(byte) => bytes.push(byte),
+                Err(_) => {
+                    let words = path.cannot_unmarshal(&format!("number {number}"), "uint8");
+                    self.ctx.misfit.get_or_insert(words);
+                }
+            }
+        }
+        Ok(Some(Value::String(base64::encode(&bytes))))
     }
 }
 
@@ -456,6 +476,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Shape::List(of) | Shape::Items(of) => *of,
             Shape::OrArray(ty) => message(*ty),
             Shape::OrStrings(_) => &Shape::Str,
+            Shape::Bytes => return self.octets(seq),
             _ => {
                 let result = self.mismatch("array")?;
                 while seq.next_element::<IgnoredAny>()?.is_some() {}

@@ -18,11 +18,6 @@ pub fn json_error(text: &[u8]) -> Option<String> {
     syntax::error(text)
 }
 
-/// The bytes of a field that holds base64.
-pub fn bytes_of(text: &str) -> Option<Vec<u8>> {
-    canon::bytes(text).ok()
-}
-
 /// What to do about fields that the type does not know, and fields given twice (`fieldValidation`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strictness {

@@ -18,7 +18,7 @@ pub(super) fn fits(format: &str, text: &str) -> bool {
         "uuid3" => is_uuid(text, Some(b'3')),
         "uuid4" => is_uuid(text, Some(b'4')),
         "uuid5" => is_uuid(text, Some(b'5')),
-        "byte" => crate::codec::canon::bytes(text).is_ok(),
+        "byte" => tiphys_meta::base64::decode(text).is_ok(),
         "hostname" => is_hostname(text),
         "email" => is_email(text),
         "uri" => is_uri(text),

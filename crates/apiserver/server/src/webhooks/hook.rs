@@ -1,9 +1,7 @@
 //! One webhook as its configuration says it: what it wants to hear of, and what its answers mean.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use tiphys_meta::{ApiError, Cause, Gvr, Reason};
+use tiphys_meta::{ApiError, Cause, Gvr, Reason, base64};
 use tiphys_schema::patch;
 
 use crate::objects::{at, items, selector_matches, strings, text};
@@ -101,7 +99,7 @@ impl Hook {
             _ if text(response, &["patchType"]) != "JSONPatch" => {
                 return Err("webhook returned response.patch but not response.patchType".into());
             }
-            encoded => Some(STANDARD.decode(encoded).map_err(|e| format!("response.patch: {e}"))?),
+            encoded => Some(base64::decode(encoded).map_err(|e| format!("response.patch: {e}"))?),
         };
         let warnings = strings(response, "warnings");
         let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
@@ -212,7 +210,7 @@ mod tests {
         let refusal = said(json!({"uid": "u", "allowed": false, "status": {"message": "no"}})).expect("read").refusal.expect("refused");
         assert_eq!((refusal.code, refusal.message.as_str()), (400, "admission webhook \"w.example.com\" denied the request: no"));
         assert!(said(json!({"uid": "x", "allowed": true})).is_err());
-        let patch = STANDARD.encode(r#"[{"op":"add","path":"/data/b","value":"2"}]"#);
+        let patch = base64::encode(br#"[{"op":"add","path":"/data/b","value":"2"}]"#);
         let answer = said(json!({"uid": "u", "allowed": true, "patch": patch, "patchType": "JSONPatch"})).expect("read");
         let patched = apply(&json!({"data": {"a": "1"}}), &answer.patch.expect("patch")).expect("applied");
         assert_eq!(patched, json!({"data": {"a": "1", "b": "2"}}));

@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
+use tiphys_meta::base64;
 
 use super::Envelope;
 use super::wire::{Raw, Reader};
@@ -183,7 +184,7 @@ fn value(shape: &'static Shape, raw: Raw<'_>, room: Room<'_>) -> Result<Value, D
             Raw::Fixed32(bits) => tiphys_yaml::float(f32::from_bits(bits).into()),
             _ => return Err(wrong_wire()),
         },
-        Shape::Bytes => Value::String(canon::base64(bytes_of(raw)?)),
+        Shape::Bytes => Value::String(base64::encode(bytes_of(raw)?)),
         Shape::Message(ty) => Value::Object(nested(ty.get(), bytes_of(raw)?, room)?),
         Shape::Items(of) => items(of, bytes_of(raw)?, room)?,
         Shape::List(_) | Shape::Map(_) | Shape::Any => return Err(wrong_wire()),

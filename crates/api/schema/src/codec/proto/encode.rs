@@ -1,10 +1,10 @@
 //! The canonical tree to protobuf.
 
 use serde_json::{Map, Value};
-use tiphys_meta::{Gvk, duration};
+use tiphys_meta::{Gvk, base64, duration};
 
 use super::wire::{FIXED64, VARINT, put_bytes, put_int, put_nested, put_tag, put_varint};
-use crate::codec::{EncodeError, canon, go};
+use crate::codec::{EncodeError, go};
 use crate::facts::{Field, MOST_FIELDS, Shape, Type};
 
 type Result<T = ()> = std::result::Result<T, EncodeError>;
@@ -104,7 +104,7 @@ fn write_numbered(field: &'static Field, number: u16, shape: &'static Shape, val
         }
         (Shape::Bytes, None) => put_bytes(out, number, b""),
         (Shape::Bytes, Some(Value::String(text))) => {
-            let bytes = canon::bytes(text).map_err(|_| unfit(field, shape, &Value::String(text.clone())))?;
+            let bytes = base64::decode(text).map_err(|_| unfit(field, shape, &Value::String(text.clone())))?;
             put_bytes(out, number, &bytes);
         }
         (Shape::Message(ty), None) => put_nested(out, number, |out| message(ty.get(), None, out))?,

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
+use tiphys_meta::base64;
 
 use super::ciphers::Cipher;
 use super::{Encryption, Pattern, Provider, Rule, Sealer};
@@ -31,7 +30,7 @@ pub(super) fn generate() -> Result<String, EncryptionError> {
     Ok(format!(
         "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  \
          - aesgcm:\n      keys:\n      - name: generated\n        secret: {}\n  - identity: {{}}\n",
-        STANDARD.encode(key)
+        base64::encode(&key)
     ))
 }
 
@@ -226,9 +225,8 @@ fn ciphers(
             return Err(invalid(at("secret"), "Required value: secret is a required field"));
         }
         // The secret itself stands in no message.
-        let secret = STANDARD
-            .decode(&key.secret)
-            .map_err(|_| invalid(at("secret"), "Invalid value: \"REDACTED\": secret must be base64 encoded"))?;
+        let secret =
+            base64::decode(&key.secret).map_err(|_| invalid(at("secret"), "Invalid value: \"REDACTED\": secret must be base64 encoded"))?;
         let Some(cipher) = Some(&secret).filter(|s| lengths.contains(&s.len())).and_then(|s| make(s)) else {
             let reason = format!(
                 "Invalid value: \"REDACTED\": secret is not of the expected length, got {}, expected one of {lengths:?}",
