@@ -11,6 +11,11 @@ pub fn architecture() -> &'static str {
     }
 }
 
+/// What this machine, or this UTS namespace, is called; empty where it has no name.
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
 /// `GOOS/GOARCH`.
 pub fn platform() -> String {
     format!("{}/{}", std::env::consts::OS, architecture())

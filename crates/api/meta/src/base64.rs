@@ -53,7 +53,9 @@ mod tests {
         for (text, bytes) in [("", ""), ("YQ==", "a"), ("YR==", "a"), ("YWJ=", "ab"), ("Y\nW\r\nJj\n", "abc")] {
             assert_eq!(decode(text).as_deref(), Ok(bytes.as_bytes()), "{text:?}");
         }
-        for (text, at) in [("YQ", 0), ("YQ=", 3), ("Y", 0), ("Y*==", 1), ("YQ==YQ==", 4), ("YWJj!", 4), ("=", 0), ("Y-Q=", 1), ("YQ=\n", 4), ("Y\n=", 2)] {
+        for (text, at) in
+            [("YQ", 0), ("YQ=", 3), ("Y", 0), ("Y*==", 1), ("YQ==YQ==", 4), ("YWJj!", 4), ("=", 0), ("Y-Q=", 1), ("YQ=\n", 4), ("Y\n=", 2)]
+        {
             assert_eq!(decode(text), Err(Corrupt(at)), "{text:?}");
         }
     }

@@ -1,13 +1,14 @@
 //! Regular expressions as Go has them (RE2's syntax and words), over the `regex` crate.
 
 use regex::{Regex, RegexBuilder};
-use regex_syntax::ast::{self, ErrorKind};
+use regex_syntax::ast::{self, Ast, ErrorKind, RepetitionKind, RepetitionRange};
 
 /// Compiled programs larger than this are refused: patterns are the user's, and compiling takes four times as much.
 const MAX_PROGRAM: usize = 4 << 20;
 /// The same for patterns that come with the data, each of which is compiled when it is met.
 const MAX_PROGRAM_MET: usize = 1 << 20;
 const MAX_DEPTH: u32 = 100;
+const MAX_REPEATED: u32 = 1000;
 
 /// Compiles a pattern that is kept: of a schema, or a constant of an expression.
 ///
@@ -27,6 +28,9 @@ pub fn compile_met(pattern: &str) -> Result<Regex, String> {
 
 fn compile_within(most: usize, pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern);
+    if let Some(why) = parsed(&translated).ok().and_then(|ast| repeats_too_often(&ast, &translated).err()) {
+        return Err(format!("error parsing regexp: {why}"));
+    }
     let built = RegexBuilder::new(&translated).size_limit(most).nest_limit(MAX_DEPTH).build();
     built.map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => format!("error parsing regexp: expression too large: `{pattern}`"),
@@ -34,8 +38,43 @@ fn compile_within(most: usize, pattern: &str) -> Result<Regex, String> {
     })
 }
 
+fn parsed(translated: &str) -> Result<Ast, ast::Error> {
+    ast::parse::ParserBuilder::new().nest_limit(MAX_DEPTH).build().parse(translated)
+}
+
+/// Go's limits of repetition: an operator stands behind what is no repetition itself, and what stands in the innermost braces is there
+/// [`MAX_REPEATED`] times at most. Returns how many times that is.
+fn repeats_too_often(ast: &Ast, text: &str) -> Result<u32, String> {
+    let most = |all: &[Ast]| all.iter().try_fold(1, |most, one| Ok(repeats_too_often(one, text)?.max(most)));
+    let shown = |why: &str, from: usize, to: usize| format!("{why}: `{}`", text.get(from..to).unwrap_or(text));
+    match ast {
+        Ast::Group(group) => repeats_too_often(&group.ast, text),
+        Ast::Alternation(branches) => most(&branches.asts),
+        Ast::Concat(parts) => most(&parts.asts),
+        Ast::Repetition(repetition) => {
+            let inner = repeats_too_often(&repetition.ast, text)?;
+            let operator = repetition.op.span;
+            if let Ast::Repetition(inner) = &*repetition.ast {
+                return Err(shown("invalid nested repetition operator", inner.op.span.start.offset, operator.end.offset));
+            }
+            let RepetitionKind::Range(range) = &repetition.op.kind else { return Ok(inner) };
+            let (bound, times) = match range {
+                RepetitionRange::Exactly(n) | RepetitionRange::Bounded(_, n) if *n == 0 => (0, 1),
+                RepetitionRange::Exactly(n) | RepetitionRange::Bounded(_, n) | RepetitionRange::AtLeast(n) => {
+                    (*n, inner.saturating_mul((*n).max(1)))
+                }
+            };
+            if bound > MAX_REPEATED || times > MAX_REPEATED {
+                return Err(shown("invalid repeat count", operator.start.offset, operator.end.offset));
+            }
+            Ok(times)
+        }
+        _ => Ok(1),
+    }
+}
+
 fn wrong(pattern: &str, translated: &str) -> String {
-    let Err(error) = ast::parse::ParserBuilder::new().nest_limit(MAX_DEPTH).build().parse(translated) else {
+    let Err(error) = parsed(translated) else {
         // It is put together rightly, and names a class of characters that there is not.
         let class = match regex_syntax::parse(translated) {
             Err(regex_syntax::Error::Translate(error)) => translated.get(error.span().start.offset..error.span().end.offset),
@@ -59,6 +98,12 @@ fn wrong(pattern: &str, translated: &str) -> String {
         | ErrorKind::EscapeHexInvalid
         | ErrorKind::EscapeHexInvalidDigit
         | ErrorKind::UnsupportedBackreference => ("invalid escape sequence", there),
+        // A number that is none of 32 bits: it is shown with its braces.
+        ErrorKind::DecimalInvalid => {
+            let open = translated.get(..from).and_then(|before| before.rfind('{')).unwrap_or(from);
+            let close = translated.get(to..).and_then(|rest| rest.find('}')).map_or(to, |at| to + at + 1);
+            ("invalid repeat count", translated.get(open..close).unwrap_or(there))
+        }
         ErrorKind::RepetitionCountInvalid => ("invalid repeat count", there),
         ErrorKind::NestLimitExceeded(_) => ("expression nests too deeply", pattern),
         ErrorKind::GroupNameDuplicate { .. } => ("duplicate capture group name", there),
@@ -187,6 +232,11 @@ mod tests {
             (r"^\p{Lu}$", "Ä", true),
             (r"(?i)^ä$", "Ä", true),
             (r"^[]a]+$", "]a", true),
+            ("^(a*)*$", "aa", true),
+            ("^a{2}?$", "aa", true),
+            ("^(a{10}){100}$", "a", false),
+            ("^(a{500}){1,2}$", "a", false),
+            ("^((a{0}){900}b)$", "b", true),
         ];
         for (pattern, text, matches) in cases {
             assert_eq!(compile(pattern).map(|r| r.is_match(text)), Ok(matches), "{pattern}");
@@ -211,7 +261,19 @@ mod tests {
             (r"a\y", r"invalid escape sequence: `\y`"),
             (r"a\", "trailing backslash at end of expression: ``"),
             ("a{2,1}", "invalid repeat count: `{2,1}`"),
-            ("(a{1000}){1000}", "expression too large: `(a{1000}){1000}`"),
+            ("(a{1000}){1000}", "invalid repeat count: `{1000}`"),
+            ("a{1001,}", "invalid repeat count: `{1001,}`"),
+            ("a{5,99999999999}", "invalid repeat count: `{5,99999999999}`"),
+            ("(a{2000}){0}", "invalid repeat count: `{2000}`"),
+            ("(a{11}){100}", "invalid repeat count: `{100}`"),
+            ("((a{2,}){50}){11}", "invalid repeat count: `{11}`"),
+            ("(a{300}|b{400}){3}", "invalid repeat count: `{3}`"),
+            ("((a{600}){1,}){2}", "invalid repeat count: `{2}`"),
+            ("a**", "invalid nested repetition operator: `**`"),
+            ("a*??", "invalid nested repetition operator: `*??`"),
+            ("a{2}?*", "invalid nested repetition operator: `{2}?*`"),
+            ("(x{500}){0,1}{3}", "invalid nested repetition operator: `{0,1}{3}`"),
+            (r"(\pL{500}){2}", r"expression too large: `(\pL{500}){2}`"),
         ];
         for (pattern, why) in cases {
             assert_eq!(compile(pattern).map(drop), Err(format!("error parsing regexp: {why}")), "{pattern}");

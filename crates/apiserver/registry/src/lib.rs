@@ -48,6 +48,7 @@ pub use conditions::{Conditions, Review, requested_kind};
 pub use config::{About, Authorizer, Cidr, Question, RegistryConfig, Webhooks, Write};
 pub use custom::Extensions;
 pub use describe::{Description, describe};
+pub use negotiate::{Clause, clauses, only_accepted};
 pub use registry::{Cached, Change, Registry, Subscription, error_document};
 pub use request::{AuditNotes, RequestInfo, UserInfo, Verb};
 pub use storage::Entry;

@@ -56,8 +56,7 @@ impl Output {
         if accept.is_empty() {
             return Ok(Output::JSON);
         }
-        let mut clauses: Vec<Clause> = accept.split(',').filter_map(Clause::parse).collect();
-        clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+        let clauses = clauses(accept);
         let possible = |o: &Output| protobuf || o.format != Format::Protobuf || o.shown != Shown::Object;
         let output = clauses.iter().find_map(|clause| clause.output(watch).filter(possible));
         output.ok_or_else(|| if clauses.iter().any(Clause::is_ours) { not_acceptable(watch) } else { no_route() })
@@ -65,12 +64,16 @@ impl Output {
 }
 
 fn not_acceptable(watch: bool) -> ApiError {
-    let accepted: Vec<String> = if watch {
-        [Format::Json, Format::Protobuf].iter().map(|f| format!("{};stream=watch", f.content_type())).collect()
+    if watch {
+        only_accepted(&["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"])
     } else {
-        ALL.iter().map(|f| f.content_type().to_owned()).collect()
-    };
-    ApiError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {}", accepted.join(", ")))
+        only_accepted(&ALL.map(Format::content_type))
+    }
+}
+
+/// 406, with what could be had.
+pub fn only_accepted(media_types: &[&str]) -> ApiError {
+    ApiError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {}", media_types.join(", ")))
 }
 
 /// No encoding of ours at all: upstream's router answers before its negotiation does.
@@ -79,13 +82,22 @@ fn no_route() -> ApiError {
     ApiError::of_the_router(Reason::NotAcceptable, format!("406: Not Acceptable\n\nAvailable representations: {accepted}"))
 }
 
-struct Clause<'a> {
+/// What a client takes (RFC 9110 §12.5.1), what it likes best first.
+pub fn clauses(accept: &str) -> Vec<Clause<'_>> {
+    let mut clauses: Vec<Clause> = accept.split(',').filter_map(Clause::parse).collect();
+    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    clauses
+}
+
+/// One media range of an `Accept` header, with what it wants the object turned into.
+pub struct Clause<'a> {
     kind: &'a str,
     subtype: &'a str,
     quality: f32,
-    shown: &'a str,
-    group: &'a str,
-    version: &'a str,
+    /// `as`, `g` and `v`; empty where the object is to stay what it is.
+    pub shown: &'a str,
+    pub group: &'a str,
+    pub version: &'a str,
 }
 
 impl<'a> Clause<'a> {
@@ -105,6 +117,17 @@ impl<'a> Clause<'a> {
         Some(clause)
     }
 
+    /// Whether the media type is in the range.
+    pub fn takes(&self, media_type: &str) -> bool {
+        let (kind, subtype) = media_type.split_once('/').unwrap_or((media_type, ""));
+        (self.kind == "*" || self.kind == kind) && (self.subtype == "*" || self.subtype == subtype)
+    }
+
+    /// Whether the object is to stay what it is.
+    pub fn is_plain(&self) -> bool {
+        self.shown.is_empty() && self.group.is_empty() && self.version.is_empty()
+    }
+
     fn is_ours(&self) -> bool {
         self.kind == "*" || self.kind == "application" && (self.subtype == "*" || ALL.iter().any(|f| f.subtype() == self.subtype))
     }
@@ -119,7 +142,7 @@ impl<'a> Clause<'a> {
     }
 
     fn turned(&self, format: Format) -> Option<Output> {
-        if self.shown.is_empty() && self.group.is_empty() && self.version.is_empty() {
+        if self.is_plain() {
             return Some(Output { format, shown: Shown::Object, beta: false });
         }
         if self.group != "meta.k8s.io" || !matches!(self.version, "v1" | "v1beta1") {

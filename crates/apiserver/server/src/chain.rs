@@ -247,6 +247,7 @@ impl Door {
         self.registry.metrics(&mut text);
         self.webhooks.metrics(&mut text);
         self.authentication.bearer.metrics(&mut text);
+        self.authorization.metrics(&mut text);
         text
     }
 

@@ -60,6 +60,15 @@ pub enum Storage {
     Memory,
 }
 
+impl Storage {
+    pub(crate) fn folder(&self) -> Option<&PathBuf> {
+        match self {
+            Storage::Embedded(folder) => Some(folder),
+            Storage::Memory => None,
+        }
+    }
+}
+
 /// An authenticating proxy in front of this server (`--requestheader-*`).
 #[derive(Clone, Debug)]
 pub struct RequestHeader {
@@ -103,6 +112,22 @@ pub enum AuthorizationMode {
     Rbac,
     AlwaysAllow,
     AlwaysDeny,
+}
+
+impl AuthorizationMode {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            AuthorizationMode::Node => "Node",
+            AuthorizationMode::Rbac => "RBAC",
+            AuthorizationMode::AlwaysAllow => "AlwaysAllow",
+            AuthorizationMode::AlwaysDeny => "AlwaysDeny",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<AuthorizationMode> {
+        use AuthorizationMode::{AlwaysAllow, AlwaysDeny, Node, Rbac};
+        [Node, Rbac, AlwaysAllow, AlwaysDeny].into_iter().find(|mode| mode.name() == name)
+    }
 }
 
 /// An OpenID Connect issuer whose ID tokens are believed (`--oidc-*`).
@@ -196,6 +221,15 @@ pub enum Anonymous {
 impl Anonymous {
     pub fn health_only() -> Self {
         Anonymous::Paths(["/livez", "/readyz", "/healthz"].map(str::to_owned).to_vec())
+    }
+
+    /// The value of the flag; the paths where only some are open.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Anonymous::Off => "false".to_owned(),
+            Anonymous::On => "true".to_owned(),
+            Anonymous::Exactly(open) | Anonymous::Paths(open) => open.join(","),
+        }
     }
 
     /// A path is open with all that stands below it: `/livez/ping` comes with `/livez`.

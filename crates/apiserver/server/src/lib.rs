@@ -24,6 +24,7 @@ mod flow;
 mod gather;
 mod identity;
 mod in_process;
+mod lease;
 mod listener;
 mod metrics;
 pub mod objects;
@@ -37,6 +38,7 @@ mod stages;
 mod streams;
 pub mod tokens;
 mod turns;
+mod watched_file;
 mod webhooks;
 mod wire;
 

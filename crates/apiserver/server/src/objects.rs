@@ -92,6 +92,7 @@ pub mod known {
         CLUSTER_ROLE_BINDINGS = "rbac.authorization.k8s.io" / "v1" / "clusterrolebindings",
         MUTATING_WEBHOOKS = "admissionregistration.k8s.io" / "v1" / "mutatingwebhookconfigurations",
         VALIDATING_WEBHOOKS = "admissionregistration.k8s.io" / "v1" / "validatingwebhookconfigurations",
+        LEASES = "coordination.k8s.io" / "v1" / "leases",
         API_SERVICES = "apiregistration.k8s.io" / "v1" / "apiservices",
         CUSTOM_RESOURCE_DEFINITIONS = "apiextensions.k8s.io" / "v1" / "customresourcedefinitions",
         FLOW_SCHEMAS = "flowcontrol.apiserver.k8s.io" / "v1" / "flowschemas",

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,13 +28,14 @@ use crate::authorize::{self, Authorization, Member};
 use crate::body::Body;
 use crate::bootstrap;
 use crate::chain::{Door, Origin};
-use crate::config::{Config, Storage};
+use crate::config::Config;
 use crate::config_file::{self, ConfigFileError};
 use crate::documents::catalogue::Catalogue;
 use crate::documents::{Checks, Documents};
 use crate::flow::Flow;
 use crate::identity::{ReloadingError, reloading};
 use crate::in_process::Clients;
+use crate::lease::Lease;
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
@@ -41,13 +43,16 @@ use crate::resource_metrics::ResourceMetrics;
 use crate::streams::{Streams, StreamsError};
 use crate::tokens::keys::{KeyError, SigningKey, VerifyKey};
 use crate::tokens::{ServiceAccountTokens, Settings};
+use crate::watched_file::WatchedFile;
 use crate::webhooks::Webhooks;
 
+/// Who the server itself is.
+const MYSELF: &str = "system:apiserver";
 /// How long connections may go on after the server was told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What upstream's server names as done after its start, and ours has done when its first objects are there.
-const AT_START: [&str; 25] = [
+const AT_START: [&str; 27] = [
     "poststarthook/storage-readiness",
     "poststarthook/start-apiserver-admission-initializer",
     "poststarthook/generic-apiserver-start-informers",
@@ -68,6 +73,8 @@ const AT_START: [&str; 25] = [
     "poststarthook/rbac/bootstrap-roles",
     "poststarthook/scheduling/bootstrap-system-priority-classes",
     "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
     "poststarthook/start-kube-aggregator-informers",
     "poststarthook/apiservice-registration-controller",
     "poststarthook/apiservice-status-local-available-controller",
@@ -113,6 +120,7 @@ pub struct Running {
     tasks: Tasks,
     address: SocketAddr,
     signs: Signs,
+    lease: Arc<Lease>,
 }
 
 /// How far the server is in its life, for the checks of its health.
@@ -152,7 +160,9 @@ impl Server {
         let signs = Signs::default();
         let door = make_door(&config, registry, &material, &facts, &signs, &tasks)?;
         tasks.spawn("listener", listener::run(listener, tls, door.clone(), tasks.clone()));
-        let running = Running { door, tasks, address, signs };
+        let myself = Clients::new(door.clone()).of(UserInfo::new(MYSELF, &[MASTERS]));
+        let lease = Arc::new(Lease::new(myself, config.clock.clone(), &format!("{}:{}", facts.advertise_address, facts.secure_port)));
+        let running = Running { door, tasks, address, signs, lease };
         running.bootstrap(facts).await?;
         Ok(running)
     }
@@ -180,7 +190,7 @@ impl Running {
 
     /// The server itself, which may do everything.
     pub fn loopback_client(&self) -> Client {
-        self.client(UserInfo::new("system:apiserver", &[MASTERS]))
+        self.client(UserInfo::new(MYSELF, &[MASTERS]))
     }
 
     pub fn registry(&self) -> &Arc<Registry> {
@@ -201,6 +211,7 @@ impl Running {
         self.tasks.spawn("flow control", keeping);
         let (aggregator, registry) = (&self.door.aggregator, &self.door.registry);
         self.tasks.spawn("local api services", aggregate::local::run(aggregator.clone(), registry.clone(), client.clone()));
+        self.tasks.spawn("lease", self.lease.clone().keep());
         self.tasks.spawn("api service availability", aggregate::availability::run(aggregator.clone(), registry.clone(), client));
         Ok(())
     }
@@ -208,6 +219,7 @@ impl Running {
     /// Stops: `/readyz` fails, watches and streams end, no new connections, then waits for what is under way.
     pub async fn stop(self) -> bool {
         self.signs.draining.store(true, Ordering::Relaxed);
+        self.lease.give_up().await;
         self.tasks.shut_down(DRAIN_LIMIT).await
     }
 }
@@ -227,11 +239,7 @@ async fn open_registry(config: &Config, ranges: &[Cidr], tasks: &Tasks) -> Resul
         tasks: tasks.child(),
         ..RegistryConfig::default()
     };
-    let folder = match &config.storage {
-        Storage::Embedded(path) => Some(path.as_path()),
-        Storage::Memory => None,
-    };
-    Registry::open(folder, settings).await.map_err(|e| StartError::Store(e.to_string()))
+    Registry::open(config.storage.folder().map(PathBuf::as_path), settings).await.map_err(|e| StartError::Store(e.to_string()))
 }
 
 fn encryption(config: &Config) -> Result<Encryption, StartError> {
@@ -301,7 +309,8 @@ fn make_door(
     let bearer = Arc::new(Bearer::new(fixed, tokens.clone(), bootstrap_secrets, issuers, config.clock.clone()));
     let certificates = Certificates::new(material.client_ca.as_deref(), material.front_proxy_ca.as_deref(), config.clock.clone())?;
     let rbac = Rbac::new(objects.clone());
-    let authorization = Arc::new(Authorization::new(authorizers(config)?, rbac, objects.clone()));
+    let file = config.authorization_file.clone().map(|path| WatchedFile::new(path, "authorization", config.clock.clone()));
+    let authorization = Arc::new(Authorization::new(authorizers(config)?, file, rbac, objects.clone()));
     registry.set_authorizer(authorization.clone());
     let webhooks = Webhooks::new(objects.clone(), streams.dialer.clone(), Some(authorization.clone()), Arc::downgrade(&registry));
     let webhooks = Arc::new(webhooks);
@@ -330,7 +339,7 @@ fn make_door(
         registry,
         objects,
         tokens,
-        documents: Documents::new(checks, format!("{}:{}", facts.advertise_address, facts.secure_port), catalogue),
+        documents: Documents::new(checks, format!("{}:{}", facts.advertise_address, facts.secure_port), catalogue, config),
         streams,
         webhooks,
         aggregator,

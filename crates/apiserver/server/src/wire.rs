@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header;
 use serde_json::Value;
 use tiphys_meta::{ApiError, Gvk, Reason};
+use tiphys_registry::{Clause, clauses, only_accepted};
 use tiphys_schema::Facts;
 use tiphys_schema::codec::{DecodeError, Strictness, json, proto, yaml};
 
@@ -11,7 +12,7 @@ use crate::body::{self, Answered};
 use crate::chain::Call;
 use crate::errors::DoorError;
 
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 use crate::body::YAML;
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const ACCEPTED: [&str; 3] = [JSON, YAML, PROTOBUF];
@@ -84,29 +85,8 @@ fn negotiate(accept: &str) -> Result<&'static str, ApiError> {
     if accept.is_empty() {
         return Ok(JSON);
     }
-    let mut clauses: Vec<(f32, &'static str)> = accept.split(',').filter_map(clause).collect();
-    clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-    clauses.first().map(|(_, content_type)| *content_type).ok_or_else(|| {
-        let message = format!("only the following media types are accepted: {}", ACCEPTED.join(", "));
-        ApiError::new(Reason::NotAcceptable, message)
-    })
-}
-
-fn clause(text: &str) -> Option<(f32, &'static str)> {
-    let mut parts = text.split(';').map(str::trim);
-    let content_type = match parts.next()? {
-        "*/*" | "application/*" => JSON,
-        wanted => ACCEPTED.into_iter().find(|a| *a == wanted)?,
-    };
-    let mut quality = 1.0;
-    for (name, value) in parts.filter_map(|p| p.split_once('=')) {
-        match name {
-            "as" | "g" | "v" => return None,
-            "q" => quality = value.parse().unwrap_or(0.0),
-            _ => {}
-        }
-    }
-    Some((quality, content_type))
+    let takes = |clause: &Clause| ACCEPTED.into_iter().find(|ours| clause.is_plain() && clause.takes(ours));
+    clauses(accept).iter().find_map(takes).ok_or_else(|| only_accepted(&ACCEPTED))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tiphys_base::platform;
 use tiphys_meta::Quantity;
 
 #[derive(Debug, thiserror::Error)]
@@ -267,9 +268,7 @@ fn reserve(config: &mut Config, reserved: &std::collections::BTreeMap<String, St
 }
 
 fn host_name() -> String {
-    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = text.trim();
-    if name.is_empty() { IpAddr::V4(Ipv4Addr::LOCALHOST).to_string() } else { name.to_owned() }
+    Some(platform::host_name()).filter(|name| !name.is_empty()).unwrap_or_else(|| Ipv4Addr::LOCALHOST.to_string())
 }
 
 #[cfg(test)]

@@ -22,11 +22,14 @@ const LISTS: &[&str] = &[
     "/api/v1/namespaces/default/endpoints",
     "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
     "/api/v1/namespaces/kube-system/configmaps",
+    "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases",
 ];
 
 const DOCUMENTS: &[&str] = &[
     "/",
     "/version",
+    "/statusz",
+    "/flagz",
     "/healthz",
     "/livez",
     "/readyz",

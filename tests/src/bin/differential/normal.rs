@@ -71,6 +71,9 @@ fn string(text: &str, key: &str) -> Option<String> {
         "continue" if !text.is_empty() => return Some("CONTINUE".into()),
         "hash" | "serverRelativeURL" => return text.split_once("?hash=").map(|(path, _)| format!("{path}?hash=HASH")),
         "cell" if is_age(text) => return Some("AGE".into()),
+        // Each life of a server has an identity, each server a port.
+        "holderIdentity" => return Some(without_uids(text)),
+        "kubernetes.io/peer-advertise-address" => return Some("ADDRESS".into()),
         // Ports of nodes are handed out by chance.
         "cell" if text.contains(":3") && text.contains('/') => return Some(without_node_ports(text)),
         // A Job's selector names the Job's uid.

@@ -1,18 +1,13 @@
 //! The issuers whose JWTs are believed: the one of the `--oidc-*` flags, or those of `--authentication-config`, whose file is read again when it
-//! has changed. It is looked at when a token comes and the last look is a minute ago; a file that cannot be used leaves what was before.
+//! has changed.
 //!
 //! Of a file that changes only the issuers are taken over; who may come without credentials stays as it was at the start (as upstream).
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use tiphys_base::Clock;
-use tiphys_base::meters::head;
 use tiphys_base::tasks::Tasks;
 use tiphys_registry::UserInfo;
 
@@ -20,25 +15,15 @@ use super::claims::Authenticator;
 use super::config;
 use super::oidc::{Oidc, OidcError};
 use crate::streams::Dialer;
-
-const LOOK_EVERY_SECONDS: i64 = 60;
+use crate::watched_file::WatchedFile;
 
 pub struct Issuers {
     current: ArcSwap<Vec<Arc<Oidc>>>,
-    file: Option<File>,
+    /// Where they come from, with the issuers of service account tokens.
+    file: Option<(WatchedFile, Vec<String>)>,
     clock: Arc<dyn Clock>,
     dialer: Arc<Dialer>,
     tasks: Tasks,
-}
-
-struct File {
-    path: PathBuf,
-    /// The issuers of service account tokens.
-    own: Vec<String>,
-    looked: AtomicI64,
-    changed: Mutex<Option<SystemTime>>,
-    /// Readings that were taken over, and that were not, with the time of the last in seconds.
-    reloads: [(AtomicU64, AtomicI64); 2],
 }
 
 impl Issuers {
@@ -50,13 +35,7 @@ impl Issuers {
         dialer: Arc<Dialer>,
         tasks: &Tasks,
     ) -> Result<Arc<Issuers>, OidcError> {
-        let file = file.map(|(path, own)| File {
-            changed: Mutex::new(modified(&path)),
-            looked: AtomicI64::new(clock.now().as_second()),
-            path,
-            own,
-            reloads: Default::default(),
-        });
+        let file = file.map(|(path, own)| (WatchedFile::new(path, "authentication", clock.clone()), own));
         let issuers = Issuers { current: ArcSwap::default(), file, clock, dialer, tasks: tasks.child() };
         issuers.take_over(jwt)?;
         Ok(Arc::new(issuers))
@@ -86,42 +65,16 @@ impl Issuers {
     }
 
     fn look(&self) {
-        let Some(file) = &self.file else { return };
-        let (now, looked) = (self.clock.now().as_second(), file.looked.load(Ordering::Relaxed));
-        let due = now - looked >= LOOK_EVERY_SECONDS;
-        if !due || file.looked.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return;
-        }
-        let changed = modified(&file.path);
-        if std::mem::replace(&mut *file.changed.lock(), changed) == changed {
-            return;
-        }
-        let read = config::read(&file.path, &file.own).map_err(|e| e.to_string());
-        let outcome = read.and_then(|settings| self.take_over(settings.jwt).map_err(|e| e.to_string()));
-        if let Err(why) = &outcome {
-            tracing::error!(why, "the authentication configuration has changed and cannot be used");
-        }
-        let (count, last) = &file.reloads[usize::from(outcome.is_err())];
-        count.fetch_add(1, Ordering::Relaxed);
-        last.store(now, Ordering::Relaxed);
+        let Some((file, own)) = &self.file else { return };
+        file.look(|path| {
+            let settings = config::read(path, own).map_err(|e| e.to_string())?;
+            self.take_over(settings.jwt).map_err(|e| e.to_string())
+        });
     }
 
     pub(crate) fn metrics(&self, out: &mut String) {
-        let Some(file) = &self.file else { return };
-        const PREFIX: &str = "apiserver_authentication_config_controller_automatic_reload";
-        let told = || ["success", "failure"].into_iter().zip(&file.reloads).filter(|(_, (n, _))| n.load(Ordering::Relaxed) > 0);
-        head(out, &format!("{PREFIX}s_total"), "counter", "How often the authentication configuration was read again.");
-        for (status, (count, _)) in told() {
-            let _ = writeln!(out, "{PREFIX}s_total{{apiserver_id_hash=\"\",status={status:?}}} {}", count.load(Ordering::Relaxed));
-        }
-        head(out, &format!("{PREFIX}_last_timestamp_seconds"), "gauge", "When it was read again.");
-        for (status, (_, last)) in told() {
-            let seconds = last.load(Ordering::Relaxed);
-            let _ = writeln!(out, "{PREFIX}_last_timestamp_seconds{{apiserver_id_hash=\"\",status={status:?}}} {seconds}");
+        if let Some((file, _)) = &self.file {
+            file.metrics(out);
         }
     }
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|m| m.modified()).ok()
 }

@@ -1,6 +1,6 @@
 //! `--authorization-config`: an AuthorizationConfiguration (`apiserver.config.k8s.io/v1`), checked in upstream's words.
 //!
-//! Absent: reading the file again when it changes; webhooks that are reached `InClusterConfig`, which is for servers in pods.
+//! Absent: webhooks that are reached `InClusterConfig`, which is for servers in pods.
 
 use std::collections::HashSet;
 use std::path::Path as FilePath;
@@ -95,6 +95,13 @@ fn parse(bytes: &[u8]) -> Result<Vec<Member>, String> {
         check_name(&authorizer.name, &mut names, &path.child("name"), &mut errors);
         members.extend(member(authorizer, &path, &mut errors));
     }
+    // The API server's own rule, which upstream looks at when the others hold.
+    for (kind, name) in file.authorizers.iter().map(|a| (a.r#type.as_str(), a.name.as_str())).filter(|_| errors.is_empty()) {
+        let wanted = kind.to_lowercase();
+        if kind != "Webhook" && wanted != name {
+            return Err(format!("expected name {wanted} for authorizer {kind} instead of {name}"));
+        }
+    }
     if errors.is_empty() { Ok(members) } else { Err(errors.message()) }
 }
 
@@ -111,10 +118,6 @@ fn check_name<'a>(name: &'a str, names: &mut HashSet<&'a str>, path: &Path<'_>, 
 fn member(given: &Authorizer, path: &Path<'_>, errors: &mut ErrorList) -> Option<Member> {
     const TYPES: &[&str] = &["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
     let mode = match given.r#type.as_str() {
-        "Node" => AuthorizationMode::Node,
-        "RBAC" => AuthorizationMode::Rbac,
-        "AlwaysAllow" => AuthorizationMode::AlwaysAllow,
-        "AlwaysDeny" => AuthorizationMode::AlwaysDeny,
         "Webhook" => {
             let Some(hook) = &given.webhook else {
                 errors.required(&path.child("webhook"), "required when type=Webhook");
@@ -126,10 +129,11 @@ fn member(given: &Authorizer, path: &Path<'_>, errors: &mut ErrorList) -> Option
             errors.required(&path.child("type"), "");
             return None;
         }
-        other => {
-            errors.not_supported(&path.child("type"), other, TYPES);
-            return None;
-        }
+        other => AuthorizationMode::named(other),
+    };
+    let Some(mode) = mode else {
+        errors.not_supported(&path.child("type"), given.r#type.as_str(), TYPES);
+        return None;
     };
     if given.webhook.is_some() {
         errors.invalid(&path.child("webhook"), "non-null", "may only be specified when type=Webhook");
@@ -277,6 +281,7 @@ mod tests {
             refused(&file("- {type: Webhook, name: x}\n")).contains("authorizers[2].webhook: Required value: required when type=Webhook")
         );
         assert!(refused(&file("- {type: Nonsense, name: x}\n")).contains("Unsupported value: \"Nonsense\""));
+        assert_eq!(refused(&file("- {type: AlwaysDeny, name: never}\n")), "expected name alwaysdeny for authorizer AlwaysDeny instead of never");
         assert!(refused("apiVersion: v1\nkind: Config\n").contains("is no AuthorizationConfiguration"));
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod webhook;
 
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use tiphys_base::threads;
 use tiphys_meta::ApiError;
 use tiphys_registry::{UserInfo, Write};
@@ -16,6 +17,7 @@ use tiphys_registry::{UserInfo, Write};
 use crate::config::AuthorizationMode;
 use crate::objects::Objects;
 use crate::request_info::Info;
+use crate::watched_file::WatchedFile;
 use webhook::WebhookAuthorizer;
 
 /// Whoever is in this group may do everything; certificates of the cluster's first administrator carry it.
@@ -101,49 +103,92 @@ pub(crate) enum Member {
     Webhook(Box<WebhookAuthorizer>),
 }
 
-/// The configured authorizers.
-pub struct Authorization {
-    members: Vec<Member>,
+/// Authorizers in their order.
+struct Members {
+    list: Vec<Member>,
     /// One of them must be waited for.
     waits: bool,
+}
+
+impl Members {
+    fn new(list: Vec<Member>) -> Self {
+        let waits = list.iter().any(|m| matches!(m, Member::Webhook(_)));
+        Members { list, waits }
+    }
+
+    fn modes(&self) -> impl Iterator<Item = &AuthorizationMode> {
+        self.list.iter().filter_map(|member| match member {
+            Member::Mode(mode) => Some(mode),
+            Member::Webhook(_) => None,
+        })
+    }
+}
+
+/// The configured authorizers.
+pub struct Authorization {
+    members: ArcSwap<Members>,
+    /// Where they are written.
+    file: Option<WatchedFile>,
     pub rbac: Arc<rbac::Rbac>,
     node: node::NodeAuthorizer,
     objects: Arc<dyn Objects>,
 }
 
 impl Authorization {
-    pub(crate) fn new(members: Vec<Member>, rbac: Arc<rbac::Rbac>, objects: Arc<dyn Objects>) -> Self {
-        let waits = members.iter().any(|m| matches!(m, Member::Webhook(_)));
-        Authorization { members, waits, rbac, node: node::NodeAuthorizer::new(objects.clone()), objects }
+    pub(crate) fn new(members: Vec<Member>, file: Option<WatchedFile>, rbac: Arc<rbac::Rbac>, objects: Arc<dyn Objects>) -> Self {
+        let members = ArcSwap::from_pointee(Members::new(members));
+        Authorization { members, file, rbac, node: node::NodeAuthorizer::new(objects.clone()), objects }
     }
 
     pub fn has(&self, mode: &AuthorizationMode) -> bool {
-        self.members.iter().any(|m| matches!(m, Member::Mode(m) if m == mode))
+        self.members.load().modes().any(|m| m == mode)
+    }
+
+    /// The authorizers as the file says now.
+    fn members(&self) -> Guard<Arc<Members>> {
+        if let Some(file) = &self.file {
+            file.look(|path| {
+                let new = Members::new(config::read(path).map_err(|e| e.to_string())?);
+                same_modes(&self.members.load(), &new)?;
+                self.members.store(Arc::new(new));
+                Ok(())
+            });
+        }
+        self.members.load()
+    }
+
+    pub(crate) fn metrics(&self, out: &mut String) {
+        if let Some(file) = &self.file {
+            file.metrics(out);
+        }
     }
 
     /// For those who cannot wait: where a webhook must be asked, the thread does.
     pub fn decide(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
-        if !self.waits || user.in_group(MASTERS) {
-            return self.decide_here(user, question);
+        let members = self.members();
+        if !members.waits || user.in_group(MASTERS) {
+            return self.decide_here(&members, user, question);
         }
+        drop(members);
         let asked = threads::wait(self.ask_all(user, question));
         asked.unwrap_or_else(|_| Decision::no_opinion("an authorization webhook cannot be asked here"))
     }
 
     pub(crate) async fn judge(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
-        if !self.waits || user.in_group(MASTERS) {
-            return self.decide_here(user, question);
+        let members = self.members();
+        if !members.waits || user.in_group(MASTERS) {
+            return self.decide_here(&members, user, question);
         }
+        drop(members);
         Box::pin(self.ask_all(user, question)).await
     }
 
-    fn decide_here(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
+    fn decide_here(&self, members: &Members, user: &UserInfo, question: &Attributes<'_>) -> Decision {
         if user.in_group(MASTERS) {
             return Decision::allow("");
         }
         let mut reasons = Vec::new();
-        for member in &self.members {
-            let Member::Mode(mode) = member else { continue };
+        for mode in members.modes() {
             match self.mode(mode, user, question) {
                 Decision::NoOpinion { reason } => reasons.push(reason),
                 decided => return decided,
@@ -154,7 +199,8 @@ impl Authorization {
 
     async fn ask_all(&self, user: &UserInfo, question: &Attributes<'_>) -> Decision {
         let mut reasons = Vec::new();
-        for member in &self.members {
+        let members = self.members.load_full();
+        for member in &members.list {
             let decision = match member {
                 Member::Mode(mode) => self.mode(mode, user, question),
                 Member::Webhook(webhook) => webhook.decide(user, question).await,
@@ -174,6 +220,21 @@ impl Authorization {
             AuthorizationMode::AlwaysAllow => Decision::allow(""),
             AuthorizationMode::AlwaysDeny => Decision::no_opinion("Everything is forbidden."),
         }
+    }
+}
+
+/// What stands in the way of taking authorizers over while the server runs: only webhooks may come, go and change. In upstream's words.
+fn same_modes(old: &Members, new: &Members) -> Result<(), String> {
+    let without = |these: &Members, those: &Members| {
+        let mut names: Vec<&str> = these.modes().filter(|m| !those.modes().any(|other| other == *m)).map(AuthorizationMode::name).collect();
+        names.sort_unstable();
+        names
+    };
+    let (missing, added) = (without(old, new), without(new, old));
+    match added.first() {
+        _ if !missing.is_empty() => Err(format!("missing required types: [{}]", missing.join(" "))),
+        Some(mode) => Err(format!("authorizer type {mode} is not allowed if it was not enabled at initial server startup")),
+        None => Ok(()),
     }
 }
 

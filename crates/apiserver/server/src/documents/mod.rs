@@ -6,18 +6,23 @@ mod health;
 mod openapi;
 pub(crate) mod priorities;
 pub(crate) mod version;
+mod zpages;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Method, header};
+use jiff::Timestamp;
 use serde_json::json;
 use tiphys_meta::{ApiError, Reason};
 use tiphys_registry::Extensions;
 
 use crate::body::{self, Answered};
 use crate::chain::{Call, Door};
+use crate::config::Config;
 use crate::errors::DoorError;
+use crate::flags;
 pub(crate) use health::Checks;
 
 /// What does not change while the server runs, and the checks of its health.
@@ -26,6 +31,9 @@ pub struct Documents {
     /// What `/api` names as the server's address.
     pub address: String,
     pub catalogue: Arc<catalogue::Catalogue>,
+    started: Timestamp,
+    /// How the server is configured, in the words of its flags.
+    flags: BTreeMap<&'static str, String>,
     published: openapi::Latest,
     /// What the catalogue shows of custom resources.
     shown: ArcSwapOption<Extensions>,
@@ -38,8 +46,9 @@ fn only_yaml(call: &Call) -> bool {
 }
 
 impl Documents {
-    pub fn new(checks: Checks, address: String, catalogue: Arc<catalogue::Catalogue>) -> Documents {
-        Documents { checks, address, catalogue, published: openapi::Latest::default(), shown: ArcSwapOption::default() }
+    pub fn new(checks: Checks, address: String, catalogue: Arc<catalogue::Catalogue>, config: &Config) -> Documents {
+        let (started, flags) = (config.clock.now(), flags::shown(config));
+        Documents { checks, address, catalogue, started, flags, published: openapi::Latest::default(), shown: ArcSwapOption::default() }
     }
 
     /// The custom resources that there are now, which the catalogue then shows.
@@ -61,6 +70,8 @@ impl Documents {
         let extensions = self.extensions(door);
         match trimmed {
             "/" => Ok(body::json(200, &json!({"paths": paths(&self.catalogue.shown(), &self.checks)}))),
+            "/statusz" => zpages::statusz(self.started, door.clock.now(), &paths(&self.catalogue.shown(), &self.checks)).answer(call),
+            "/flagz" => zpages::flagz(&self.flags).answer(call),
             "/version" if only_yaml(call) => {
                 let why = "406: Not Acceptable\n\nAvailable representations: application/json";
                 Err(DoorError::Api(ApiError::of_the_router(Reason::NotAcceptable, why)))
@@ -131,6 +142,7 @@ fn paths(shown: &catalogue::Shown, checks: &Checks) -> Vec<String> {
     all.extend(checks.paths());
     all.extend(
         [
+            "/flagz",
             "/healthz",
             "/livez",
             "/metrics",
@@ -140,6 +152,7 @@ fn paths(shown: &catalogue::Shown, checks: &Checks) -> Vec<String> {
             "/openapi/v3/",
             "/openid/v1/jwks",
             "/readyz",
+            "/statusz",
             "/version",
         ]
         .map(str::to_owned),

@@ -5,6 +5,12 @@ use serde_json::{Value, json};
 /// What clients compare; the part behind the plus says whose build it is (Semantic Versioning 2.0.0 §10).
 pub const GIT_VERSION: &str = "v1.36.3+tiphys.1";
 
+/// The version of Kubernetes alone, and the one whose behaviour is shown.
+pub(super) const BINARY: &str = "1.36.3";
+pub(super) const EMULATED: &str = "1.36";
+/// Not Go: the fields name the toolchain.
+pub(super) const TOOLCHAIN: &str = concat!("rustc", env!("CARGO_PKG_RUST_VERSION"));
+
 pub(crate) fn document() -> Value {
     json!({
         "major": "1",
@@ -17,8 +23,7 @@ pub(crate) fn document() -> Value {
         "gitCommit": "",
         "gitTreeState": "",
         "buildDate": "",
-        // Not Go: the field names the toolchain.
-        "goVersion": concat!("rustc", env!("CARGO_PKG_RUST_VERSION")),
+        "goVersion": TOOLCHAIN,
         "compiler": "rustc",
         "platform": tiphys_base::platform::platform(),
     })

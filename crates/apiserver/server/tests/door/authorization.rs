@@ -1,7 +1,7 @@
 //! Authorizers and issuers by configuration file.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tiphys_apiserver::UserInfo;
 use tiphys_base::pki::{Authority, Names, Subject, Use};
-use tiphys_base::{Clock, SystemClock, tls};
+use tiphys_base::{Clock, FakeClock, SystemClock, tls};
 use tiphys_meta::Gvr;
 use tokio::net::TcpListener;
 
@@ -67,7 +67,8 @@ async fn a_webhook_authorizes_as_its_configuration_says() {
     let config = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": [
         {"type": "Webhook", "name": "hook", "webhook": hook}, {"type": "Node", "name": "node"}, {"type": "RBAC", "name": "rbac"}]});
     std::fs::write(&file, config.to_string()).expect("written");
-    let cluster = Cluster::start_with(|config| config.authorization_file = Some(file)).await;
+    let clock = FakeClock::at(SystemClock.now());
+    let cluster = Cluster::start_with(|config| (config.authorization_file, config.clock) = (Some(file.clone()), clock.clone())).await;
 
     let config_maps = Gvr::new("", "v1", "configmaps");
     let list = async |user: &str, groups: &[&str]| {
@@ -86,5 +87,24 @@ async fn a_webhook_authorizes_as_its_configuration_says() {
     assert!(list("unasked", &[]).await.is_err());
     assert!(asked.lock().iter().all(|spec| spec["user"] != "unasked" && spec["nonResourceAttributes"].is_null()));
     assert_eq!(list("root", &["system:masters"]).await, Ok(()));
+
+    // The file is read again when it has changed; what cannot be used leaves what was before.
+    let change = |authorizers: Value, age: u32| {
+        let config = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": authorizers});
+        std::fs::write(&file, config.to_string()).expect("written");
+        let changed = std::fs::File::options().write(true).open(&file).and_then(|f| f.set_modified(SystemTime::now() + HOUR * age));
+        changed.expect("set");
+        clock.advance(Duration::from_secs(1));
+    };
+    change(json!([{"type": "Node", "name": "node"}]), 1);
+    assert_eq!(list("ann", &[]).await, Ok(()), "RBAC is missing");
+    change(json!([{"type": "Node", "name": "node"}, {"type": "RBAC", "name": "rbac"}]), 2);
+    assert!(list("ann", &[]).await.expect_err("nobody is asked any more").contains("cannot list resource"));
+    let metrics = String::from_utf8(cluster.running.loopback_client().text("/metrics").await.expect("metrics").to_vec()).expect("text");
+    for status in ["success", "failure"] {
+        let line =
+            format!("apiserver_authorization_config_controller_automatic_reloads_total{{apiserver_id_hash=\"\",status={status:?}}} 1\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
     assert!(cluster.running.stop().await);
 }

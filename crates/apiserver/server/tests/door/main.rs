@@ -5,6 +5,7 @@ mod aggregation;
 mod authorization;
 mod certificates;
 mod cluster;
+mod itself;
 mod metrics;
 mod requests;
 mod stable_metrics;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tiphys_base::platform::host_name;
 use tiphys_cri::{
     ContainerEventType, CriError, DnsConfig, LinuxContainerResources, NamespaceMode, NamespaceOption, PodSandboxConfig, Result,
 };
@@ -195,10 +196,6 @@ pub(super) fn remove_folder(folder: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 
 /// Without a word about DNS the host's file is copied.
