@@ -152,6 +152,9 @@ fn expired(lease: &Value, now: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tiphys_base::FakeClock;
+    use tiphys_testing::FakeApi;
+
     use super::*;
 
     #[test]
@@ -160,6 +163,32 @@ mod tests {
         assert_eq!(name_of("kind-control-plane"), "apiserver-c7uylvfxlbqccnk6myfkwetzze");
         assert_eq!(base32(b"foobar"), "mzxw6ytboi");
         assert_eq!(base32(b""), "");
+    }
+
+    #[tokio::test]
+    async fn it_is_there_as_long_as_its_server_is() {
+        let (api, clock) = (FakeApi::new(), FakeClock::at(time::parse("2026-11-22T12:00:00Z").expect("a time")));
+        let lease = Lease::new(api.client(), clock.clone(), "10.0.0.1:6443");
+        let there = |name: &str| api.get(&known::LEASES, NAMESPACE, name);
+        let renewed = || there(&lease.name).map(|o| text(&o, &["spec", "renewTime"]).to_owned());
+        lease.renew().await.expect("made");
+        assert_eq!(renewed().as_deref(), Some("2026-11-22T12:00:00.000000Z"));
+        for (name, component, at) in [
+            ("dead", COMPONENT, "2026-11-22T09:00:00.000000Z"),
+            ("alive", COMPONENT, "2026-11-22T11:59:00.000000Z"),
+            ("another's", "sample", "2026-11-22T09:00:00.000000Z"),
+        ] {
+            let metadata = json!({"name": name, "namespace": NAMESPACE, "labels": {LABEL: component}});
+            api.insert(&known::LEASES, json!({"metadata": metadata, "spec": {"renewTime": at, "leaseDurationSeconds": 3600}}));
+        }
+        clock.advance(RENEWED_EVERY);
+        lease.renew().await.expect("renewed");
+        lease.clean().await.expect("cleaned");
+        assert_eq!(renewed().as_deref(), Some("2026-11-22T12:00:10.000000Z"));
+        assert_eq!(["dead", "alive", "another's"].map(|name| there(name).is_some()), [false, true, true]);
+        lease.give_up().await;
+        lease.renew().await.expect("it is over");
+        assert_eq!(renewed(), None);
     }
 
     #[test]

@@ -28,8 +28,6 @@ const LISTS: &[&str] = &[
 const DOCUMENTS: &[&str] = &[
     "/",
     "/version",
-    "/statusz",
-    "/flagz",
     "/healthz",
     "/livez",
     "/readyz",
@@ -73,6 +71,18 @@ const GROUPS: &[&str] = &[
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
+/// In what pages for people are asked for; whatever text they have is not to be compared.
+const PAGES: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "text/html",
+    "application/json;v=v1beta1;g=config.k8s.io;as=Statusz",
+    "application/json;v=v1alpha1;g=config.k8s.io;as=Statusz",
+    "application/json;v=v1;g=config.k8s.io;as=Flagz",
+    "text/plain;v=v1beta1;g=config.k8s.io;as=Flagz",
+];
+
 /// Before anything was written.
 pub(crate) fn bootstrap() -> Vec<Step> {
     let list = |path: &&str| Step::new(format!("bootstrap {path}"), &format!("GET {path}"));
@@ -80,6 +90,9 @@ pub(crate) fn bootstrap() -> Vec<Step> {
     let mut steps: Vec<Step> = LISTS.iter().map(list).chain(DOCUMENTS.iter().map(document)).collect();
     for path in ["/api", "/apis"] {
         steps.push(Step::new(format!("aggregated discovery {path}"), &format!("GET {path}")).header("accept", AGGREGATED));
+    }
+    for (path, accept) in ["/statusz", "/flagz"].into_iter().flat_map(|path| PAGES.iter().map(move |accept| (path, accept))) {
+        steps.push(Step::new(format!("page {path} {accept}"), &format!("GET {path}")).header("accept", accept));
     }
     for group in GROUPS {
         let name = group.split('/').next().unwrap_or("");

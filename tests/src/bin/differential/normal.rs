@@ -44,7 +44,7 @@ fn value(v: &mut Value, key: &str) {
                 *v = json!(stable);
             }
         }
-        Value::Number(_) if matches!(key, "nodePort" | "healthCheckNodePort" | "remainingItemCount") => *v = json!(key),
+        Value::Number(_) if matches!(key, "nodePort" | "healthCheckNodePort" | "remainingItemCount" | "uptimeSeconds") => *v = json!(key),
         _ => {}
     }
 }

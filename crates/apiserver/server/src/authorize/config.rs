@@ -281,7 +281,10 @@ mod tests {
             refused(&file("- {type: Webhook, name: x}\n")).contains("authorizers[2].webhook: Required value: required when type=Webhook")
         );
         assert!(refused(&file("- {type: Nonsense, name: x}\n")).contains("Unsupported value: \"Nonsense\""));
-        assert_eq!(refused(&file("- {type: AlwaysDeny, name: never}\n")), "expected name alwaysdeny for authorizer AlwaysDeny instead of never");
+        assert_eq!(
+            refused(&file("- {type: AlwaysDeny, name: never}\n")),
+            "expected name alwaysdeny for authorizer AlwaysDeny instead of never"
+        );
         assert!(refused("apiVersion: v1\nkind: Config\n").contains("is no AuthorizationConfiguration"));
     }
 }

@@ -70,8 +70,8 @@ impl Documents {
         let extensions = self.extensions(door);
         match trimmed {
             "/" => Ok(body::json(200, &json!({"paths": paths(&self.catalogue.shown(), &self.checks)}))),
-            "/statusz" => zpages::statusz(self.started, door.clock.now(), &paths(&self.catalogue.shown(), &self.checks)).answer(call),
-            "/flagz" => zpages::flagz(&self.flags).answer(call),
+            "/statusz" => Ok(zpages::statusz(self.started, door.clock.now(), &paths(&self.catalogue.shown(), &self.checks)).answer(call)),
+            "/flagz" => Ok(zpages::flagz(&self.flags).answer(call)),
             "/version" if only_yaml(call) => {
                 let why = "406: Not Acceptable\n\nAvailable representations: application/json";
                 Err(DoorError::Api(ApiError::of_the_router(Reason::NotAcceptable, why)))

@@ -8,13 +8,12 @@ use http::header;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tiphys_meta::time;
-use tiphys_registry::{clauses, only_accepted};
+use tiphys_registry::{Clause, clauses, error_document, only_accepted};
 use tiphys_schema::codec;
 
 use super::version;
 use crate::body::{self, Answered, YAML};
 use crate::chain::Call;
-use crate::errors::DoorError;
 use crate::wire::JSON;
 
 const COMPONENT: &str = "apiserver";
@@ -68,11 +67,12 @@ fn folders(listed: &[String]) -> Vec<String> {
 }
 
 impl Page {
-    pub(super) fn answer(self, call: &Call) -> Result<Answered, DoorError> {
-        match form(call.header(header::ACCEPT), self.kind) {
-            Some(Form::Text) => Ok(body::text(200, self.whole_text())),
-            Some(Form::Object { content_type, version }) => Ok(self.object(content_type, version)),
-            None => Err(only_accepted(&[JSON, YAML, TEXT]).into()),
+    pub(super) fn answer(self, call: &Call) -> Answered {
+        let accept = call.header(header::ACCEPT);
+        match form(accept, self.kind) {
+            Some(Form::Text) => body::text(200, self.whole_text()),
+            Some(Form::Object { content_type, version }) => self.object(content_type, version),
+            None => body::from_registry(error_document(for_errors(accept), &only_accepted(&[JSON, YAML, TEXT]))),
         }
     }
 
@@ -115,6 +115,12 @@ fn form(accept: &str, kind: &str) -> Option<Form> {
         let content_type = [JSON, YAML].into_iter().find(|ours| clause.takes(ours))?;
         Some(Form::Object { content_type, version })
     })
+}
+
+/// In what a refusal is told: in one of the two that are here, whatever else the client would take.
+fn for_errors(accept: &str) -> &'static str {
+    let takes = |clause: &Clause| [JSON, YAML].into_iter().find(|ours| clause.is_plain() && clause.takes(ours));
+    clauses(accept).iter().find_map(takes).unwrap_or(JSON)
 }
 
 #[cfg(test)]

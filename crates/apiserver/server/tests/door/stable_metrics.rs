@@ -69,7 +69,10 @@ async fn stable_metrics_have_upstreams_names_and_labels() {
     admin.create_value(&group("validatingadmissionpolicybindings"), "", &binding).await.expect("a binding");
     let config_map = json!({"metadata": {"name": "c"}});
     admin.create_value(&Gvr::new("", "v1", "configmaps"), "default", &config_map).await.expect("a config map");
-    for path in ["/readyz", "/livez", "/healthz", "/api/v1/endpoints"] {
+    while admin.text("/readyz").await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    for path in ["/livez", "/healthz", "/api/v1/endpoints"] {
         admin.text(path).await.expect("an answer");
     }
     let options = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
