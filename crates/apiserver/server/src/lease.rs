@@ -1,6 +1,6 @@
 //! This server's Lease in `kube-system` (KEP-1965): who wants to know which API servers there are lists those with [`LABEL`]. It is renewed every ten
 //! seconds, goes with the server, and those of servers that died an hour ago are cleaned away.
-//!
+
 use std::sync::Arc;
 use std::time::Duration;
 
