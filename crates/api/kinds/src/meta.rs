@@ -201,6 +201,42 @@ pub fn field_manager(manager: &str, path: &Path<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// Conditions of the common form (`metav1.Condition`): each type once, with a status, a reason and a time.
+pub(crate) fn conditions(conditions: &[Value], list: &Path<'_>, errors: &mut ErrorList) {
+    const REASON_MAX: usize = 1024;
+    const MESSAGE_MAX: usize = 32 * 1024;
+    let text = |condition: &Value, field: &str| condition.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
+    for (i, condition) in conditions.iter().enumerate() {
+        let path = list.index(i);
+        let (kind, status, reason) = (text(condition, "type"), text(condition, "status"), text(condition, "reason"));
+        if conditions[..i].iter().any(|other| text(other, "type") == kind) {
+            errors.duplicate(&path.child("type"), kind.as_str());
+        }
+        errors.invalid_all(&path.child("type"), &kind, names::qualified_name(&kind));
+        if !matches!(status.as_str(), "True" | "False" | "Unknown") {
+            errors.not_supported(&path.child("status"), status, &["False", "True", "Unknown"]);
+        }
+        let generation = condition.get("observedGeneration").and_then(Value::as_i64).unwrap_or(0);
+        if generation < 0 {
+            errors.invalid(&path.child("observedGeneration"), generation, "must be greater than or equal to zero");
+        }
+        if text(condition, "lastTransitionTime").is_empty() {
+            errors.required(&path.child("lastTransitionTime"), "");
+        }
+        if reason.is_empty() {
+            errors.required(&path.child("reason"), "");
+        } else {
+            errors.invalid_all(&path.child("reason"), &reason, names::condition_reason(&reason));
+            if reason.len() > REASON_MAX {
+                errors.too_long(&path.child("reason"), REASON_MAX);
+            }
+        }
+        if text(condition, "message").len() > MESSAGE_MAX {
+            errors.too_long(&path.child("message"), MESSAGE_MAX);
+        }
+    }
+}
+
 /// `field is immutable` where the values differ.
 pub fn immutable(new: Option<&Value>, old: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
     let (new, old) = (new.unwrap_or(&Value::Null), old.unwrap_or(&Value::Null));

@@ -1,26 +1,31 @@
 //! `resource.k8s.io`: dynamic resource allocation.
 
 mod claim;
+mod claim_status;
+mod common;
+mod slice;
 
 use serde_json::{Value, json};
-use tiphys_meta::{ErrorList, names, object, time};
+use tiphys_meta::{ErrorList, object, time};
 use tiphys_types::jiff::Timestamp;
 
 use crate::resources::Entry;
-use crate::strategy::{BARE_STATUS, Column, Strategy};
+use crate::strategy::{Column, Strategy, Subresource};
 use crate::table::{AGE, NAME, age, column};
-use crate::tree::{array, array_mut, at, int, present, set_default, set_nonzero, text};
+use crate::tree::{array, array_mut, at, present, set_default, set_nonzero, text};
 use crate::workloads::SPEC;
 
 static DEVICE_CLASS: Strategy = Strategy::new(false)
     .spec_generation()
     .checks(|o, e| claim::check_class(at(o, "spec").unwrap_or(&Value::Null), &SPEC, e), |_, _, _| {})
     .table(crate::table::NAME_AGE, crate::table::name_age);
-static TAINT_RULE: Strategy = Strategy::new(false).spec_generation().status("{}").on_create(|o, ctx| taint_time(o, ctx.now));
+const CLAIM_STATUS: &[Subresource] =
+    &[Subresource { name: "status", prepare_update: claim_status::prepare, validate_update: claim_status::check }];
+static TAINT_RULE: Strategy = Strategy::new(false).spec_generation().status("{}").stamps(rule_time);
 static CLAIM: Strategy = Strategy::new(true)
     .status("{}")
     .defaults(|o| claim_defaults(o.get_mut("spec")))
-    .status_alone(BARE_STATUS)
+    .status_alone(CLAIM_STATUS)
     // What cannot change need not be looked at again.
     .check_created(|o, e| claim::check(at(o, "spec"), &SPEC, e))
     .checks(|_, _| {}, fixed_spec)
@@ -31,12 +36,11 @@ static TEMPLATE: Strategy = Strategy::new(true)
     .table(crate::table::NAME_AGE, crate::table::name_age);
 static SLICE: Strategy = Strategy::new(false)
     .spec_generation()
-    .checks(check_slice, |new, old, errors| {
-        for field in ["pool.name", "driver", "nodeName"] {
-            let of = |o: &Value| at(o, "spec").and_then(|s| at(s, field)).cloned();
-            crate::meta::immutable(of(new).as_ref(), of(old).as_ref(), &SPEC.child(field), errors);
-        }
-    })
+    .stamps(slice_times)
+    .on_create(|o, _| slice::drop_disabled(o))
+    .on_update(|new, _, _| slice::drop_disabled(new))
+    .check_created(|o, errors| slice::check(o, None, errors))
+    .checks(|_, _| {}, |new, old, errors| slice::check(new, Some(old), errors))
     .selectable(&["metadata.name", "spec.nodeName", "spec.driver"], |o| {
         crate::fields::read(o, &[("metadata.name", ""), ("spec.nodeName", ""), ("spec.driver", "")])
     })
@@ -52,8 +56,15 @@ pub(crate) const RESOURCES: &[Entry] = &[
     Entry::new("resourceslices", &SLICE),
 ];
 
-fn taint_time(o: &mut Value, now: Timestamp) {
+fn rule_time(o: &mut Value, now: Timestamp) {
     if let Some(taint) = present(o, "spec").and_then(|s| present(s, "taint")) {
+        set_default(taint, "timeAdded", time::format(now));
+    }
+}
+
+fn slice_times(o: &mut Value, now: Timestamp) {
+    let devices = present(o, "spec").map(|spec| array_mut(spec, "devices"));
+    for taint in devices.into_iter().flatten().flat_map(|device| array_mut(device, "taints")) {
         set_default(taint, "timeAdded", time::format(now));
     }
 }
@@ -89,38 +100,6 @@ fn check_template(o: &Value, errors: &mut ErrorList) {
     crate::meta::labels(at(o, "spec.metadata.labels"), &metadata.child("labels"), errors);
     crate::meta::annotations(at(o, "spec.metadata.annotations"), &metadata.child("annotations"), errors);
     claim::check(at(o, "spec.spec"), &SPEC.child("spec"), errors);
-}
-
-fn check_slice(o: &Value, errors: &mut ErrorList) {
-    claim::driver(text(o, "spec.driver"), &SPEC.child("driver"), errors);
-    let pool = text(o, "spec.pool.name");
-    if pool.is_empty() {
-        errors.required(&SPEC.child("pool.name"), "");
-    } else {
-        if pool.len() > 253 {
-            errors.too_long(&SPEC.child("pool.name"), 253);
-        }
-        for part in pool.split('/') {
-            errors.invalid_all(&SPEC.child("pool.name"), part, names::dns1123_subdomain(part));
-        }
-    }
-    let generation = int(o, "spec.pool.generation");
-    if generation < 0 {
-        errors.invalid(&SPEC.child("pool.generation"), generation, "must be greater than or equal to zero");
-    }
-    if int(o, "spec.pool.resourceSliceCount") <= 0 {
-        errors.invalid(&SPEC.child("pool.resourceSliceCount"), int(o, "spec.pool.resourceSliceCount"), "must be greater than zero");
-    }
-    match at(o, "spec.nodeName").and_then(Value::as_str) {
-        Some("") => errors.invalid(&SPEC.child("nodeName"), "", "must be either unset or set to a non-empty string"),
-        Some(node) => errors.invalid_all(&SPEC.child("nodeName"), node, names::dns1123_subdomain(node)),
-        None => {}
-    }
-    claim::check_devices(array(o, "spec.devices"), &SPEC.child("devices"), errors);
-    let places = ["spec.nodeSelector", "spec.allNodes", "spec.perDeviceNodeSelection"];
-    if text(o, "spec.nodeName").is_empty() && places.iter().all(|place| at(o, place).is_none()) {
-        errors.required(&SPEC, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required");
-    }
 }
 
 const CLAIM_COLUMNS: &[Column] = &[NAME, column("State"), AGE];

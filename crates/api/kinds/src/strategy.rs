@@ -72,6 +72,8 @@ pub struct Strategy {
     pub allow_create_on_update: bool,
     pub allow_unconditional_update: bool,
     pub defaults: fn(&mut Value),
+    /// Defaults that are the time of the request.
+    pub stamps: fn(&mut Value, Timestamp),
     pub on_create: fn(&mut Value, &Ctx<'_>),
     pub on_update: fn(&mut Value, &Value, &Ctx<'_>),
     pub check: fn(&Value, &mut ErrorList),
@@ -106,6 +108,7 @@ impl Strategy {
             allow_create_on_update: false,
             allow_unconditional_update: true,
             defaults: |_| {},
+            stamps: |_, _| {},
             on_create: |_, _| {},
             on_update: |_, _, _| {},
             check: |_, _| {},
@@ -174,6 +177,11 @@ impl Strategy {
         self
     }
 
+    pub const fn stamps(mut self, stamps: fn(&mut Value, Timestamp)) -> Self {
+        self.stamps = stamps;
+        self
+    }
+
     pub const fn on_create(mut self, on_create: fn(&mut Value, &Ctx<'_>)) -> Self {
         self.on_create = on_create;
         self
@@ -234,6 +242,11 @@ impl Strategy {
 impl Strategy {
     pub fn default(&self, object: &mut Value) {
         (self.defaults)(object);
+    }
+
+    /// What a request's object has beside its defaults.
+    pub fn stamp(&self, object: &mut Value, now: Timestamp) {
+        (self.stamps)(object, now);
     }
 
     /// Uid, name and namespace stand in the object already.

@@ -117,6 +117,24 @@ pub fn c_identifier(value: &str) -> Vec<String> {
     vec![regex_error(message, "[A-Za-z_][A-Za-z0-9_]*", &["my_name", "MY_NAME", "MyName"])]
 }
 
+/// The reason of a `metav1.Condition`.
+pub fn condition_reason(value: &str) -> Vec<String> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b',' | b':');
+    let bytes = value.as_bytes();
+    let good = bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.iter().all(|b| inner(*b))
+        && bytes.last().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
+    if good {
+        return Vec::new();
+    }
+    let message = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+    vec![regex_error(
+        message,
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )]
+}
+
 pub fn port_number(port: i64) -> Vec<String> {
     in_range(port, 1, 65535)
 }

@@ -90,6 +90,9 @@ pub trait Authorizer: Send + Sync + 'static {
     /// The same without waiting, with the reason: for expressions.
     fn decide(&self, user: &UserInfo, question: &Question<'_>) -> (bool, String);
 
+    /// Why the user may not, in the words of an answer; none: they may.
+    fn refusal(&self, user: &UserInfo, question: &Question<'_>) -> Option<String>;
+
     /// Refuses a write that the user may ask for but that grants or touches more than is theirs: RBAC escalation, NodeRestriction.
     /// The last of the validating checks.
     fn check_write(&self, _user: &UserInfo, _write: &Write<'_>) -> Result<(), ApiError> {

@@ -19,6 +19,7 @@ mod config;
 mod convert;
 mod custom;
 mod describe;
+mod devices;
 mod hooks;
 mod meters;
 mod negotiate;

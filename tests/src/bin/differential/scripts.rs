@@ -18,6 +18,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("options", include_str!("scripts/options.yaml")),
     ("revisions", include_str!("scripts/revisions.yaml")),
     ("yaml", include_str!("scripts/yaml.yaml")),
+    ("devices", include_str!("scripts/devices.yaml")),
 ];
 
 pub(crate) fn all() -> Result<Vec<Step>> {

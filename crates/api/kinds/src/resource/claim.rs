@@ -6,12 +6,14 @@ use serde_json::Value;
 use tiphys_cel::devices;
 use tiphys_meta::{ErrorList, Path, names};
 
+use super::common::{EFFECTS, driver, each, json_object, qualified};
 use crate::tree::{array, at, int, said, text};
 
 const MAX: usize = 32;
-const DEVICES_MAX: usize = 128;
 const EXPRESSION_MAX: usize = 10 * 1024;
+const PARAMETERS_MAX: usize = 10 * 1024;
 const SUBREQUESTS_MAX: usize = 8;
+const TOLERATIONS_MAX: usize = 16;
 const NO_SUCH_REQUEST: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 
 pub(super) fn check(spec: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
@@ -39,14 +41,13 @@ pub(super) fn check(spec: Option<&Value>, path: &Path<'_>, errors: &mut ErrorLis
 }
 
 /// The configuration of a driver, of which only the form is known here.
-fn opaque(config: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+pub(super) fn opaque(config: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let path = path.child("opaque");
     let Some(opaque) = at(config, "opaque") else { return errors.required(&path, "") };
     driver(text(opaque, "driver"), &path.child("driver"), errors);
     match at(opaque, "parameters") {
         None => errors.required(&path.child("parameters"), ""),
-        Some(Value::Object(_)) => {}
-        Some(_) => errors.invalid(&path.child("parameters"), "<value omitted>", "must be a valid JSON object"),
+        Some(parameters) => json_object(parameters, PARAMETERS_MAX, &path.child("parameters"), errors),
     }
 }
 
@@ -60,47 +61,8 @@ pub(super) fn check_class(spec: &Value, path: &Path<'_>, errors: &mut ErrorList)
     }
 }
 
-/// A device of a slice: its name, and attributes of one value each.
-pub(super) fn check_devices(devices: &[Value], list: &Path<'_>, errors: &mut ErrorList) {
-    each(devices, DEVICES_MAX, Some("name"), list, errors, |device, path, errors| {
-        let name = text(device, "name");
-        errors.invalid_all(&path.child("name"), name, names::dns1123_label(name));
-        for (key, attribute) in device.get("attributes").and_then(Value::as_object).into_iter().flatten() {
-            let values = attribute.as_object().map_or(0, |a| a.values().filter(|v| !v.is_null()).count());
-            match values {
-                1 => {}
-                0 => errors.invalid(&path.child("attributes").key(key), "", "exactly one value must be specified"),
-                _ => errors.invalid(&path.child("attributes").key(key), attribute.clone(), "exactly one value must be specified"),
-            }
-        }
-    });
-}
-
-/// Every item of a list of at most `max`, whose `key` is its own.
-fn each(
-    items: &[Value],
-    max: usize,
-    key: Option<&str>,
-    list: &Path<'_>,
-    errors: &mut ErrorList,
-    check: impl Fn(&Value, &Path<'_>, &mut ErrorList),
-) {
-    for (i, item) in items.iter().enumerate() {
-        let path = list.index(i);
-        check(item, &path, errors);
-        if let Some(key) = key
-            && items[..i].iter().any(|other| text(other, key) == text(item, key))
-        {
-            errors.duplicate(&path, text(item, key));
-        }
-    }
-    if items.len() > max {
-        errors.too_many(list, items.len(), max);
-    }
-}
-
 /// `request`, and `request/subrequest`.
-fn request_names(devices: &Value) -> BTreeSet<String> {
+pub(super) fn request_names(devices: &Value) -> BTreeSet<String> {
     let requests = array(devices, "requests").iter();
     requests
         .flat_map(|r| {
@@ -148,9 +110,7 @@ fn device(device: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         "All" | "ExactCount" => {}
         other => errors.not_supported(&path.child("allocationMode"), other, &["All", "ExactCount"]),
     }
-    for (i, one) in array(device, "tolerations").iter().enumerate() {
-        toleration(one, &path.child("tolerations").index(i), errors);
-    }
+    each(array(device, "tolerations"), TOLERATIONS_MAX, None, &path.child("tolerations"), errors, toleration);
 }
 
 /// Shared with device classes.
@@ -186,58 +146,32 @@ fn toleration(toleration: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         other => errors.not_supported(&path.child("operator"), other, &["Equal", "Exists"]),
     }
     let effect = text(toleration, "effect");
-    if !matches!(effect, "" | "NoSchedule" | "NoExecute" | "None") {
-        errors.not_supported(&path.child("effect"), effect, &["NoExecute", "NoSchedule", "None"]);
+    if !effect.is_empty() && !EFFECTS.contains(&effect) {
+        errors.not_supported(&path.child("effect"), effect, &EFFECTS);
     }
 }
 
-fn references(owner: &Value, known: &BTreeSet<String>, path: &Path<'_>, errors: &mut ErrorList) {
+pub(super) fn references(owner: &Value, known: &BTreeSet<String>, path: &Path<'_>, errors: &mut ErrorList) {
     let list = path.child("requests");
     let requests = array(owner, "requests");
     for (i, name) in requests.iter().enumerate() {
         let (path, text) = (list.index(i), name.as_str().unwrap_or(""));
-        let segments: Vec<&str> = text.split('/').collect();
-        if segments.len() <= 2 {
-            for segment in &segments {
-                errors.invalid_all(&path, segment, names::dns1123_label(segment));
-            }
-        }
-        if segments.len() > 2 || !known.contains(text) {
-            errors.invalid(&path, text, NO_SUCH_REQUEST);
-        }
+        reference(text, known, &path, errors);
         if requests[..i].contains(name) {
             errors.duplicate(&path, text);
         }
     }
 }
 
-pub(super) fn driver(name: &str, path: &Path<'_>, errors: &mut ErrorList) {
-    if name.is_empty() {
-        return errors.required(path, "");
+/// `request` or `request/subrequest`, of those that there are.
+pub(super) fn reference(text: &str, known: &BTreeSet<String>, path: &Path<'_>, errors: &mut ErrorList) {
+    let segments: Vec<&str> = text.split('/').collect();
+    if segments.len() <= 2 {
+        for segment in &segments {
+            errors.invalid_all(path, segment, names::dns1123_label(segment));
+        }
     }
-    if name.len() > 63 {
-        errors.too_long(path, 63);
-    }
-    errors.invalid_all(path, name, names::dns1123_subdomain(&name.to_lowercase()));
-}
-
-/// `domain/name`, the name an identifier of C. Upstream takes names with more slashes for good.
-fn qualified(name: &str, path: &Path<'_>, errors: &mut ErrorList) {
-    if name.matches('/').count() > 1 {
-        return;
-    }
-    let Some((domain, local)) = name.split_once('/') else {
-        errors.invalid_all(path, name, names::c_identifier(name));
-        return errors.invalid(path, name, "a fully qualified name must be a domain and a name separated by a slash");
-    };
-    if domain.is_empty() {
-        errors.invalid(path, "", "the domain must not be empty");
-    } else {
-        driver(domain, path, errors);
-    }
-    if local.is_empty() {
-        errors.invalid(path, "", "the name must not be empty");
-    } else {
-        errors.invalid_all(path, local, names::c_identifier(local));
+    if segments.len() > 2 || !known.contains(text) {
+        errors.invalid(path, text, NO_SUCH_REQUEST);
     }
 }

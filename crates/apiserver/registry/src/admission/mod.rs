@@ -24,6 +24,7 @@ mod tree;
 mod webhooks;
 
 pub use connect::Connect;
+pub(crate) use namespace_lifecycle::namespaces;
 pub use pod_security::PodSecuritySettings;
 pub(crate) use policy::Policies;
 

@@ -13,7 +13,7 @@ pub(super) struct NamespaceLifecycle;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
-pub(super) fn namespaces() -> Gvr {
+pub(crate) fn namespaces() -> Gvr {
     Gvr::new("", "v1", "namespaces")
 }
 

@@ -17,6 +17,7 @@ use tiphys_schema::{Facts, Kind};
 use super::Call;
 use super::body::{refused, unreadable};
 use crate::custom::{Custom, STATUS};
+use crate::devices;
 use crate::negotiate::{Format, body_format, unsupported};
 use crate::options::Validation;
 use crate::resource::Model;
@@ -78,6 +79,7 @@ impl Call<'_> {
             Model::Builtin(..) => {
                 self.served.conversion.to_stored(tree);
                 self.resource.strategy.default(tree);
+                self.resource.strategy.stamp(tree, self.registry.config.clock.now());
             }
             Model::Custom(custom) => custom.version().default(tree),
         }
@@ -117,7 +119,8 @@ impl Call<'_> {
     }
 
     pub(crate) fn validate_create(&self, tree: &Value) -> ErrorList {
-        let mut errors = self.rules().validate_create(tree);
+        let mut errors = devices::check_create(self, tree);
+        errors.append(self.rules().validate_create(tree));
         if let Some(custom) = self.served.as_custom() {
             errors.append(custom.version().validate(tree, None));
         }
@@ -140,7 +143,8 @@ impl Call<'_> {
     }
 
     pub(crate) fn validate_subresource(&self, subresource: &Subresource, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = subresource.validate(new, old);
+        let mut errors = if subresource.name == STATUS.name { devices::check_status(self, new, old) } else { ErrorList::new() };
+        errors.append(subresource.validate(new, old));
         if let Some(custom) = self.served.as_custom() {
             errors.append(custom.version().validate_status(new, old));
         }

@@ -15,6 +15,7 @@ use tiphys_meta::ApiError;
 use tiphys_registry::{UserInfo, Write};
 
 use crate::config::AuthorizationMode;
+use crate::errors;
 use crate::objects::Objects;
 use crate::request_info::Info;
 use crate::watched_file::WatchedFile;
@@ -252,6 +253,12 @@ impl tiphys_registry::Authorizer for Authorization {
     fn decide(&self, user: &UserInfo, question: &tiphys_registry::Question<'_>) -> (bool, String) {
         let decision = Authorization::decide(self, user, &Attributes::of_question(question));
         (decision.is_allowed(), decision.reason().to_owned())
+    }
+
+    fn refusal(&self, user: &UserInfo, question: &tiphys_registry::Question<'_>) -> Option<String> {
+        let question = Attributes::of_question(question);
+        let decision = Authorization::decide(self, user, &question);
+        (!decision.is_allowed()).then(|| errors::forbidden(user, &question, decision.reason()).message)
     }
 
     fn check_write(&self, user: &UserInfo, write: &Write<'_>) -> Result<(), ApiError> {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tiphys_apiserver::UserInfo;
 use tiphys_base::pki::{Authority, Names, Subject, Use};
 use tiphys_base::{Clock, FakeClock, SystemClock, tls};
+use tiphys_client::Patch;
 use tiphys_meta::Gvr;
 use tokio::net::TcpListener;
 
@@ -106,5 +107,79 @@ async fn a_webhook_authorizes_as_its_configuration_says() {
             format!("apiserver_authorization_config_controller_automatic_reloads_total{{apiserver_id_hash=\"\",status={status:?}}} 1\n");
         assert!(metrics.contains(&line), "{line}");
     }
+    assert!(cluster.running.stop().await);
+}
+
+#[tokio::test]
+async fn parts_of_a_claims_status_have_owners() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.running.loopback_client();
+    let group = |resource: &'static str| Gvr::new("resource.k8s.io", "v1", resource);
+    let exactly = json!({"deviceClassName": "c", "adminAccess": true});
+    let claim = |name: &str, exactly: &Value| json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}});
+    let refused =
+        admin.create_value(&group("resourceclaims"), "default", &claim("admin", &exactly)).await.expect_err("no label").to_string();
+    assert!(refused.contains("spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the"), "{refused}");
+    admin.create_value(&group("resourceclaims"), "default", &claim("c", &json!({"deviceClassName": "c"}))).await.expect("a claim");
+
+    let rbac = |resource: &'static str| Gvr::new("rbac.authorization.k8s.io", "v1", resource);
+    let rule = |verbs: &[&str], resource: &str| json!({"apiGroups": ["resource.k8s.io"], "verbs": verbs, "resources": [resource]});
+    for (name, rules, users) in [
+        (
+            "status",
+            vec![rule(&["patch"], "resourceclaims/status")],
+            vec!["nobody", "binder", "driver", "system:serviceaccount:default:plugin"],
+        ),
+        ("binding", vec![rule(&["patch"], "resourceclaims/binding")], vec!["binder"]),
+        ("anywhere", vec![rule(&["arbitrary-node:patch"], "resourceclaims/driver")], vec!["driver"]),
+        ("here", vec![rule(&["associated-node:patch"], "resourceclaims/driver")], vec!["system:serviceaccount:default:plugin"]),
+    ] {
+        admin.create_value(&rbac("clusterroles"), "", &json!({"metadata": {"name": name}, "rules": rules})).await.expect("a role");
+        let subjects: Vec<Value> =
+            users.iter().map(|user| json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user})).collect();
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
+        let binding = json!({"metadata": {"name": name}, "roleRef": role, "subjects": subjects});
+        admin.create_value(&rbac("clusterrolebindings"), "", &binding).await.expect("a binding");
+    }
+    // The compiled policy follows what is written; the last of it is waited for.
+    let attributes =
+        json!({"group": "resource.k8s.io", "resource": "resourceclaims", "subresource": "driver", "verb": "associated-node:patch"});
+    let review = json!({"spec": {"user": "system:serviceaccount:default:plugin", "resourceAttributes": attributes}});
+    let reviews = Gvr::new("authorization.k8s.io", "v1", "subjectaccessreviews");
+    while admin.create_value(&reviews, "", &review).await.expect("an answer")["status"]["allowed"] != true {
+        tokio::task::yield_now().await;
+    }
+    let patch = async |user: UserInfo, status: &Value| {
+        let patch = Patch::Merge(json!({"status": status}));
+        let client = cluster.running.client(user);
+        client.patch_value(&group("resourceclaims"), "default", "c", "status", &patch).await.map(drop).map_err(|e| e.to_string())
+    };
+    let plain = |name: &str| UserInfo::new(name, &["system:authenticated"]);
+    let on = |node: &str| {
+        let mut plugin = plain("system:serviceaccount:default:plugin");
+        plugin.extra.insert("authentication.kubernetes.io/node-name".into(), vec![node.into()]);
+        plugin
+    };
+    let selector = json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}]});
+    let device = json!({"request": "r", "driver": "d.example.com", "pool": "p", "device": "x"});
+    let allocation = json!({"allocation": {"devices": {"results": [device]}, "nodeSelector": selector}});
+    let refused = patch(plain("nobody"), &allocation).await.expect_err("not theirs");
+    for words in [
+        "status.allocation: Forbidden: changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\"",
+        "at the cluster scope",
+    ] {
+        assert!(refused.contains(words), "{refused}");
+    }
+    assert_eq!(patch(plain("binder"), &allocation).await, Ok(()));
+    let told = |n: u32| json!({"devices": [{"driver": "d.example.com", "pool": "p", "device": "x", "data": {"n": n}}]});
+    for other in [plain("binder"), on("m"), plain("system:serviceaccount:default:plugin")] {
+        let refused = patch(other, &told(1)).await.expect_err("not theirs");
+        assert!(
+            refused.contains("changing status.devices requires resource=\"resourceclaims/driver\", verb=\"[arbitrary-node:patch]\""),
+            "{refused}"
+        );
+    }
+    assert_eq!(patch(plain("driver"), &told(1)).await, Ok(()));
+    assert_eq!(patch(on("n"), &told(2)).await, Ok(()));
     assert!(cluster.running.stop().await);
 }
