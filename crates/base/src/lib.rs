@@ -7,9 +7,11 @@ pub mod meters;
 pub mod pki;
 pub mod platform;
 pub mod reloading;
+mod seen_files;
 pub mod tasks;
 pub mod threads;
 pub mod tls;
 
 pub use clock::{Clock, FakeClock, SystemClock};
 pub use reloading::{Reloading, ReloadingError};
+pub use seen_files::{SeenFiles, Stamps};

@@ -6,11 +6,9 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -18,6 +16,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::clock::Clock;
 use crate::pki::Identity;
+use crate::seen_files::{SeenFiles, Stamps};
 use crate::tls::{self, TlsError};
 
 const LOOK_EVERY_SECONDS: i64 = 60;
@@ -35,19 +34,15 @@ type Read = Box<dyn Fn() -> io::Result<Identity> + Send + Sync>;
 
 pub struct Reloading {
     /// A change of one of these has the pair read again.
-    files: Vec<PathBuf>,
+    files: SeenFiles,
     read: Read,
-    clock: Arc<dyn Clock>,
-    looked: AtomicI64,
-    /// When the files were changed last, as far as is known.
-    stamp: Mutex<Vec<Option<SystemTime>>>,
     current: ArcSwap<CertifiedKey>,
     generation: AtomicU64,
 }
 
 impl std::fmt::Debug for Reloading {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.files)
+        write!(f, "{:?}", self.files.files())
     }
 }
 
@@ -57,11 +52,10 @@ impl Reloading {
         read: impl Fn() -> io::Result<Identity> + Send + Sync + 'static,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, ReloadingError> {
-        let stamp = stamp(&files);
+        let files = SeenFiles::new(files, LOOK_EVERY_SECONDS, clock);
         let current = ArcSwap::from_pointee(certified(&read()?)?);
-        let looked = AtomicI64::new(clock.now().as_second());
         let generation = AtomicU64::new(0);
-        Ok(Arc::new(Reloading { files, read: Box::new(read), clock, looked, stamp: Mutex::new(stamp), current, generation }))
+        Ok(Arc::new(Reloading { files, read: Box::new(read), current, generation }))
     }
 
     /// A certificate and its key, each in a file.
@@ -90,36 +84,24 @@ impl Reloading {
     }
 
     fn current(&self) -> Arc<CertifiedKey> {
-        let now = self.clock.now().as_second();
-        let before = self.looked.load(Ordering::Relaxed);
-        if now - before >= LOOK_EVERY_SECONDS && self.looked.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.look();
+        if let Some(stamps) = self.files.changed() {
+            self.read_again(stamps);
         }
         self.current.load_full()
     }
 
-    fn look(&self) {
-        let seen = stamp(&self.files);
-        let mut known = self.stamp.lock();
-        if *known == seen {
-            return;
-        }
+    fn read_again(&self, stamps: Stamps) {
         match (self.read)().map_err(ReloadingError::from).and_then(|pair| certified(&pair)) {
             Ok(fresh) => {
-                tracing::info!(files = ?self.files, "a renewed certificate is in use");
+                tracing::info!(files = ?self.files.files(), "a renewed certificate is in use");
                 self.current.store(Arc::new(fresh));
                 self.generation.fetch_add(1, Ordering::Relaxed);
-                *known = seen;
+                self.files.remember(stamps);
             }
             // The two files are not replaced in one moment: the next look may find them whole.
-            Err(error) => tracing::warn!(files = ?self.files, %error, "a changed certificate cannot be used"),
+            Err(error) => tracing::warn!(files = ?self.files.files(), %error, "a changed certificate cannot be used"),
         }
     }
-}
-
-fn stamp(files: &[PathBuf]) -> Vec<Option<SystemTime>> {
-    let changed = |path: &PathBuf| std::fs::metadata(path.as_path()).and_then(|m: std::fs::Metadata| m.modified()).ok();
-    files.iter().map(changed).collect()
 }
 
 fn certified(identity: &Identity) -> Result<CertifiedKey, ReloadingError> {
@@ -146,7 +128,7 @@ impl ResolvesClientCert for Reloading {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::clock::{FakeClock, SystemClock};

@@ -73,7 +73,7 @@ pub struct Strategy {
     pub allow_unconditional_update: bool,
     pub defaults: fn(&mut Value),
     /// Defaults that are the time of the request.
-    pub stamps: fn(&mut Value, Timestamp),
+    pub stamps: Option<fn(&mut Value, Timestamp)>,
     pub on_create: fn(&mut Value, &Ctx<'_>),
     pub on_update: fn(&mut Value, &Value, &Ctx<'_>),
     pub check: fn(&Value, &mut ErrorList),
@@ -108,7 +108,7 @@ impl Strategy {
             allow_create_on_update: false,
             allow_unconditional_update: true,
             defaults: |_| {},
-            stamps: |_, _| {},
+            stamps: None,
             on_create: |_, _| {},
             on_update: |_, _, _| {},
             check: |_, _| {},
@@ -178,7 +178,7 @@ impl Strategy {
     }
 
     pub const fn stamps(mut self, stamps: fn(&mut Value, Timestamp)) -> Self {
-        self.stamps = stamps;
+        self.stamps = Some(stamps);
         self
     }
 
@@ -242,11 +242,6 @@ impl Strategy {
 impl Strategy {
     pub fn default(&self, object: &mut Value) {
         (self.defaults)(object);
-    }
-
-    /// What a request's object has beside its defaults.
-    pub fn stamp(&self, object: &mut Value, now: Timestamp) {
-        (self.stamps)(object, now);
     }
 
     /// Uid, name and namespace stand in the object already.

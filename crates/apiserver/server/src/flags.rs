@@ -2,7 +2,8 @@
 //!
 //! Absent: the many flags whose feature is absent (webhooks, egress, tracing): they are refused, not swallowed.
 
-use std::collections::BTreeMap;
+mod shown;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tiphys_base::pki::{Authority, Names, Subject, Use};
 use tiphys_base::{Clock, SystemClock};
 
 use crate::config::{Anonymous, AuditLog, AuthorizationMode, Config, OidcIssuer, Pem, PemPair, RequestHeader, Storage};
+pub(crate) use shown::shown;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FlagError {
@@ -451,94 +453,6 @@ fn self_signed(folder: &Path) -> Result<PemPair, FlagError> {
         tiphys_base::files::write_atomic(&key, id.key_pem.as_bytes(), 0o600).map_err(|e| failed(e.to_string()))?;
     }
     Ok(PemPair { cert: Pem::File(cert), key: Pem::File(key) })
-}
-
-/// The configuration in the words of the flags, as `/flagz` shows it; what came another way than by a file has no name and stays empty.
-/// Secrets are in files only, and only their names are here.
-pub(crate) fn shown(config: &Config) -> BTreeMap<&'static str, String> {
-    let list = |items: &[String]| format!("[{}]", items.join(","));
-    let path = |path: Option<&PathBuf>| path.map(|p| p.display().to_string()).unwrap_or_default();
-    let pem = |pem: Option<&Pem>| match pem {
-        Some(Pem::File(file)) => file.display().to_string(),
-        _ => String::new(),
-    };
-    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
-    let lasting = |time: Duration| tiphys_meta::duration::go_string(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
-    let (accounts, oidc, audit) = (&config.service_accounts, config.oidc.as_ref(), config.audit.as_ref());
-    let proxies = config.request_header.as_ref();
-    let of_proxies = |field: fn(&RequestHeader) -> &Vec<String>| list(proxies.map_or(&[][..], |p| field(p)));
-    let of_log = |field: fn(&AuditLog) -> String| audit.map(field).unwrap_or_default();
-    let of_issuer = |field: fn(&OidcIssuer) -> String| oidc.map(field).unwrap_or_default();
-    let (first, last) = config.service_node_port_range;
-    let keys: Vec<String> = accounts.verify_keys.iter().map(|key| pem(Some(key))).filter(|key| !key.is_empty()).collect();
-    let modes: Vec<String> = config.authorization.iter().map(|mode| mode.name().to_owned()).collect();
-    BTreeMap::from([
-        ("admission-control-config-file", path(config.admission.as_ref())),
-        ("advertise-address", config.advertise_address.map(|a| a.to_string()).unwrap_or_default()),
-        ("allow-privileged", "true".to_owned()),
-        ("anonymous-auth", config.anonymous.shown()),
-        ("api-audiences", list(&accounts.api_audiences)),
-        ("audit-log-format", "json".to_owned()),
-        ("audit-log-maxage", of_log(|log| log.max_days.to_string())),
-        ("audit-log-maxbackup", of_log(|log| log.max_backups.to_string())),
-        ("audit-log-maxsize", of_log(|log| log.max_megabytes.to_string())),
-        ("audit-log-path", of_log(|log| log.path.display().to_string())),
-        ("audit-policy-file", path(audit.and_then(|log| log.policy_file.as_ref()))),
-        ("authentication-config", path(config.authentication.as_ref())),
-        ("authorization-config", path(config.authorization_file.as_ref())),
-        ("authorization-mode", if config.authorization_file.is_some() { "[]".to_owned() } else { list(&modes) }),
-        ("bind-address", config.bind_address.to_string()),
-        ("client-ca-file", pem(config.client_ca.as_ref())),
-        ("data-dir", path(config.storage.folder())),
-        ("disable-admission-plugins", "[]".to_owned()),
-        ("enable-admission-plugins", "[]".to_owned()),
-        ("enable-bootstrap-token-auth", config.bootstrap_tokens.to_string()),
-        ("enable-priority-and-fairness", config.priority_and_fairness.to_string()),
-        ("encryption-provider-config", path(config.encryption.as_ref())),
-        ("etcd-servers", "[embedded]".to_owned()),
-        ("kubelet-certificate-authority", pem(config.kubelet.ca.as_ref())),
-        ("kubelet-client-certificate", pem(config.kubelet.client.as_ref().map(|pair| &pair.cert))),
-        ("kubelet-client-key", pem(config.kubelet.client.as_ref().map(|pair| &pair.key))),
-        ("kubelet-preferred-address-types", list(&config.kubelet.preferred_address_types)),
-        ("max-mutating-requests-inflight", config.max_mutating_requests_in_flight.to_string()),
-        ("max-requests-inflight", config.max_requests_in_flight.to_string()),
-        ("min-request-timeout", config.min_watch_timeout.as_secs().to_string()),
-        ("oidc-ca-file", pem(oidc.and_then(|issuer| issuer.ca.as_ref()))),
-        ("oidc-client-id", of_issuer(|issuer| issuer.client_id.clone())),
-        ("oidc-groups-claim", of_issuer(|issuer| issuer.groups_claim.clone().unwrap_or_default())),
-        ("oidc-groups-prefix", of_issuer(|issuer| issuer.groups_prefix.clone())),
-        ("oidc-issuer-url", of_issuer(|issuer| issuer.url.clone())),
-        (
-            "oidc-required-claim",
-            of_issuer(|issuer| issuer.required_claims.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")),
-        ),
-        ("oidc-signing-algs", "[RS256,ES256]".to_owned()),
-        ("oidc-username-claim", of_issuer(|issuer| issuer.username_claim.clone())),
-        ("oidc-username-prefix", of_issuer(|issuer| issuer.username_prefix.clone().unwrap_or_default())),
-        ("proxy-client-cert-file", pem(config.proxy_client.as_ref().map(|pair| &pair.cert))),
-        ("proxy-client-key-file", pem(config.proxy_client.as_ref().map(|pair| &pair.key))),
-        ("request-timeout", lasting(config.request_timeout)),
-        ("requestheader-allowed-names", of_proxies(|p| &p.allowed_names)),
-        ("requestheader-client-ca-file", pem(proxies.map(|p| &p.client_ca))),
-        ("requestheader-extra-headers-prefix", of_proxies(|p| &p.extra_header_prefixes)),
-        ("requestheader-group-headers", of_proxies(|p| &p.group_headers)),
-        ("requestheader-uid-headers", of_proxies(|p| &p.uid_headers)),
-        ("requestheader-username-headers", of_proxies(|p| &p.username_headers)),
-        ("runtime-config", String::new()),
-        ("secure-port", config.secure_port.to_string()),
-        ("service-account-extend-token-expiration", accounts.extend_token_expiration.to_string()),
-        ("service-account-issuer", list(&accounts.issuers)),
-        ("service-account-jwks-uri", text(accounts.jwks_uri.as_ref())),
-        ("service-account-key-file", list(&keys)),
-        ("service-account-lookup", "true".to_owned()),
-        ("service-account-max-token-expiration", format!("{}s", accounts.max_token_expiration_seconds)),
-        ("service-account-signing-key-file", pem(Some(&accounts.signing_key))),
-        ("service-cluster-ip-range", config.service_cluster_ip_ranges.join(",")),
-        ("service-node-port-range", format!("{first}-{last}")),
-        ("tls-cert-file", pem(Some(&config.serving.cert))),
-        ("tls-private-key-file", pem(Some(&config.serving.key))),
-        ("token-auth-file", path(config.token_auth_file.as_ref())),
-    ])
 }
 
 #[cfg(test)]

@@ -46,8 +46,6 @@ use crate::tokens::{ServiceAccountTokens, Settings};
 use crate::watched_file::WatchedFile;
 use crate::webhooks::Webhooks;
 
-/// Who the server itself is.
-const MYSELF: &str = "system:apiserver";
 /// How long connections may go on after the server was told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -160,8 +158,7 @@ impl Server {
         let signs = Signs::default();
         let door = make_door(&config, registry, &material, &facts, &signs, &tasks)?;
         tasks.spawn("listener", listener::run(listener, tls, door.clone(), tasks.clone()));
-        let myself = Clients::new(door.clone()).of(UserInfo::new(MYSELF, &[MASTERS]));
-        let lease = Arc::new(Lease::new(myself, config.clock.clone(), &format!("{}:{}", facts.advertise_address, facts.secure_port)));
+        let lease = Arc::new(Lease::new(myself(&door), config.clock.clone(), &door.documents.address));
         let running = Running { door, tasks, address, signs, lease };
         running.bootstrap(facts).await?;
         Ok(running)
@@ -190,7 +187,7 @@ impl Running {
 
     /// The server itself, which may do everything.
     pub fn loopback_client(&self) -> Client {
-        self.client(UserInfo::new(MYSELF, &[MASTERS]))
+        myself(&self.door)
     }
 
     pub fn registry(&self) -> &Arc<Registry> {
@@ -222,6 +219,10 @@ impl Running {
         self.lease.give_up().await;
         self.tasks.shut_down(DRAIN_LIMIT).await
     }
+}
+
+fn myself(door: &Arc<Door>) -> Client {
+    Clients::new(door.clone()).of(UserInfo::new("system:apiserver", &[MASTERS]))
 }
 
 fn ranges(config: &Config) -> Result<Vec<Cidr>, StartError> {

@@ -1,15 +1,12 @@
-//! A configuration file that is read again when it has changed. It is looked at when a request needs what it says and the last look is a second ago:
-//! nothing happens while nobody asks. A file that cannot be used leaves what was before.
+//! A configuration file that is read again when it has changed, within a second of its next use. A file that cannot be used leaves what was before.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::SystemTime;
 
-use parking_lot::Mutex;
-use tiphys_base::Clock;
 use tiphys_base::meters::head;
+use tiphys_base::{Clock, SeenFiles};
 
 const LOOK_EVERY_SECONDS: i64 = 1;
 
@@ -18,8 +15,7 @@ pub(crate) struct WatchedFile {
     /// `authentication`, `authorization`.
     what: &'static str,
     clock: Arc<dyn Clock>,
-    looked: AtomicI64,
-    changed: Mutex<Option<SystemTime>>,
+    seen: SeenFiles,
     /// Readings that were taken over, and that were not, with the time of the last in seconds.
     readings: [(AtomicU64, AtomicI64); 2],
 }
@@ -27,29 +23,26 @@ pub(crate) struct WatchedFile {
 impl WatchedFile {
     /// One that is about to be read for the first time.
     pub(crate) fn new(path: PathBuf, what: &'static str, clock: Arc<dyn Clock>) -> Self {
-        let (changed, looked) = (Mutex::new(modified(&path)), AtomicI64::new(clock.now().as_second()));
-        WatchedFile { path, what, clock, looked, changed, readings: Default::default() }
+        let seen = SeenFiles::new(vec![path.clone()], LOOK_EVERY_SECONDS, clock.clone());
+        WatchedFile { path, what, clock, seen, readings: Default::default() }
     }
 
     /// Has `take_over` read the file, if it has changed.
     pub(crate) fn look(&self, take_over: impl FnOnce(&Path) -> Result<(), String>) {
-        let (now, looked) = (self.clock.now().as_second(), self.looked.load(Ordering::Relaxed));
-        let due = now - looked >= LOOK_EVERY_SECONDS;
-        if !due || self.looked.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return;
-        }
-        let changed = modified(&self.path);
-        if std::mem::replace(&mut *self.changed.lock(), changed) == changed {
-            return;
-        }
+        let Some(stamps) = self.seen.changed() else { return };
+        // However bad it is: it is told once.
+        self.seen.remember(stamps);
         let outcome = take_over(&self.path);
         match &outcome {
             Ok(()) => tracing::info!(file = %self.path.display(), "the {} configuration has changed and is in use", self.what),
-            Err(why) => tracing::error!(why, "the {} configuration has changed and cannot be used", self.what),
+            Err(why) => {
+                let file = self.path.display();
+                tracing::error!(%file, why, "the {} configuration has changed and cannot be used: what it was before stays in force", self.what);
+            }
         }
         let (count, last) = &self.readings[usize::from(outcome.is_err())];
         count.fetch_add(1, Ordering::Relaxed);
-        last.store(now, Ordering::Relaxed);
+        last.store(self.clock.now().as_second(), Ordering::Relaxed);
     }
 
     /// Upstream's two metrics of such a file.
@@ -68,13 +61,9 @@ impl WatchedFile {
     }
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|m| m.modified()).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use tiphys_base::FakeClock;
 

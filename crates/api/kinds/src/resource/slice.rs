@@ -70,36 +70,52 @@ pub(super) fn check(o: &Value, old: Option<&Value>, errors: &mut ErrorList) {
 
 /// Exactly one of the four ways to say where the devices are.
 fn check_place(spec: &Value, errors: &mut ErrorList) {
+    let mut ways = places(spec, "must be either unset or set to a non-empty string", &SPEC, errors);
+    let terms = array(spec, "nodeSelector.nodeSelectorTerms");
+    if at(spec, "nodeSelector").is_some() && terms.len() != 1 {
+        let why = "must have exactly one node selector term";
+        errors.invalid(&SPEC.child("nodeSelector.nodeSelectorTerms"), terms.to_vec(), why);
+    }
+    ways.extend(switched_on(spec, "perDeviceNodeSelection", "`perDeviceNodeSelection`", &SPEC, errors));
+    let why = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+    exactly_one(&ways, [why, &format!("{why}, but multiple fields are set")], &SPEC, errors);
+}
+
+/// The ways that a slice and a device alike say where devices are; `empty`: what is wrong with an empty name of a node.
+fn places(holder: &Value, empty: &str, path: &Path<'_>, errors: &mut ErrorList) -> Vec<&'static str> {
     let mut ways = Vec::new();
-    match at(spec, "nodeName").and_then(Value::as_str) {
-        Some("") => errors.invalid(&SPEC.child("nodeName"), "", "must be either unset or set to a non-empty string"),
+    match at(holder, "nodeName").and_then(Value::as_str) {
+        Some("") => errors.invalid(&path.child("nodeName"), "", empty),
         Some(node) => {
             ways.push("`nodeName`");
-            errors.invalid_all(&SPEC.child("nodeName"), node, names::dns1123_subdomain(node));
+            errors.invalid_all(&path.child("nodeName"), node, names::dns1123_subdomain(node));
         }
         None => {}
     }
-    if let Some(selector) = at(spec, "nodeSelector") {
+    if let Some(selector) = at(holder, "nodeSelector") {
         ways.push("`nodeSelector`");
-        let path = SPEC.child("nodeSelector");
-        node_selector(selector, &path, errors);
-        let terms = array(selector, "nodeSelectorTerms");
-        if terms.len() != 1 {
-            errors.invalid(&path.child("nodeSelectorTerms"), terms.to_vec(), "must have exactly one node selector term");
-        }
+        node_selector(selector, &path.child("nodeSelector"), errors);
     }
-    for (field, shown) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")] {
-        match at(spec, field) {
-            Some(Value::Bool(true)) => ways.push(shown),
-            Some(Value::Bool(false)) => errors.invalid(&SPEC.child(field), false, "must be either unset or set to true"),
-            _ => {}
-        }
+    ways.extend(switched_on(holder, "allNodes", "`allNodes`", path, errors));
+    ways
+}
+
+/// A field that is true or not there.
+fn switched_on(holder: &Value, field: &'static str, shown: &'static str, path: &Path<'_>, errors: &mut ErrorList) -> Option<&'static str> {
+    match at(holder, field) {
+        Some(Value::Bool(false)) => errors.invalid(&path.child(field), false, "must be either unset or set to true"),
+        Some(_) => return Some(shown),
+        None => {}
     }
-    let why = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+    None
+}
+
+/// `why`: where there is none, and where there are several.
+fn exactly_one(ways: &[&str], why: [&str; 2], path: &Path<'_>, errors: &mut ErrorList) {
     match ways.len() {
-        0 => errors.required(&SPEC, why),
+        0 => errors.required(path, why[0]),
         1 => {}
-        _ => errors.invalid(&SPEC, format!("{{{}}}", ways.join(", ")), format!("{why}, but multiple fields are set")),
+        _ => errors.invalid(path, format!("{{{}}}", ways.join(", ")), why[1]),
     }
 }
 
@@ -145,30 +161,9 @@ fn check_device_place(device: &Value, per_device: bool, path: &Path<'_>, errors:
         }
         return;
     }
-    let mut ways = Vec::new();
-    match at(device, "nodeName").and_then(Value::as_str) {
-        Some("") => errors.invalid(&path.child("nodeName"), "", "must not be empty"),
-        Some(node) => {
-            ways.push("`nodeName`");
-            errors.invalid_all(&path.child("nodeName"), node, names::dns1123_subdomain(node));
-        }
-        None => {}
-    }
-    if let Some(selector) = at(device, "nodeSelector") {
-        ways.push("`nodeSelector`");
-        node_selector(selector, &path.child("nodeSelector"), errors);
-    }
-    match at(device, "allNodes") {
-        Some(Value::Bool(true)) => ways.push("`allNodes`"),
-        Some(Value::Bool(false)) => errors.invalid(&path.child("allNodes"), false, "must be either unset or set to true"),
-        _ => {}
-    }
+    let ways = places(device, "must not be empty", path, errors);
     let why = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
-    match ways.len() {
-        0 => errors.required(path, why),
-        1 => {}
-        _ => errors.invalid(path, format!("{{{}}}", ways.join(", ")), why),
-    }
+    exactly_one(&ways, [why, why], path, errors);
 }
 
 /// Entries of a map whose keys are names of attributes; a key is told of at the map, as upstream does.

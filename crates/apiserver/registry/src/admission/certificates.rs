@@ -4,8 +4,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tiphys_meta::ApiError;
 
@@ -116,9 +114,9 @@ impl Plugin for CertificateSubjectRestriction {
 /// Whether the request (base64 of PEM of DER) names the organization. An organization is a string of the subject; that the name stands
 /// anywhere in the signed bytes is a little more than upstream refuses, and never less.
 fn asks_for_masters(request: &str) -> bool {
-    let pem = STANDARD.decode(request).unwrap_or_default();
+    let pem = tiphys_meta::base64::decode(request).unwrap_or_default();
     let pem = String::from_utf8_lossy(&pem);
     let body: String = pem.lines().filter(|l| !l.starts_with("-----")).map(str::trim).collect();
-    let der = STANDARD.decode(body).unwrap_or_default();
+    let der = tiphys_meta::base64::decode(&body).unwrap_or_default();
     der.windows(b"system:masters".len()).any(|w| w == b"system:masters")
 }

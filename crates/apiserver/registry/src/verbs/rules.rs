@@ -79,7 +79,9 @@ impl Call<'_> {
             Model::Builtin(..) => {
                 self.served.conversion.to_stored(tree);
                 self.resource.strategy.default(tree);
-                self.resource.strategy.stamp(tree, self.registry.config.clock.now());
+                if let Some(stamps) = self.resource.strategy.stamps {
+                    stamps(tree, self.registry.config.clock.now());
+                }
             }
             Model::Custom(custom) => custom.version().default(tree),
         }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use base64::Engine as _;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use serde_json::Value;
@@ -132,7 +131,7 @@ impl Remote {
 }
 
 fn config(trust: &Trusted, identity: Option<&Arc<Reloading>>) -> Result<ClientConfig, String> {
-    let bundle = base64::engine::general_purpose::STANDARD.decode(&trust.ca_bundle).map_err(|e| format!("caBundle: {e}"))?;
+    let bundle = tiphys_meta::base64::decode(&trust.ca_bundle).map_err(|e| format!("caBundle: {e}"))?;
     let trusted = match () {
         () if trust.insecure => ServerTrust::Anyone,
         () if bundle.is_empty() => ServerTrust::Machine,

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine as _;
 use tiphys_base::Clock;
 use tiphys_registry::UserInfo;
 
@@ -94,7 +93,7 @@ impl Bearer {
         }
         let object = objects.get(&known::SECRETS, "kube-system", &format!("bootstrap-token-{id}"))?;
         let field = |name: &str| {
-            let raw = base64::engine::general_purpose::STANDARD.decode(text(&object, &["data", name])).ok()?;
+            let raw = tiphys_meta::base64::decode(text(&object, &["data", name])).ok()?;
             String::from_utf8(raw).ok().filter(|value| !value.is_empty())
         };
         let alive = match field("expiration") {
@@ -188,7 +187,7 @@ mod tests {
     fn bootstrap(data: &[(&str, &str)]) -> Option<Arc<UserInfo>> {
         let objects = Arc::new(FakeObjects::default());
         let clock = tiphys_base::FakeClock::at(jiff::Timestamp::from_second(1_800_000_000).expect("time"));
-        let b64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let b64 = |text: &str| tiphys_meta::base64::encode(text.as_bytes());
         let data: serde_json::Map<String, Value> = data.iter().map(|(k, v)| ((*k).to_owned(), json!(b64(v)))).collect();
         objects.put(
             &known::SECRETS,

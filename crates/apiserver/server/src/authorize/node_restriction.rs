@@ -277,7 +277,6 @@ fn resource_slice(node: &str, write: &Write<'_>) -> Result<(), String> {
 
 /// A kubelet asks for certificates of its own name.
 fn signing_request(node: &str, write: &Write<'_>) -> Result<(), String> {
-    use base64::Engine as _;
     use x509_parser::prelude::FromDer;
     let Some(request) = write.object.filter(|_| write.subresource.is_empty() && write.operation == Operation::Create) else {
         return Ok(());
@@ -287,7 +286,7 @@ fn signing_request(node: &str, write: &Write<'_>) -> Result<(), String> {
         return Ok(());
     }
     let unreadable = |e: &dyn std::fmt::Display| format!("unable to parse csr: {e}");
-    let pem = base64::engine::general_purpose::STANDARD.decode(text(request, &["spec", "request"])).map_err(|e| unreadable(&e))?;
+    let pem = tiphys_meta::base64::decode(text(request, &["spec", "request"])).map_err(|e| unreadable(&e))?;
     let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).map_err(|e| unreadable(&e))?;
     let (_, csr) = x509_parser::certification_request::X509CertificationRequest::from_der(&pem.contents).map_err(|e| unreadable(&e))?;
     let subject = &csr.certification_request_info.subject;

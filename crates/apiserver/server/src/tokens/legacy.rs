@@ -3,7 +3,6 @@
 //!
 //! Absent: the label `kubernetes.io/legacy-token-last-used` (KEP-2799); nothing is written when a token is shown.
 
-use base64::Engine as _;
 use serde_json::Value;
 use tiphys_meta::object;
 
@@ -47,7 +46,7 @@ impl<'a> Legacy<'a> {
         }
         let held = objects.get(&known::SECRETS, namespace, secret).filter(|s| object::deletion_timestamp(s).is_none());
         let held = held.ok_or("Token has been invalidated")?;
-        let copy = base64::engine::general_purpose::STANDARD.decode(text(&held, &["data", "token"])).unwrap_or_default();
+        let copy = tiphys_meta::base64::decode(text(&held, &["data", "token"])).unwrap_or_default();
         if !crate::authenticate::same(&copy, token.as_bytes()) {
             return Err("Token does not match server's copy".into());
         }
@@ -105,7 +104,7 @@ mod tests {
     }
 
     fn hold(objects: &FakeObjects, token: &str, labels: Value) {
-        let token = base64::engine::general_purpose::STANDARD.encode(token);
+        let token = tiphys_meta::base64::encode(token.as_bytes());
         objects.put(&known::SECRETS, json!({"metadata": {"name": "old", "namespace": "ns", "labels": labels}, "data": {"token": token}}));
     }
 

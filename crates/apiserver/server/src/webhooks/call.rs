@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
 use http::{Request, header};
 use serde_json::Value;
 
@@ -59,5 +58,5 @@ async fn exchange(objects: &dyn Objects, dialer: &Dialer, client: &Value, url: &
 
 fn ca_bundle(client: &Value) -> Result<Vec<u8>, String> {
     let encoded = text(client, &["caBundle"]);
-    base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|e| format!("caBundle: {e}"))
+    tiphys_meta::base64::decode(encoded).map_err(|e| format!("caBundle: {e}"))
 }

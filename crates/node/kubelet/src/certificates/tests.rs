@@ -1,5 +1,4 @@
 use super::*;
-use base64::Engine as _;
 use serde_json::{Value, json};
 use tiphys_base::pki::read_certificate;
 use tiphys_base::tasks::Tasks;
@@ -38,7 +37,7 @@ impl Cluster {
             let status = match approves {
                 true => {
                     let signed = ca.sign_request(&pem, &usages, clock.now(), DAY).expect("signed");
-                    json!({"certificate": base64::engine::general_purpose::STANDARD.encode(signed)})
+                    json!({"certificate": tiphys_meta::base64::encode(signed.as_bytes())})
                 }
                 false => json!({"conditions": [{"type": "Denied", "status": "True", "reason": "No", "message": "not today"}]}),
             };
